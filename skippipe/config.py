@@ -1,0 +1,288 @@
+"""What a training run is configured by: typed dataclasses, read from YAML, every cross-check made at load."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from skippipe.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The LLaMA that the peers train; with emulation on it may be a small stand-in for the schedule's model."""
+
+    blocks: Literal["transformers", "simplellm"] = "transformers"
+    """Whose decoder layers: transformers' LlamaDecoderLayer or simplellm's TransformerBlock (the paper's)."""
+    d_model: int = 64
+    """Width of the residual stream."""
+    heads: int = 4
+    """Attention heads; must divide d_model into even head widths."""
+    layers_per_stage: int = 1
+    """Decoder layers that each stage holds."""
+    context: int = 64
+    """Tokens in a sequence."""
+    feed_forward: int | None = None
+    """Hidden width of the feed-forward part; the default is 4 x d_model, as in the paper."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "d_model", "heads", "layers_per_stage", "context")
+        if self.d_model % (2 * self.heads):
+            raise UserError(f"d_model {self.d_model} must be a multiple of 2 x heads = {2 * self.heads}: rotary embeddings pair up")
+        if self.feed_forward is not None and self.feed_forward < 1:
+            raise UserError(f"feed_forward must be positive, not {self.feed_forward}")
+
+    @property
+    def hidden_width(self) -> int:
+        """Feed-forward width in use."""
+        return self.feed_forward or 4 * self.d_model
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the text comes from and how it becomes tokens."""
+
+    source: Literal["stdlib", "files", "hub"] = "stdlib"
+    """stdlib: the Python standard library's sources; files: `paths`; hub: the `datasets` hub name in `hub`, streamed."""
+    paths: tuple[str, ...] = ()
+    """Text files, folders or glob patterns, for source files."""
+    hub: str | None = None
+    """Name of a dataset on the hub, for source hub (needs internet)."""
+    hub_config: str | None = None
+    """Configuration of that dataset, where it has several."""
+    hub_split: str = "train"
+    """Split of that dataset."""
+    hub_field: str = "text"
+    """Column of that dataset that holds the text."""
+    hub_documents: int = 20000
+    """How many documents of the stream make the corpus."""
+    vocabulary: int = 2048
+    """Size of the tokenizer trained on the corpus; ignored where `tokenizer` is given."""
+    tokenizer: str | None = None
+    """A sentencepiece .model file to use instead of training one."""
+    validation_fraction: float = 0.05
+    """Part of the documents that is held out of training."""
+    cache: str = "~/.cache/skippipe"
+    """Folder for trained tokenizers and token files, keyed by a hash of corpus and settings."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "vocabulary", "hub_documents")
+        if not 0 < self.validation_fraction < 1:
+            raise UserError(f"validation_fraction must lie between 0 and 1, not {self.validation_fraction}")
+        if self.source == "files" and not self.paths:
+            raise UserError("source files needs paths: a list of text files, folders or patterns")
+        if self.source == "hub" and not self.hub:
+            raise UserError("source hub needs hub: the name of a dataset")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and clipping by the global norm; defaults are the paper's."""
+
+    learning_rate: float = 3e-4
+    """Peak learning rate."""
+    warmup_iterations: int = 2
+    """Iterations over which the learning rate rises linearly from 0 to its peak."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.999
+    """Decay of the second moment."""
+    epsilon: float = 1e-8
+    """Added to the denominator of Adam's update."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    clip: float = 1.0
+    """Largest global norm of the gradient, over all stages; longer gradients are scaled down to it."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "learning_rate", "epsilon", "clip")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        if self.warmup_iterations < 0 or self.weight_decay < 0:
+            raise UserError("warmup_iterations and weight_decay can't be negative")
+
+
+@dataclass(frozen=True)
+class EmulationConfig:
+    """Replays the schedule's link, compute and sync times on a machine that is faster than the schedule's."""
+
+    enabled: bool = True
+    """Off: real time is what it is, and the model must be the schedule's own."""
+    time_scale: float = 0.1
+    """Multiplies every emulated time; 0.1 runs ten times faster than the schedule's network."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "time_scale")
+
+
+@dataclass(frozen=True)
+class PeersConfig:
+    """Where the nodes listen and how they find each other."""
+
+    host: str = "127.0.0.1"
+    """IPv4 address that this machine's nodes listen on and are reached at."""
+    first_port: int = 0
+    """Node i listens on first_port + i (UDP and TCP); 0 lets the launcher choose free ports (one machine only)."""
+    bootstrap: tuple[str, ...] = ()
+    """Addresses "host:port" of nodes that every node introduces itself to; empty: this machine's first nodes."""
+    connect_seconds: float = 60.0
+    """How long a node looks for a peer and tries to reach it before it gives up."""
+    silence_seconds: float = 30.0
+    """How long a broken link may stay broken before the run is given up."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "connect_seconds", "silence_seconds")
+        if not 0 <= self.first_port <= 65000:
+            raise UserError(f"first_port must lie between 0 and 65000, not {self.first_port}")
+        for address in self.bootstrap:
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdigit() or int(port) > 65535:
+                raise UserError(f'bootstrap needs addresses like "10.0.0.1:4000", not {address!r}')
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run: which schedule, which model, which data, how long."""
+
+    schedule: str = "configs/schedules/original-20-nodes.json"
+    """Schedule file: ours, or the original code's schedule.json."""
+    iterations: int = 12
+    """Optimizer steps to run."""
+    seed: int = 0
+    """Seeds weights (with the layer's index) and batches (with node, iteration and microbatch)."""
+    device: str = "cpu"
+    """Torch device of every node here; "cuda" spreads nodes over the GPUs of this machine."""
+    runs: str = "runs"
+    """Folder in which a run's folder is made."""
+    name: str | None = None
+    """Name of the run's folder; by default setting and start time."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    emulation: EmulationConfig = field(default_factory=EmulationConfig)
+    peers: PeersConfig = field(default_factory=PeersConfig)
+
+    def __post_init__(self) -> None:
+        require_positive(self, "iterations")
+        if self.seed < 0:
+            raise UserError(f"seed can't be negative, not {self.seed}")
+
+
+def require_positive(config: Any, *names: str) -> None:
+    """Raise UserError naming the first of the fields that is not a positive, finite number."""
+    for name in names:
+        value = getattr(config, name)
+        if not (value > 0 and math.isfinite(value)):
+            raise UserError(f"{name} must be positive, not {value}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping from a file; UserError names the file and what is wrong with it."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: must hold fields (name: value), not a {type(document).__name__}")
+    return document
+
+
+def load_config(cls: type[T], path: Path | None, overrides: typing.Iterable[str] = ()) -> T:
+    """Build a configuration dataclass from a YAML file (or nothing but defaults) and `a.b=value` overrides.
+
+    Raises UserError that names the file or argument, the field and the remedy.
+    """
+    document = read_yaml(path) if path else {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise UserError(f"argument {override!r}: overrides are written key=value, such as iterations=20")
+        try:
+            value = yaml.safe_load(text) if text else None
+        except yaml.YAMLError:
+            value = text
+        set_path(document, key.split("."), value, override)
+    return build(cls, document, str(path) if path else "arguments")
+
+
+def set_path(document: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    """Put a value into nested mappings, making those that are missing."""
+    for key in keys[:-1]:
+        child = document.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise UserError(f"argument {override!r}: {key} is a value, not a section")
+        document = child
+    document[keys[-1]] = value
+
+
+def build(cls: type[T], document: dict[str, Any], where: str, prefix: str = "") -> T:
+    """Build a dataclass from a mapping: unknown names, wrong types and failed checks raise UserError."""
+    assert dataclasses.is_dataclass(cls)
+    hints = typing.get_type_hints(cls)
+    known = [entry.name for entry in dataclasses.fields(cls)]
+    values: dict[str, Any] = {}
+    for name, value in document.items():
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known fields: {', '.join(known)}"
+            raise UserError(f"{where}: no field {prefix}{name}; {hint}")
+        hint_type = hints[name]
+        if dataclasses.is_dataclass(hint_type):
+            if not isinstance(value, dict):
+                raise UserError(f"{where}: {prefix}{name} must be a section of fields, not {value!r}")
+            values[name] = build(typing.cast(type, hint_type), value, where, f"{prefix}{name}.")
+        else:
+            values[name] = convert(value, hint_type, f"{where}: {prefix}{name}")
+    try:
+        return cls(**values)
+    except UserError as error:
+        message = str(error)
+        raise UserError(message if message.startswith(where) else f"{where}: {prefix}{message}") from None
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """Check a YAML value against a type hint; whole numbers serve as floats and 1e-4 written as text too."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        if value in typing.get_args(hint):
+            return value
+        raise UserError(f"{where} must be one of {', '.join(map(str, typing.get_args(hint)))}, not {value!r}")
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in typing.get_args(hint):
+            return None
+        return convert(value, next(arg for arg in typing.get_args(hint) if arg is not type(None)), where)
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            raise UserError(f"{where} must be a list, not {value!r}")
+        return tuple(convert(item, typing.get_args(hint)[0], f"{where}[{i}]") for i, item in enumerate(value))
+    if hint is float and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise UserError(f"{where} must be a number, not {value!r}") from None
+        if not math.isfinite(number):
+            raise UserError(f"{where} must be finite, not {value!r}")
+        return number
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is str and isinstance(value, str):
+        return value
+    names = {int: "a whole number", bool: "true or false", str: "text", float: "a number"}
+    raise UserError(f"{where} must be {names.get(hint, hint)}, not {value!r}")
