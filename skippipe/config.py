@@ -38,7 +38,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require_positive(self, "d_model", "heads", "layers_per_stage", "context")
         if self.d_model % (2 * self.heads):
-            raise UserError(f"d_model {self.d_model} must be a multiple of 2 x heads = {2 * self.heads}: rotary embeddings pair up")
+            raise UserError(f"d_model must be a multiple of 2 x heads = {2 * self.heads}, not {self.d_model}")
         if self.feed_forward is not None and self.feed_forward < 1:
             raise UserError(f"feed_forward must be positive, not {self.feed_forward}")
 
@@ -53,7 +53,7 @@ class DataConfig:
     """Where the text comes from and how it becomes tokens."""
 
     source: Literal["stdlib", "files", "hub"] = "stdlib"
-    """stdlib: the Python standard library's sources; files: `paths`; hub: the `datasets` hub name in `hub`, streamed."""
+    """stdlib: the Python standard library's sources; files: `paths`; hub: the `datasets` name in `hub`, streamed."""
     paths: tuple[str, ...] = ()
     """Text files, folders or glob patterns, for source files."""
     hub: str | None = None

@@ -1,0 +1,266 @@
+"""The schedule: who holds which stage, which path each microbatch takes and in which order each node runs its tasks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skippipe.costs import Costs
+from skippipe.errors import UserError
+from skippipe.network import Matrix
+from skippipe.simulate import (
+    Paths,
+    Starts,
+    iteration_seconds,
+    order_from_starts,
+    simulate_first_come_first_served,
+    simulate_order,
+    step_with_sync_seconds,
+)
+
+SETTINGS = ("baseline", "random", "non-ca-partial", "ca-partial", "joint")
+MOST_STAGES_PAST_FRONTIER = 4
+MOST_STAGES_BEHIND_FRONTIER = 1
+MOST_SWAPS = 2
+
+
+class Kind(Enum):
+    """What a task does to its microbatch."""
+
+    FORWARD = "F"
+    LOSS = "L"
+    BACKWARD = "B"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One entry of a node's order list, written F3, L3 or B3 for microbatch 3."""
+
+    kind: Kind
+    microbatch: int
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}{self.microbatch}"
+
+    @classmethod
+    def parse(cls, text: Any, where: str) -> Task:
+        """Read a task's text; UserError says where it stands."""
+        if not isinstance(text, str) or not (match := re.fullmatch(r"([FLB])(0|[1-9][0-9]{0,8})", text, re.ASCII)):
+            raise UserError(
+                f"{where}: {str(text)[:40]!r} is no task; write F, L or B and the microbatch's id, such as F3"
+            )
+        return cls(Kind(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The model and batch that the times of a schedule are for."""
+
+    stages: int
+    path_length: int
+    """Stages that a partial path visits, stage 0 counted in."""
+    memory: int
+    """Most microbatches that a node holds between forward and backward."""
+    layers_per_stage: int
+    d_model: int
+    heads: int
+    context: int
+    samples_per_microbatch: int
+    microbatches_per_node: int
+    """Microbatches that each stage-0 node sends in an iteration."""
+    activation_bytes: int
+    """Bytes of one microbatch's activation."""
+    stage_bytes: int
+    """Bytes that the data-parallel sync of one stage moves."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One setting of a schedule: stages, the path of every microbatch, the order on every node."""
+
+    stages: tuple[tuple[int, ...], ...]
+    """Nodes of each stage."""
+    paths: tuple[tuple[int, ...], ...]
+    """Nodes that each microbatch visits, its origin first; the microbatch's id is its place in the list."""
+    order: dict[int, tuple[Task, ...]]
+    """Every task of each node, in the order that the node runs them."""
+    sync_s: tuple[float, ...]
+    """Seconds of each stage's data-parallel sync."""
+    expected_iteration_s: float
+    expected_step_s: float
+    search: dict[str, Any] = field(default_factory=dict)
+    """How the plan was found: solver, seed, seconds, lower_bound_s."""
+
+    @property
+    def paths_array(self) -> Paths:
+        """Paths as an array, (microbatches, path length)."""
+        return np.array(self.paths, dtype=np.int64)
+
+    @property
+    def path_length(self) -> int:
+        """Stages that every path of this plan visits."""
+        return len(self.paths[0])
+
+    def stage_of(self) -> dict[int, int]:
+        """Stage of each node."""
+        return {node: stage for stage, nodes in enumerate(self.stages) for node in nodes}
+
+    def order_arrays(self, nodes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The order as (tasks, offsets) for simulate_order."""
+        steps = 2 * self.path_length + 1
+        tasks: list[int] = []
+        offsets = [0]
+        for node in range(nodes):
+            for task in self.order.get(node, ()):
+                tasks.append(task.microbatch * steps + self.step_of(task, node))
+            offsets.append(len(tasks))
+        return np.array(tasks, dtype=np.int64), np.array(offsets, dtype=np.int64)
+
+    def step_of(self, task: Task, node: int) -> int:
+        """Step of the microbatch (see simulate.py) that the task is on this node."""
+        length = self.path_length
+        if task.kind is Kind.LOSS:
+            return length
+        place = self.paths[task.microbatch].index(node)
+        return place if task.kind is Kind.FORWARD else 2 * length - place
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Network, pipeline, costs and one plan a setting; everything that passes from search to runtime."""
+
+    network_name: str
+    locations: tuple[str, ...]
+    latency_ms: Matrix
+    bandwidth_gib_s: Matrix
+    pipeline: Pipeline
+    costs: Costs
+    settings: dict[str, Plan]
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes."""
+        return len(self.locations)
+
+    def plan(self, setting: str, where: str = "schedule") -> Plan:
+        """The plan of a setting; UserError names those that there are."""
+        if setting not in self.settings:
+            raise UserError(f"{where} has no setting {setting!r}; it has: {', '.join(self.settings)}")
+        return self.settings[setting]
+
+    def simulate(self, setting: str) -> Starts:
+        """Start of each step in seconds, (microbatches, 2K + 1), when the order is followed."""
+        plan = self.settings[setting]
+        return simulate_order(plan.paths_array, self.costs, *plan.order_arrays(self.nodes))
+
+    def with_samples(self, samples: int) -> Schedule:
+        """The same plans for another number of samples in a microbatch: costs scaled, times simulated again."""
+        pipeline = self.pipeline
+        ratio = samples / pipeline.samples_per_microbatch
+        bytes_now = pipeline.activation_bytes * samples // pipeline.samples_per_microbatch
+        changed = replace(
+            self,
+            pipeline=replace(pipeline, samples_per_microbatch=samples, activation_bytes=bytes_now),
+            costs=self.costs.for_samples(ratio, self.latency_ms),
+        )
+        plans = {name: timed(plan, changed.costs, changed.simulate(name)) for name, plan in self.settings.items()}
+        return replace(changed, settings=plans)
+
+    def validate(self) -> None:
+        """Refuse whatever can't be run, naming setting, node and task (UserError); see validation.py."""
+        from skippipe.validation import validate
+
+        validate(self)
+
+    def to_json(self) -> str:
+        """The schedule file's text; reading it and writing it again gives the same bytes."""
+        from skippipe.schedule_file import write
+
+        return write(self)
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "schedule") -> Schedule:
+        """Read and validate a schedule file's text, or the original's; UserError begins with `where`."""
+        from skippipe.schedule_file import read
+
+        return read(text, where)
+
+    @classmethod
+    def load(cls, path: Path) -> Schedule:
+        """Read and validate a schedule file, or the original's schedule.json."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: not a text file; expected the JSON that create_schedule.py writes") from None
+        return cls.from_json(text, str(path))
+
+    def save(self, path: Path) -> None:
+        """Write the schedule file."""
+        path.write_text(self.to_json(), encoding="utf-8")
+
+
+def timed(plan: Plan, costs: Costs, starts: Starts) -> Plan:
+    """The plan with the expected times that these starts of its steps give."""
+    paths, stages = plan.paths_array, [list(stage) for stage in plan.stages]
+    return replace(
+        plan,
+        expected_iteration_s=iteration_seconds(paths, costs, starts),
+        expected_step_s=step_with_sync_seconds(paths, costs, starts, stages, list(plan.sync_s)),
+    )
+
+
+def make_plan(
+    stages: list[list[int]],
+    paths: Paths,
+    costs: Costs,
+    memory: int,
+    sync_s: list[float],
+    search: dict[str, Any],
+    starts: Starts | None = None,
+) -> Plan:
+    """A plan whose order is what the given starts of its steps say, by default those of first-come-first-served.
+
+    Raises UserError where the nodes wait for each other for ever.
+    """
+    if starts is None:
+        starts = simulate_first_come_first_served(paths, costs, memory)
+    if np.isnan(starts).any():
+        stuck = int(np.argwhere(np.isnan(starts))[0][0])
+        raise UserError(
+            f"first-come-first-served gets stuck: microbatch {stuck} never ends; choose other paths or memory"
+        )
+    order = order_of(paths, starts, len(costs.forward_s))
+    untimed = Plan(
+        stages=tuple(tuple(int(node) for node in stage) for stage in stages),
+        paths=tuple(tuple(int(node) for node in path) for path in paths),
+        order=order,
+        sync_s=tuple(float(value) for value in sync_s),
+        expected_iteration_s=0.0,
+        expected_step_s=0.0,
+        search=search,
+    )
+    followed = simulate_order(paths, costs, *untimed.order_arrays(len(costs.forward_s)))
+    return timed(untimed, costs, followed)
+
+
+def order_of(paths: Paths, starts: Starts, nodes: int) -> dict[int, tuple[Task, ...]]:
+    """Order lists of all nodes from the start of each step."""
+    length, steps = paths.shape[1], 2 * paths.shape[1] + 1
+    tasks, offsets = order_from_starts(paths, starts, nodes)
+    order: dict[int, tuple[Task, ...]] = {}
+    for node in range(nodes):
+        entries = []
+        for task in tasks[offsets[node] : offsets[node + 1]]:
+            microbatch, step = divmod(int(task), steps)
+            kind = Kind.FORWARD if step < length else Kind.LOSS if step == length else Kind.BACKWARD
+            entries.append(Task(kind, microbatch))
+        order[node] = tuple(entries)
+    return order

@@ -1,0 +1,1 @@
+"""The offline schedule search; it never imports skippipe.runtime."""
