@@ -1,0 +1,128 @@
+"""One stage's shard of the LLaMA: stage 0 has embedding, layers, final norm and head, the others layers only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skippipe.config import ModelConfig
+from skippipe.model.blocks import (
+    NORM_EPSILON,
+    build_layers,
+    causal_mask,
+    initial_tensor,
+    layer_shapes,
+    rotary_tables,
+    to_canonical,
+    to_own,
+)
+
+
+class Stage(nn.Module):
+    """The parameters that a node of one stage holds, and what it computes with them (paper, section 3)."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: ModelConfig, stage: int, vocabulary: int, seed: int) -> None:
+        """Build stage number `stage` on the CPU in fp32; its first weights depend on seed and layer index alone."""
+        super().__init__()
+        self.config = config
+        self.stage = stage
+        self.vocabulary = vocabulary
+        self.layers = build_layers(config)
+        if stage == 0:
+            with torch.device("meta"):
+                self.embedding = nn.Embedding(vocabulary, config.d_model)
+                self.norm = nn.RMSNorm(config.d_model, eps=NORM_EPSILON)
+                self.head = nn.Linear(config.d_model, vocabulary, bias=False)
+        weights = {name: initial_tensor(name, shape, seed) for name, shape in canonical_shapes(self).items()}
+        self.load_state_dict(own_state(self, weights), assign=True)
+        cos, sin = rotary_tables(config)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def forward(self, x: Tensor, cache: Any = None) -> Tensor:
+        """Token ids (B, T) int64 at stage 0, else hidden states (B, T, D), to hidden states (B, T, D).
+
+        `cache` is this stage's own transformers DynamicCache at inference: x then continues what the cache has seen.
+        """
+        start = cache.get_seq_length() if cache is not None else 0
+        tokens = x.shape[1]
+        assert start + tokens <= self.config.context, f"{start + tokens} tokens in a context of {self.config.context}"
+        x_BTD = self.embedding(x) if self.stage == 0 else x
+        positions = tuple(table[:, start : start + tokens].to(x_BTD.dtype) for table in (self.cos, self.sin))
+        mask = causal_mask(tokens, start, x.device)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, attention_mask=mask, past_key_values=cache, position_embeddings=positions)
+        return x_BTD
+
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """Hidden states (B, T, D) through final norm and head (stage 0 only) to logits (B, T, vocabulary)."""
+        logits_BTV: Tensor = self.head(self.norm(hidden_BTD))
+        return logits_BTV
+
+    def loss(self, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
+        """Mean cross-entropy in nats a token (stage 0 only) of hidden states (B, T, D) against token ids (B, T)."""
+        return nn.functional.cross_entropy(self.logits(hidden_BTD).float().flatten(0, 1), targets_BT.flatten())
+
+
+def layer_prefix(stage: Stage, local: int) -> str:
+    """Canonical name of the stage's layer number `local`; layers count on from stage to stage."""
+    return f"model.layers.{stage.stage * stage.config.layers_per_stage + local}."
+
+
+def outer_names(stage: Stage) -> dict[str, str]:
+    """Canonical names of what only stage 0 has, and the names in its state_dict."""
+    if stage.stage:
+        return {}
+    return {
+        "model.embed_tokens.weight": "embedding.weight",
+        "model.norm.weight": "norm.weight",
+        "lm_head.weight": "head.weight",
+    }
+
+
+def canonical_shapes(stage: Stage) -> dict[str, tuple[int, ...]]:
+    """Canonical names and shapes of the stage's tensors."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for canonical, own in outer_names(stage).items():
+        shapes[canonical] = tuple(stage.get_parameter(own).shape)
+    for local in range(len(stage.layers)):
+        prefix = layer_prefix(stage, local)
+        shapes |= {prefix + name: shape for name, shape in layer_shapes(stage.config).items()}
+    return shapes
+
+
+def canonical_state(stage: Stage) -> dict[str, Tensor]:
+    """The stage's weights under the names and in the layout of transformers' LlamaForCausalLM, detached, not copied."""
+    state: dict[str, Tensor] = {}
+    for canonical, own in outer_names(stage).items():
+        state[canonical] = stage.get_parameter(own).detach()
+    for local, layer in enumerate(stage.layers):
+        tensors = to_canonical(stage.config, layer.state_dict())
+        state |= {layer_prefix(stage, local) + name: tensor for name, tensor in tensors.items()}
+    return state
+
+
+def own_state(stage: Stage, canonical: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The stage's state_dict from canonical tensors; those of other stages are passed over.
+
+    Raises ValueError for tensors that are missing or of another shape.
+    """
+    for name, shape in canonical_shapes(stage).items():
+        found = tuple(canonical[name].shape) if name in canonical else "nothing"
+        if found != shape:
+            raise ValueError(f"{name}: {shape} expected, {found} found")
+    state = {own: canonical[name] for name, own in outer_names(stage).items()}
+    for local in range(len(stage.layers)):
+        tensors = {name: canonical[layer_prefix(stage, local) + name] for name in layer_shapes(stage.config)}
+        state |= {f"layers.{local}.{own}": tensor for own, tensor in to_own(stage.config, tensors).items()}
+    return state
+
+
+def load_canonical(stage: Stage, canonical: dict[str, Tensor]) -> None:
+    """Copy canonical tensors into the stage's parameters, in place; errors as `own_state`."""
+    stage.load_state_dict(own_state(stage, canonical))
