@@ -37,7 +37,7 @@ def llama_config(config: ModelConfig, stages: int, vocabulary: int) -> Any:
     )
 
 
-def build_layers(config: ModelConfig) -> nn.ModuleList:
+def build_layers(config: ModelConfig, vocabulary: int) -> nn.ModuleList:
     """The decoder layers of one stage on the meta device, without storage: load weights with assign=True."""
     with torch.device("meta"):
         if config.blocks == "simplellm":
@@ -46,14 +46,14 @@ def build_layers(config: ModelConfig) -> nn.ModuleList:
                 simplellm_adapter.SimpleLLMLayer(config.d_model, config.heads, width, NORM_EPSILON)
                 for _ in range(config.layers_per_stage)
             )
-        shard = llama_config(config, 1, 1)
+        shard = llama_config(config, 1, vocabulary)
         return nn.ModuleList(LlamaDecoderLayer(shard, index) for index in range(config.layers_per_stage))
 
 
-def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
+def rotary_tables(config: ModelConfig, vocabulary: int) -> tuple[Tensor, Tensor]:
     """Cosines and sines (1, context, head width) of the rotary embedding, in transformers' half-split layout."""
     positions = torch.arange(config.context)[None]
-    cos, sin = LlamaRotaryEmbedding(llama_config(config, 1, 1))(torch.empty(0), positions)
+    cos, sin = LlamaRotaryEmbedding(llama_config(config, 1, vocabulary))(torch.empty(0), positions)
     return cos, sin
 
 

@@ -32,7 +32,7 @@ class Stage(nn.Module):
         self.config = config
         self.stage = stage
         self.vocabulary = vocabulary
-        self.layers = build_layers(config)
+        self.layers = build_layers(config, vocabulary)
         if stage == 0:
             with torch.device("meta"):
                 self.embedding = nn.Embedding(vocabulary, config.d_model)
@@ -40,7 +40,7 @@ class Stage(nn.Module):
                 self.head = nn.Linear(config.d_model, vocabulary, bias=False)
         weights = {name: initial_tensor(name, shape, seed) for name, shape in canonical_shapes(self).items()}
         self.load_state_dict(own_state(self, weights), assign=True)
-        cos, sin = rotary_tables(config)
+        cos, sin = rotary_tables(config, vocabulary)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
