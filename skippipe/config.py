@@ -71,7 +71,7 @@ class DataConfig:
     tokenizer: str | None = None
     """A sentencepiece .model file to use instead of training one."""
     validation_fraction: float = 0.05
-    """Part of the documents that is held out of training."""
+    """Part of the tokens that is held out of training."""
     cache: str = "~/.cache/skippipe"
     """Folder for trained tokenizers and token files, keyed by a hash of corpus and settings."""
 

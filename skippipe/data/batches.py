@@ -91,8 +91,7 @@ def find_tokenizer(config: DataConfig, corpus: Corpus, cache: Path) -> Path:
         if file is not None:
             begin = time.perf_counter()
             count = len(corpus.files) or config.hub_documents
-            documents = non_empty(corpus)
-            file.write(train_tokenizer(documents, count, config.vocabulary))
+            file.write(train_tokenizer(non_empty(corpus), count, config.vocabulary))
             log.info("trained a tokenizer on %s in %.1f s", corpus, time.perf_counter() - begin)
     return path
 
@@ -121,7 +120,11 @@ def written_once(path: Path) -> Iterator[BinaryIO | None]:
         yield None
         return
     temporary = path.with_suffix(".tmp")
-    with path.with_suffix(".lock").open("w") as lock:
+    try:
+        lock_file = path.with_suffix(".lock").open("w")
+    except OSError as error:
+        raise UserError(f"data.cache: {path.parent}: can't be written ({error.strerror})") from None
+    with lock_file as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():
             yield None

@@ -7,8 +7,9 @@ import hashlib
 import itertools
 import json
 import logging
+import os
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,16 @@ class Corpus:
 
 def standard_library() -> list[Path]:
     """The .py files of the running Python's standard library, without installed packages: about 30 MB."""
-    root = Path(sysconfig.get_path("stdlib"))
-    installed = {"site-packages", "dist-packages"}
-    return [path for path in root.rglob("*.py") if not installed & set(path.relative_to(root).parts)]
+    files = visible_files(sysconfig.get_path("stdlib"), {"site-packages", "dist-packages"})
+    return [path for path in files if path.suffix == ".py"]
 
 
 def expand(patterns: tuple[str, ...]) -> list[Path]:
     """Files named by paths and glob patterns; of a folder, all files below it but hidden ones."""
     files: list[Path] = []
     for pattern in patterns:
-        found = [Path(name) for name in glob.glob(str(Path(pattern).expanduser()), recursive=True)]
-        inside = [file for path in found for file in ([path] if path.is_file() else visible_files(path))]
+        found = glob.glob(os.path.expanduser(pattern), recursive=True)
+        inside = [file for path in found for file in ([Path(path)] if os.path.isfile(path) else visible_files(path))]
         if not inside:
             what = "holds no file" if found else "matches nothing"
             raise UserError(f"data.paths: {pattern!r} {what} (working directory: {Path.cwd()})")
@@ -71,10 +71,14 @@ def expand(patterns: tuple[str, ...]) -> list[Path]:
     return files
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """All files below a folder, apart from hidden ones and those in hidden folders."""
-    entries = (path for path in folder.rglob("*") if path.is_file())
-    return [path for path in entries if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+def visible_files(root: str, without: Collection[str] = ()) -> list[Path]:
+    """All files below a folder, apart from hidden ones and what lies in hidden folders or those named in `without`."""
+    files: list[Path] = []
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if not name.startswith(".") and name not in without]
+        paths = (os.path.join(folder, name) for name in names if not name.startswith("."))
+        files += [Path(path) for path in paths if os.path.isfile(path)]
+    return files
 
 
 def file_digest(path: Path) -> bytes:

@@ -43,6 +43,7 @@ def all_weights(stages):
 def gradients(stages):
     loss = stages[0].loss(run(stages, sequences()), sequences().roll(-1, 1))
     loss.backward()
+    # In the weights' place, gradients come out under canonical names and in the canonical layout.
     for stage in stages:
         for parameter in stage.parameters():
             parameter.data = parameter.grad
