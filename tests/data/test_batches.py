@@ -144,3 +144,9 @@ def test_an_empty_corpus_is_named(tmp_path, config):
     (tmp_path / "blank.txt").write_text("\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"data\.files: the corpus is empty"):
         prepare(dataclasses.replace(config, paths=(str(tmp_path / "blank.txt"),)))
+
+
+def test_a_cache_that_is_no_folder_is_named(tmp_path, config):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match=r"data\.cache: .*/file: can't be made"):
+        prepare(dataclasses.replace(config, cache=str(tmp_path / "file")))
