@@ -111,6 +111,20 @@ class Plan:
         """Stage of each node."""
         return {node: stage for stage, nodes in enumerate(self.stages) for node in nodes}
 
+    def own_number(self, microbatch: int) -> int:
+        """Place of a microbatch among those of its origin; batch j of a node is for its microbatch with number j."""
+        origin = self.paths[microbatch][0]
+        return sum(path[0] == origin for path in self.paths[:microbatch])
+
+    def stage_visits(self) -> list[int]:
+        """How many microbatches visit each stage in an iteration."""
+        stage_of = self.stage_of()
+        visits = [0] * len(self.stages)
+        for path in self.paths:
+            for node in path:
+                visits[stage_of[node]] += 1
+        return visits
+
     def order_arrays(self, nodes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The order as (tasks, offsets) for simulate_order."""
         steps = 2 * self.path_length + 1

@@ -96,12 +96,7 @@ def path_problem(stages: list[int]) -> str | None:
 
 def check_even_visits(plan: Plan, setting: str) -> None:
     """CC3: every stage but 0 equally often; one visit of tolerance where the numbers don't divide."""
-    stage_of = plan.stage_of()
-    counts = [0] * len(plan.stages)
-    for path in plan.paths:
-        for node in path:
-            counts[stage_of[node]] += 1
-    others = counts[1:]
+    others = plan.stage_visits()[1:]
     if others and max(others) - min(others) > (1 if sum(others) % len(others) else 0):
         raise UserError(f"setting {setting}: stages 1 to {len(others)} are visited {others} times, unevenly (CC3)")
 

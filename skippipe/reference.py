@@ -1,0 +1,58 @@
+"""The same iterations in one process: the yardstick of the runtime's correctness, and the convergence trainer."""
+
+from __future__ import annotations
+
+import torch
+
+from skippipe.config import RunConfig
+from skippipe.data.batches import Batches, Prepared
+from skippipe.model.stage import Stage
+from skippipe.optimizer import StageOptimizer
+from skippipe.schedule import Plan
+
+
+class ReferenceTrainer:
+    """Holds every stage and sends each microbatch along its path, as the peers do (design: what an iteration is)."""
+
+    def __init__(self, config: RunConfig, plan: Plan, samples: int, prepared: Prepared) -> None:
+        """`samples` sequences make a microbatch; weights and batches are those of a run with this configuration."""
+        self.plan = plan
+        self.stage_of = plan.stage_of()
+        self.stages = [
+            Stage(config.model, stage, prepared.vocabulary, config.seed).to(config.device)
+            for stage in range(len(plan.stages))
+        ]
+        self.optimizers = [StageOptimizer(stage, config.optimizer) for stage in self.stages]
+        origins = plan.stages[0]
+        self.batches = {
+            node: Batches(prepared, part, len(origins), samples, config.model.context, config.seed)
+            for part, node in enumerate(origins)
+        }
+        self.device = torch.device(config.device)
+
+    def train_iteration(self, iteration: int) -> float:
+        """Run one iteration, optimizer step included, and return the mean loss over its microbatches (nats a token)."""
+        for optimizer in self.optimizers:
+            optimizer.zero()
+        total = 0.0
+        for microbatch, path in enumerate(self.plan.paths):
+            tokens_BT, targets_BT = self.batches[path[0]].batch(iteration, self.plan.own_number(microbatch))
+            loss = self.path_loss(
+                [self.stage_of[node] for node in path], tokens_BT.to(self.device), targets_BT.to(self.device)
+            )
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        visits = self.plan.stage_visits()
+        for optimizer, count in zip(self.optimizers, visits, strict=True):
+            optimizer.average(count)
+        squared_norm = sum(optimizer.squared_norm() for optimizer in self.optimizers)
+        for optimizer in self.optimizers:
+            optimizer.step(iteration, squared_norm)
+        return total / len(self.plan.paths)
+
+    def path_loss(self, stages: list[int], tokens_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
+        """Loss of a batch that visits these stages in this order; stage 0 comes first and computes the loss."""
+        hidden_BTD = tokens_BT
+        for stage in stages:
+            hidden_BTD = self.stages[stage](hidden_BTD)
+        return self.stages[0].loss(hidden_BTD, targets_BT)

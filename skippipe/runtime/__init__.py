@@ -1,0 +1,1 @@
+"""The pipeline runtime, one process a node; it never imports skippipe.search."""

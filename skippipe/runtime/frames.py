@@ -1,0 +1,58 @@
+"""Frames on a connection: FRAME, its tags (identity.py), then the body, a message's header and payload (wire.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import socket
+import struct
+
+from skippipe.runtime.identity import TAG_BYTES, AuthenticationError, Session
+
+logger = logging.getLogger(__name__)
+
+FRAME = struct.Struct("<QQ")
+"""Sequence number from 1, length of the body in bytes; an empty body is a heartbeat."""
+SEQUENCE = struct.Struct("<Q")
+ACKNOWLEDGEMENT_BYTES = SEQUENCE.size + TAG_BYTES
+
+
+def acknowledgement(sequence: int, session: Session) -> bytes:
+    """Bytes that acknowledge all frames up to `sequence`."""
+    packed = SEQUENCE.pack(sequence)
+    return packed + session.acknowledgement_tag(packed)
+
+
+def check_acknowledgement(data: bytes, session: Session) -> int:
+    """The sequence number that an acknowledgement stands for; AuthenticationError where it is not the peer's."""
+    packed, tag = data[: SEQUENCE.size], data[SEQUENCE.size :]
+    if not hmac.compare_digest(session.acknowledgement_tag(packed), tag):
+        raise AuthenticationError("an acknowledgement's tag does not verify")
+    (sequence,) = SEQUENCE.unpack(packed)
+    return int(sequence)
+
+
+def shut_down(connection: socket.socket) -> None:
+    """Wake whoever reads from a socket of which the other end may be gone already."""
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError as error:
+        logger.debug("shutting down a connection: %s", error)
+
+
+async def receive(connection: socket.socket, size: int) -> bytes:
+    """Exactly `size` bytes; ConnectionError where the other end closes before."""
+    buffer = bytearray(size)
+    await receive_into(connection, memoryview(buffer))
+    return bytes(buffer)
+
+
+async def receive_into(connection: socket.socket, view: memoryview) -> None:
+    """Fill the view from a socket, in place; ConnectionError where the other end closes before."""
+    loop = asyncio.get_running_loop()
+    while len(view):
+        count = await loop.sock_recv_into(connection, view)
+        if count == 0:
+            raise ConnectionError("closed by the other end")
+        view = view[count:]

@@ -1,0 +1,136 @@
+"""The way to one peer: frames go in, a task connects, sends, and sends again what a broken connection lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from typing import TYPE_CHECKING
+
+from skippipe.runtime.discovery import PeerNotFoundError
+from skippipe.runtime.frames import ACKNOWLEDGEMENT_BYTES, FRAME, check_acknowledgement, receive
+from skippipe.runtime.identity import AuthenticationError, Session
+
+if TYPE_CHECKING:
+    from skippipe.runtime.streams import PeerStreams
+
+logger = logging.getLogger(__name__)
+
+SHORTEST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.05, 2.0
+HEARTBEAT_SECONDS = 5.0
+ONE_WRITE_BYTES = 65536
+"""Frames up to this size are joined into one write; larger ones are not worth the copy."""
+
+Frame = tuple[int, bytes, memoryview]
+"""Sequence number, message header, payload."""
+
+
+class Link:
+    """One peer that this node sends to."""
+
+    def __init__(self, streams: PeerStreams, identity: bytes, name: str) -> None:
+        self.streams = streams
+        self.identity = identity
+        self.name = name
+        self.waiting: deque[Frame] = deque()
+        self.unacknowledged: deque[Frame] = deque()
+        self.sequence = 0
+        self.changed = asyncio.Event()
+        self.connected = asyncio.Event()
+        self.heard_at = asyncio.get_running_loop().time()
+        self.retry_seconds = SHORTEST_RETRY_SECONDS
+        self.task = asyncio.create_task(self.keep_going())
+
+    def send(self, header: bytes, payload: memoryview) -> None:
+        """Queue a message; its memory must stay as it is until the peer has acknowledged it."""
+        self.sequence += 1
+        self.waiting.append((self.sequence, header, payload))
+        self.changed.set()
+
+    async def keep_going(self) -> None:
+        """Connect and send until the peer is given up."""
+        patience = self.streams.limits.connect_seconds
+        loop = asyncio.get_running_loop()
+        while True:
+            deadline = self.heard_at + patience
+            try:
+                peer = await self.streams.discovery.look_up(self.identity, deadline)
+                connection, session, delivered = await self.streams.connect(peer.addr[0], peer.tcp, self.identity)
+            except (OSError, AuthenticationError, PeerNotFoundError) as error:
+                if loop.time() >= deadline:
+                    reason = f"{type(error).__name__} {error}".strip()
+                    self.streams.give_up(f"{self.name} can't be reached for {patience:.0f} s ({reason})")
+                    return
+                await self.pause()
+                continue
+            self.resume_after(delivered)
+            self.connected.set()
+            patience = self.streams.limits.silence_seconds
+            try:
+                await self.exchange(connection, session)
+            except (OSError, AuthenticationError) as error:
+                logger.warning("link to %s broke (%s); connecting again", self.name, error or type(error).__name__)
+                await self.pause()
+            finally:
+                connection.close()
+
+    async def pause(self) -> None:
+        """Wait before the next attempt, longer each time until the peer is heard again."""
+        await asyncio.sleep(self.retry_seconds)
+        self.retry_seconds = min(2 * self.retry_seconds, LONGEST_RETRY_SECONDS)
+
+    def resume_after(self, delivered: int) -> None:
+        """Queue again what the peer has not got."""
+        again = [frame for frame in self.unacknowledged if frame[0] > delivered]
+        self.unacknowledged.clear()
+        self.waiting.extendleft(reversed(again))
+
+    async def exchange(self, connection: socket.socket, session: Session) -> None:
+        """Send frames and read acknowledgements until the connection breaks (OSError, AuthenticationError)."""
+        tasks = {
+            asyncio.create_task(self.send_frames(connection, session)),
+            asyncio.create_task(self.read_acknowledgements(connection, session)),
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def send_frames(self, connection: socket.socket, session: Session) -> None:
+        """Send what waits; a heartbeat where nothing does."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self.waiting:
+                self.changed.clear()
+                try:
+                    await asyncio.wait_for(self.changed.wait(), HEARTBEAT_SECONDS)
+                except TimeoutError:
+                    head = FRAME.pack(0, 0)
+                    await loop.sock_sendall(connection, head + session.tags(head, b""))
+                continue
+            frame = self.waiting.popleft()
+            self.unacknowledged.append(frame)
+            sequence, header, payload = frame
+            head = FRAME.pack(sequence, len(header) + len(payload))
+            start = head + session.tags(head + header, payload) + header
+            if len(payload) <= ONE_WRITE_BYTES:
+                await loop.sock_sendall(connection, start + payload)
+            else:
+                await loop.sock_sendall(connection, start)
+                await loop.sock_sendall(connection, payload)
+
+    async def read_acknowledgements(self, connection: socket.socket, session: Session) -> None:
+        """Forget frames as the peer acknowledges them; TimeoutError after too long a silence."""
+        while True:
+            silence = self.streams.limits.silence_seconds
+            data = await asyncio.wait_for(receive(connection, ACKNOWLEDGEMENT_BYTES), silence)
+            sequence = check_acknowledgement(data, session)
+            self.heard_at = asyncio.get_running_loop().time()
+            self.retry_seconds = SHORTEST_RETRY_SECONDS
+            while self.unacknowledged and self.unacknowledged[0][0] <= sequence:
+                self.unacknowledged.popleft()
