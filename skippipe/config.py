@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import math
 import types
 import typing
@@ -136,6 +137,13 @@ class PeersConfig:
     """Node i listens on first_port + i (UDP and TCP); 0 lets the launcher choose free ports (one machine only)."""
     bootstrap: tuple[str, ...] = ()
     """Addresses "host:port" of nodes that every node introduces itself to; empty: this machine's first nodes."""
+    rendezvous: str | None = None
+    """Address "host:port" at which node 0 serves torch.distributed's store; needed where nodes run elsewhere."""
+    secret_file: str | None = None
+    """File with the cluster's secret, the same on every machine; also taken from SKIPPIPE_SECRET. A run whose nodes
+    are all on loopback makes its own."""
+    authenticate: bool = True
+    """Off: anyone who reaches the ports may talk (for benchmarks on a closed network)."""
     connect_seconds: float = 60.0
     """How long a node looks for a peer and tries to reach it before it gives up."""
     silence_seconds: float = 30.0
@@ -145,10 +153,14 @@ class PeersConfig:
         require_positive(self, "connect_seconds", "silence_seconds")
         if not 0 <= self.first_port <= 65000:
             raise UserError(f"first_port must lie between 0 and 65000, not {self.first_port}")
+        try:
+            ipaddress.IPv4Address(self.host)
+        except ValueError:
+            raise UserError(f"host must be an IPv4 address of this machine, not {self.host!r}") from None
         for address in self.bootstrap:
-            host, _, port = address.rpartition(":")
-            if not host or not port.isdigit() or int(port) > 65535:
-                raise UserError(f'bootstrap needs addresses like "10.0.0.1:4000", not {address!r}')
+            split_address(address, "bootstrap")
+        if self.rendezvous is not None:
+            split_address(self.rendezvous, "rendezvous")
 
 
 @dataclass(frozen=True)
@@ -177,6 +189,14 @@ class RunConfig:
         require_positive(self, "iterations")
         if self.seed < 0:
             raise UserError(f"seed can't be negative, not {self.seed}")
+
+
+def split_address(address: str, field: str) -> tuple[str, int]:
+    """Host and port of "host:port"; UserError names the field."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) <= 65535:
+        raise UserError(f'{field} needs an address like "10.0.0.1:4000", not {address!r}')
+    return host, int(port)
 
 
 def require_positive(config: Any, *names: str) -> None:

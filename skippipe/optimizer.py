@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -46,7 +48,7 @@ class StageOptimizer:
         self.adamw.step()
 
 
-def make_adamw(parameters: list[Tensor], config: OptimizerConfig) -> torch.optim.AdamW:
+def make_adamw(parameters: Sequence[Tensor], config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW as configured."""
     return torch.optim.AdamW(
         parameters,

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Trains on this machine's nodes: ./run.sh FIRST LAST SETTING SAMPLES [CONFIG] [key=value ...]
+# Nodes FIRST to LAST - 1 are started here; SETTING is baseline, random, non-ca-partial, ca-partial or joint.
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+"$here/setup.sh"
+cd "$here"
+# One thread a node: twenty processes that each start a thread per core would only get in each other's way.
+export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+exec .venv/bin/python -m skippipe run "$@"

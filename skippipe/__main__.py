@@ -1,0 +1,35 @@
+"""`python -m skippipe COMMAND`: one command a module of skippipe.cli, imported only when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from skippipe.errors import UserError
+
+COMMANDS = {
+    "run": "train on this machine's nodes (what run.sh calls)",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; its exit code."""
+    listing = "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items())
+    if not arguments or arguments[0] not in COMMANDS:
+        asked = bool(arguments) and arguments[0] in ("-h", "--help")
+        print(f"usage: python -m skippipe COMMAND [--help]\n\n{listing}", file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    name, *rest = arguments
+    module = importlib.import_module(f"skippipe.cli.{name}")
+    parser = argparse.ArgumentParser(prog=f"python -m skippipe {name}", description=module.__doc__)
+    module.add_arguments(parser)
+    try:
+        return int(module.run(parser.parse_args(rest)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,283 @@
+"""Train a LLaMA over this machine's nodes FIRST to LAST - 1 along the paths of a schedule's setting."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skippipe.config import RunConfig, load_config, split_address
+from skippipe.errors import UserError
+from skippipe.schedule import SETTINGS, Schedule
+
+if TYPE_CHECKING:
+    from skippipe.data.batches import Prepared
+    from skippipe.runtime.worker import Job
+
+DEFAULT_CONFIG = Path("configs/default.yaml")
+BOOTSTRAP_NODES = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments as in the paper's script, then a configuration."""
+    parser.add_argument("first", metavar="FIRST", help="first node to start here")
+    parser.add_argument("last", metavar="LAST", help="one past the last node to start here")
+    parser.add_argument("setting", metavar="SETTING", help=f"one of the schedule's settings: {', '.join(SETTINGS)}")
+    parser.add_argument("samples", metavar="SAMPLES", help="sequences in a microbatch")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="[CONFIG] key=value",
+        help=f"a YAML file (default {DEFAULT_CONFIG}), then fields to override, such as iterations=20"
+        " emulation.time_scale=0.05 model.blocks=simplellm",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check everything, start the nodes, show progress, print the summary."""
+    began = time.monotonic()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    config, schedule, local = check(arguments)
+    setting = arguments.setting
+    folder = make_folder(config, setting, local)
+    print(f"nodes {local.start} to {local.stop - 1} of {schedule.nodes}, setting {setting}, run folder {folder}")
+    prepared = prepare_and_import(config)
+    # Imported here: the argument errors above should not wait for torch.
+    from skippipe.runtime.launcher import Launcher, NodeFailedError, Stopped, stop_on_signals
+
+    jobs, reader = make_jobs(config, schedule, setting, local, folder, prepared)
+    launcher = Launcher(jobs, reader)
+    stop_on_signals()
+    try:
+        launcher.start()
+        progress = Progress(schedule, setting, config, folder, len(local), began)
+        launcher.watch(progress.on_event)
+        progress.finish()
+    except NodeFailedError as error:
+        launcher.stop()
+        print(f"\nerror: {error}; the other nodes were stopped. The end of {error.log}:", file=sys.stderr)
+        print(error.last_lines(), file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        launcher.stop()
+        print(f"\nstopped by {stopped}; every node was stopped. Logs: {folder}", file=sys.stderr)
+        return 128 + stopped.number
+    finally:
+        launcher.stop()
+    return 0
+
+
+def check(arguments: argparse.Namespace) -> tuple[RunConfig, Schedule, range]:
+    """Configuration, schedule and this machine's nodes; UserError before anything is started."""
+    first, last = (whole(getattr(arguments, name), name.upper(), 0) for name in ("first", "last"))
+    samples = whole(arguments.samples, "SAMPLES", 1)
+    overrides = list(arguments.overrides)
+    path: Path | None = Path(overrides.pop(0)) if overrides and "=" not in overrides[0] else DEFAULT_CONFIG
+    config = load_config(RunConfig, path, overrides)
+    if arguments.setting not in SETTINGS:
+        raise UserError(f"SETTING {arguments.setting!r} is unknown; use one of {', '.join(SETTINGS)}")
+    schedule = Schedule.load(Path(config.schedule))
+    schedule.plan(arguments.setting, config.schedule)
+    if not first < last:
+        raise UserError(f"FIRST {first} must be below LAST {last}: LAST is one past the last node")
+    if last > schedule.nodes:
+        raise UserError(f"LAST {last} is beyond the {schedule.nodes} nodes of {config.schedule}; use at most that")
+    check_model(config, schedule)
+    if samples != schedule.pipeline.samples_per_microbatch:
+        print(
+            f"warning: {config.schedule} was made for {schedule.pipeline.samples_per_microbatch} samples a microbatch;"
+            f" expected times are simulated again for {samples}",
+            file=sys.stderr,
+        )
+        schedule = schedule.with_samples(samples)
+    local = range(first, last)
+    check_peers(config, schedule, local)
+    return config, schedule, local
+
+
+def whole(text: str, name: str, smallest: int) -> int:
+    """A whole number from the command line."""
+    if not text.isascii() or not text.isdigit() or int(text) < smallest:
+        raise UserError(f"{name} must be a whole number of at least {smallest}, not {text!r}")
+    return int(text)
+
+
+def check_model(config: RunConfig, schedule: Schedule) -> None:
+    """The model must be the schedule's; with emulation on a stand-in of another width will do."""
+    fields = ["layers_per_stage"]
+    if not config.emulation.enabled:
+        fields += ["d_model", "heads", "context"]
+    for name in fields:
+        ours, theirs = getattr(config.model, name), getattr(schedule.pipeline, name)
+        if ours != theirs:
+            raise UserError(
+                f"{config.schedule}: pipeline.{name} is {theirs}, but model.{name} is {ours}; add model.{name}={theirs}"
+            )
+
+
+def check_peers(config: RunConfig, schedule: Schedule, local: range) -> None:
+    """Nodes that run on other machines must be able to find this one."""
+    peers = config.peers
+    if len(local) == schedule.nodes:
+        return
+    missing = [
+        name
+        for name, given in (
+            ("first_port", peers.first_port > 0),
+            ("bootstrap", bool(peers.bootstrap)),
+            ("rendezvous", peers.rendezvous is not None),
+        )
+        if not given
+    ]
+    if missing:
+        raise UserError(
+            f"only nodes {local.start} to {local.stop - 1} of {schedule.nodes} start here; for the others to find them"
+            f" set {', '.join('peers.' + name for name in missing)} (README, more than one machine)"
+        )
+
+
+def make_folder(config: RunConfig, setting: str, local: range) -> Path:
+    """A fresh folder for the run."""
+    name = config.name or f"{setting}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(config.runs) / name
+    if (folder / f"node-{local.start}.log").exists():
+        raise UserError(f"name: the folder {folder} holds a run already; choose another name or remove it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"runs: the folder {folder} can't be made ({error.strerror})") from None
+    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
+    return folder
+
+
+def prepare_and_import(config: RunConfig) -> Prepared:
+    """Prepare the data in a child process while this one imports what all nodes need."""
+    from skippipe.data.batches import prepare
+
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            prepare(config.data)
+            code = 0
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = 2
+        finally:
+            os._exit(code)
+    import torch
+
+    import skippipe.runtime.launcher  # noqa: F401
+    from skippipe.optimizer import make_adamw
+
+    # Torch loads a good part of itself at the first optimizer; once here instead of once a node.
+    make_adamw([torch.nn.Parameter(torch.zeros(1))], config.optimizer)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code != 0:
+        sys.exit(code if code > 0 else 1)
+    return prepare(config.data)
+
+
+def make_jobs(
+    config: RunConfig, schedule: Schedule, setting: str, local: range, folder: Path, prepared: Prepared
+) -> tuple[list[Job], int]:
+    """One job a node, with its sockets bound, and the reading end of the pipe that they report to."""
+    from skippipe.runtime.gradients import Rendezvous
+    from skippipe.runtime.identity import cluster_secret
+    from skippipe.runtime.links import Listeners
+    from skippipe.runtime.worker import Job
+
+    peers = config.peers
+    secret = cluster_secret(peers.host, peers.secret_file) if peers.authenticate else None
+    try:
+        listeners = {
+            node: Listeners.bind(peers.host, peers.first_port + node if peers.first_port else 0) for node in local
+        }
+    except OSError as error:
+        raise UserError(f"peers.first_port: can't listen on {peers.host} ({error.strerror}); choose another") from None
+    bootstrap = [split_address(address, "peers.bootstrap") for address in peers.bootstrap]
+    bootstrap = bootstrap or [listeners[node].address for node in local[:BOOTSTRAP_NODES]]
+    reader, writer = os.pipe()
+    rendezvous = Rendezvous(*split_address(peers.rendezvous, "peers.rendezvous")) if peers.rendezvous else None
+    if rendezvous is None:
+        store = socket.create_server((peers.host, 0), backlog=len(local))
+        rendezvous = Rendezvous(peers.host, store.getsockname()[1], store)
+    jobs = [
+        Job(
+            node=node,
+            setting=setting,
+            schedule=schedule,
+            config=config,
+            prepared=prepared,
+            folder=folder,
+            listeners=listeners[node],
+            bootstrap=tuple(bootstrap),
+            rendezvous=rendezvous,
+            secret=secret,
+            report=writer,
+            reports_metrics=node == local.start,
+        )
+        for node in local
+    ]
+    return jobs, reader
+
+
+class Progress:
+    """What the user sees while the nodes work: a line when they are ready, a bar, a summary."""
+
+    def __init__(
+        self, schedule: Schedule, setting: str, config: RunConfig, folder: Path, nodes: int, began: float
+    ) -> None:
+        from tqdm import tqdm
+
+        from skippipe.metrics import Metrics
+
+        self.plan = schedule.settings[setting]
+        self.schedule, self.setting, self.folder, self.nodes, self.began = schedule, setting, folder, nodes, began
+        self.metrics = Metrics(folder)
+        self.ready = 0
+        # Without its monitor thread, which would poll in the background.
+        tqdm.monitor_interval = 0
+        self.bar = tqdm(total=config.iterations, unit="step", dynamic_ncols=True, desc="starting nodes")
+        self.shown: dict[str, str] = {"expected": f"{self.plan.expected_step_s:.1f} s"}
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Take one event from a node."""
+        kind = event.pop("event")
+        if kind == "ready":
+            self.ready += 1
+            self.bar.set_description(f"{self.ready} of {self.nodes} nodes ready")
+            if self.ready == self.nodes:
+                self.bar.write(f"{self.nodes} nodes ready {time.monotonic() - self.began:.1f} s after the start")
+                self.bar.set_description(self.setting)
+        elif kind == "loss":
+            self.shown["loss"] = f"{event['loss']:.3f}"
+            self.bar.update(1)
+            self.bar.set_postfix(self.shown)
+        else:
+            self.metrics.add(event)
+            self.shown["step"] = f"{event['step_s']:.1f} s"
+            self.bar.set_postfix(self.shown)
+
+    def finish(self) -> None:
+        """Write and print the summary."""
+        self.bar.close()
+        summary = self.metrics.summary(self.setting, self.schedule.nodes, self.plan)
+        (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+        print(f"\n{'setting':24} {self.setting}, {self.schedule.nodes} nodes, {summary['iterations']} iterations")
+        print(f"{'loss':24} {summary['loss_first']:.3f} first, {summary['loss_last']:.3f} last (nats a token)")
+        for name in ("iteration", "step"):
+            measured, expected = summary[f"measured_{name}_s"], summary[f"expected_{name}_s"]
+            print(f"{name:24} {measured:.2f} s measured (median), {expected:.2f} s expected")
+        print(f"{'measured over expected':24} {summary['measured_over_expected']:.3f} (steps)")
+        print(f"{'tokens a second':24} {summary['tokens_per_second']:.0f} (real time)")
+        print(f"{'bytes sent':24} {summary['bytes_sent'] / 1e6:.1f} MB")
+        print(f"{'run folder':24} {self.folder}")

@@ -1,0 +1,61 @@
+"""Emulated time: how long hops, tasks and syncs take on the schedule's network, and sleeping until they are over."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from skippipe.config import EmulationConfig
+from skippipe.costs import Costs
+from skippipe.schedule import Kind
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """One node's costs, in real seconds (multiplied by time_scale); all zero where emulation is off."""
+
+    task_s: dict[Kind, float]
+    gap_s: float
+    hop_from_s: dict[int, float]
+    """Hop from each node to this one."""
+    sync_s: float
+
+    @classmethod
+    def of(cls, config: EmulationConfig, costs: Costs, node: int, sync_s: float) -> Emulation:
+        """The costs of a node."""
+        scale = config.time_scale if config.enabled else 0.0
+        return cls(
+            task_s={
+                Kind.FORWARD: scale * float(costs.forward_s[node]),
+                Kind.LOSS: scale * float(costs.loss_s[node]),
+                Kind.BACKWARD: scale * float(costs.backward_s[node]),
+            },
+            gap_s=scale * costs.task_gap_s,
+            hop_from_s={other: scale * float(hop) for other, hop in enumerate(costs.hop_s[:, node])},
+            sync_s=scale * sync_s,
+        )
+
+
+class Clock:
+    """Monotonic seconds for waiting, Unix seconds for what other processes read."""
+
+    def __init__(self) -> None:
+        self.offset = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    def unix(self, monotonic: float) -> float:
+        """Unix time of a monotonic time."""
+        return monotonic + self.offset
+
+    def monotonic(self, unix: float) -> float:
+        """Monotonic time of a Unix time."""
+        return unix - self.offset
+
+
+def sleep_until(deadline: float) -> None:
+    """Sleep until a monotonic time."""
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(left)

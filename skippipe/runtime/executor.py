@@ -1,0 +1,152 @@
+"""One node's iteration: its tasks strictly in the schedule's order, each as soon as its input is there."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from skippipe.data.batches import Batches
+from skippipe.model.stage import Stage
+from skippipe.runtime.emulation import Clock, Emulation, sleep_until
+from skippipe.runtime.inbox import Inbox
+from skippipe.runtime.wire import Header, MessageKind
+from skippipe.schedule import Kind, Plan, Task
+
+Send = Callable[[int, Header, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Span:
+    """When a task ran, in monotonic seconds."""
+
+    task: str
+    start: float
+    end: float
+
+
+@dataclass
+class IterationRecord:
+    """What a node did in one iteration."""
+
+    spans: list[Span] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    """Loss of each microbatch that began here, in nats a token."""
+
+
+def expected_senders(plan: Plan, node: int) -> dict[tuple[MessageKind, int], int]:
+    """Who sends this node each activation and gradient of an iteration, by kind and microbatch."""
+    senders: dict[tuple[MessageKind, int], int] = {}
+    for microbatch, path in enumerate(plan.paths):
+        around = [*path, path[0]]
+        for sender, receiver in itertools.pairwise(around):
+            if receiver == node:
+                senders[MessageKind.ACTIVATION, microbatch] = sender
+            if sender == node:
+                senders[MessageKind.GRADIENT, microbatch] = receiver
+    return senders
+
+
+class Executor:
+    """Runs a node's order list on its stage."""
+
+    def __init__(
+        self,
+        node: int,
+        plan: Plan,
+        stage: Stage,
+        batches: Batches | None,
+        inbox: Inbox,
+        send: Send,
+        emulation: Emulation,
+        clock: Clock,
+    ) -> None:
+        """`batches` is given on stage-0 nodes; `send` takes receiver, header and tensor and returns at once."""
+        self.node = node
+        self.plan = plan
+        self.stage = stage
+        self.batches = batches
+        self.inbox = inbox
+        self.send = send
+        self.emulation = emulation
+        self.clock = clock
+        self.device = next(stage.parameters()).device
+        self.order = plan.order.get(node, ())
+        self.senders = expected_senders(plan, node)
+        # What is held between forward and backward: the stage's input and output, and at the origin the loss's input.
+        self.held: dict[int, tuple[Tensor, Tensor]] = {}
+        self.targets: dict[int, Tensor] = {}
+
+    def run_iteration(self, iteration: int) -> IterationRecord:
+        """Run every task of this node's order; PeerLostError where an input can't come any more."""
+        self.inbox.next_iteration(iteration)
+        record = IterationRecord()
+        free = self.clock.now()
+        for task in self.order:
+            free = self.run_task(task, iteration, free, record)
+        assert not self.held
+        return record
+
+    def run_task(self, task: Task, iteration: int, free: float, record: IterationRecord) -> float:
+        """Wait for the task's input and the node, run it, send its result; returns when the node is free again.
+
+        Start and end are the emulated node's: a late wake-up of this process does not delay it, slow compute does.
+        """
+        ready, tensor = free, None
+        begins_here = self.plan.paths[task.microbatch][0] == self.node
+        if not (begins_here and task.kind is Kind.FORWARD):
+            kind = MessageKind.GRADIENT if task.kind is Kind.BACKWARD else MessageKind.ACTIVATION
+            ready, received = self.inbox.take((kind, iteration, task.microbatch))
+            tensor = received.to(self.device)
+        start = max(ready, free)
+        sleep_until(start)
+        result = self.compute(task, iteration, tensor, record)
+        computed, end = self.clock.now(), start + self.emulation.task_s[task.kind]
+        sleep_until(end)
+        end = max(end, computed)
+        record.spans.append(Span(str(task), start, end))
+        if result is not None:
+            self.send_result(task, iteration, result, end)
+        return end + self.emulation.gap_s
+
+    def compute(self, task: Task, iteration: int, tensor: Tensor | None, record: IterationRecord) -> Tensor | None:
+        """The task's work on its input; what must be sent on, None where the microbatch's way ends here."""
+        microbatch = task.microbatch
+        if task.kind is Kind.FORWARD:
+            return self.forward(microbatch, iteration, tensor)
+        assert tensor is not None
+        if task.kind is Kind.LOSS:
+            hidden_BTD = tensor.requires_grad_()
+            loss = self.stage.loss(hidden_BTD, self.targets.pop(microbatch))
+            loss.backward()  # type: ignore[no-untyped-call]
+            record.losses.append(float(loss.detach()))
+            return hidden_BTD.grad
+        entered, left = self.held.pop(microbatch)
+        left.backward(tensor)  # type: ignore[no-untyped-call]
+        return entered.grad
+
+    def forward(self, microbatch: int, iteration: int, tensor: Tensor | None) -> Tensor:
+        """Run the stage on a microbatch and hold what backward needs."""
+        if tensor is None:
+            assert self.batches is not None
+            tokens_BT, targets_BT = self.batches.batch(iteration, self.plan.own_number(microbatch))
+            self.targets[microbatch] = targets_BT.to(self.device)
+            entered = tokens_BT.to(self.device)
+        else:
+            entered = tensor.requires_grad_()
+        left: Tensor = self.stage(entered)
+        self.held[microbatch] = (entered, left)
+        return left
+
+    def send_result(self, task: Task, iteration: int, tensor: Tensor, end: float) -> None:
+        """Send an activation onwards or a gradient back along the path."""
+        path = self.plan.paths[task.microbatch]
+        if task.kind is Kind.FORWARD:
+            kind, receiver = MessageKind.ACTIVATION, [*path, path[0]][path.index(self.node) + 1]
+        elif task.kind is Kind.LOSS:
+            kind, receiver = MessageKind.GRADIENT, path[-1]
+        else:
+            kind, receiver = MessageKind.GRADIENT, path[path.index(self.node) - 1]
+        self.send(receiver, Header(kind, iteration, task.microbatch, self.node, self.clock.unix(end)), tensor)

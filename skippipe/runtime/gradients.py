@@ -1,0 +1,104 @@
+"""Data-parallel sync of a stage's replicas and the figures that all nodes share, over torch.distributed."""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import logging
+import os
+import socket
+import struct
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as distributed
+
+from skippipe.optimizer import StageOptimizer
+from skippipe.runtime.emulation import Clock, Emulation, sleep_until
+from skippipe.schedule import Plan
+
+logger = logging.getLogger(__name__)
+
+SIOCGIFADDR = 0x8915
+"""Linux ioctl that reads an interface's IPv4 address (man 7 netdevice)."""
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where torch.distributed's processes meet: host and port of a store that node 0 serves."""
+
+    host: str
+    port: int
+    listener: socket.socket | None = None
+    """The bound socket, where node 0 runs on this machine and its launcher has bound one."""
+
+
+class Group:
+    """All nodes of the run, and within them the replicas of this node's stage."""
+
+    def __init__(self, node: int, plan: Plan, rendezvous: Rendezvous, host: str, timeout_s: float) -> None:
+        """Meet all the others; RuntimeError (torch.distributed) where they don't come in time."""
+        os.environ["GLOO_SOCKET_IFNAME"] = interface_of(host)
+        self.node = node
+        self.nodes = sum(len(stage) for stage in plan.stages)
+        timeout = datetime.timedelta(seconds=timeout_s)
+        served_here = node == 0
+        listener = rendezvous.listener.detach() if served_here and rendezvous.listener is not None else None
+        store = distributed.TCPStore(  # type: ignore[attr-defined]
+            rendezvous.host,
+            rendezvous.port,
+            self.nodes,
+            is_master=served_here,
+            timeout=timeout,
+            wait_for_workers=False,
+            master_listen_fd=listener,
+        )
+        distributed.init_process_group("gloo", store=store, rank=node, world_size=self.nodes, timeout=timeout)
+        self.replicas = next(stage for stage in plan.stages if node in stage)
+        self.stage_group = distributed.new_group(list(self.replicas), use_local_synchronization=True, timeout=timeout)
+
+    def sync(
+        self, optimizer: StageOptimizer, visits: int, last_backward: float, emulation: Emulation, clock: Clock
+    ) -> float:
+        """Average the stage's gradient over its replicas and microbatches; the monotonic time when it is done.
+
+        The emulated sync begins when the last replica's last backward is done (design: what an iteration is).
+        """
+        if len(self.replicas) > 1:
+            latest = torch.tensor([clock.unix(last_backward)], dtype=torch.float64)
+            distributed.all_reduce(latest, distributed.ReduceOp.MAX, group=self.stage_group)
+            last_backward = clock.monotonic(float(latest))
+            buffer = optimizer.flat.cpu()
+            distributed.all_reduce(buffer, group=self.stage_group)
+            if buffer is not optimizer.flat:
+                optimizer.flat.copy_(buffer)
+        optimizer.average(visits)
+        done = last_backward + emulation.sync_s
+        sleep_until(done)
+        return max(done, clock.now())
+
+    def share(self, figures: list[float]) -> list[list[float]]:
+        """Every node's figures, node by node."""
+        mine = torch.tensor(figures, dtype=torch.float64)
+        everyone = [torch.empty_like(mine) for _ in range(self.nodes)]
+        distributed.all_gather(everyone, mine)
+        return [row.tolist() for row in everyone]
+
+    def close(self) -> None:
+        """Leave the groups."""
+        distributed.destroy_process_group()
+
+
+def interface_of(host: str) -> str:
+    """Name of the network interface that has this IPv4 address: gloo would guess one from the host's name."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            try:
+                answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)
+            except OSError:
+                continue
+            address = socket.inet_ntoa(answer[20:24])
+            if address == host or (host.startswith("127.") and address.startswith("127.")):
+                return name
+    raise RuntimeError(f"no network interface has the address {host}")

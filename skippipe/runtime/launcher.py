@@ -1,0 +1,185 @@
+"""Starts this machine's nodes from one process that imported everything once, watches them, and ends them all."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import logging
+import os
+import selectors
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from skippipe.errors import UserError
+from skippipe.runtime.inbox import PeerLostError
+from skippipe.runtime.worker import Job, run_worker
+
+logger = logging.getLogger(__name__)
+
+PR_SET_PDEATHSIG = 1
+GRACE_SECONDS = 2.0
+LOG_LINES_SHOWN = 12
+PIPE_BYTES = 65536
+
+Event = dict[str, Any]
+
+
+class NodeFailedError(Exception):
+    """A node's process ended before its time."""
+
+    def __init__(self, node: int, status: int, log: Path) -> None:
+        self.node = node
+        self.log = log
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
+        super().__init__(f"node {node} {how}")
+
+    def last_lines(self) -> str:
+        """The end of the node's log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
+
+
+class Stopped(BaseException):
+    """A signal asked this process to end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(signal.Signals(number).name)
+
+
+@dataclass
+class Process:
+    """A started node."""
+
+    node: int
+    pid: int
+    handle: int
+    """File descriptor that becomes readable when the process ends (pidfd)."""
+
+
+class Launcher:
+    """The nodes that run on this machine."""
+
+    def __init__(self, jobs: list[Job], reader: int) -> None:
+        """`reader` is the reading end of the pipe that the jobs report to."""
+        self.jobs = jobs
+        self.reader = reader
+        self.processes: dict[int, Process] = {}
+
+    def start(self) -> None:
+        """Fork one process a node. No thread may be alive in this process."""
+        gc.collect()
+        gc.freeze()
+        for job in self.jobs:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            pid = os.fork()
+            if pid == 0:
+                self.become(job)
+            (job.folder / f"node-{job.node}.pid").write_text(f"{pid}\n")
+            self.processes[job.node] = Process(job.node, pid, os.pidfd_open(pid))
+        for job in self.jobs:
+            job.listeners.close()
+        os.close(self.jobs[0].report)
+
+    def become(self, job: Job) -> NoReturn:
+        """Be the node's process until its end."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        log = os.open(job.folder / f"node-{job.node}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.close(self.reader)
+        for other in self.jobs:
+            if other.node != job.node:
+                other.listeners.close()
+        set_up_log()
+        code = 1
+        try:
+            run_worker(job)
+            code = 0
+        except (UserError, PeerLostError) as error:
+            logger.error("%s", error)
+        except BaseException:
+            logger.error("node %d failed\n%s", job.node, traceback.format_exc())
+        finally:
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(code)
+
+    def watch(self, on_event: Callable[[Event], None]) -> None:
+        """Pass on the nodes' events until all have ended well; NodeFailedError as soon as one has not."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.reader, selectors.EVENT_READ)
+            for process in self.processes.values():
+                selector.register(process.handle, selectors.EVENT_READ, process)
+            rest = b""
+            while len(selector.get_map()) > 1:
+                for key, _ in selector.select():
+                    if key.data is None:
+                        *lines, rest = (rest + os.read(self.reader, PIPE_BYTES)).split(b"\n")
+                        for line in lines:
+                            on_event(json.loads(line))
+                        continue
+                    selector.unregister(key.fileobj)
+                    self.reap(key.data)
+        # What the last nodes wrote just before they ended.
+        for line in (rest + self.read_rest()).splitlines():
+            on_event(json.loads(line))
+
+    def read_rest(self) -> bytes:
+        """Everything left in the pipe; all writers are gone."""
+        parts = []
+        while part := os.read(self.reader, PIPE_BYTES):
+            parts.append(part)
+        return b"".join(parts)
+
+    def reap(self, process: Process) -> None:
+        """Collect a process that has ended; NodeFailedError where it failed."""
+        _, status = os.waitpid(process.pid, 0)
+        os.close(process.handle)
+        del self.processes[process.node]
+        code = os.waitstatus_to_exitcode(status)
+        if code != 0:
+            folder = self.jobs[0].folder
+            raise NodeFailedError(process.node, code, folder / f"node-{process.node}.log")
+
+    def stop(self) -> None:
+        """End every process that is still there: SIGTERM, and SIGKILL after a grace."""
+        for process in self.processes.values():
+            signal.pidfd_send_signal(process.handle, signal.SIGCONT)
+            signal.pidfd_send_signal(process.handle, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        for process in list(self.processes.values()):
+            with selectors.DefaultSelector() as selector:
+                selector.register(process.handle, selectors.EVENT_READ)
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    signal.pidfd_send_signal(process.handle, signal.SIGKILL)
+            os.waitpid(process.pid, 0)
+            os.close(process.handle)
+        self.processes.clear()
+
+
+def set_up_log() -> None:
+    """Log of a node's process: to its standard error, which is its log file."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
+    )
+
+
+def stop_on_signals() -> None:
+    """Turn SIGINT and SIGTERM into Stopped in this process."""
+
+    def stop(number: int, _: object) -> None:
+        raise Stopped(number)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)

@@ -1,0 +1,220 @@
+"""A node's process: stage, links, executor, sync and optimizer, iteration after iteration."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from skippipe.config import RunConfig
+from skippipe.data.batches import Batches, Prepared
+from skippipe.model.stage import Stage
+from skippipe.optimizer import StageOptimizer
+from skippipe.runtime.emulation import Clock, Emulation
+from skippipe.runtime.executor import Executor, IterationRecord, Span, expected_senders
+from skippipe.runtime.gradients import Group, Rendezvous
+from skippipe.runtime.inbox import Inbox
+from skippipe.runtime.links import Links, Listeners
+from skippipe.runtime.streams import Limits
+from skippipe.runtime.wire import HEADER
+from skippipe.schedule import Plan, Schedule
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 10.0
+SLOWEST_STEP_FACTOR = 10.0
+"""A collective may take this many expected steps before the run is given up."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a node's process is told."""
+
+    node: int
+    setting: str
+    schedule: Schedule
+    config: RunConfig
+    prepared: Prepared
+    folder: Path
+    listeners: Listeners
+    bootstrap: tuple[tuple[str, int], ...]
+    rendezvous: Rendezvous
+    secret: bytes | None
+    report: int
+    """File descriptor of the launcher's pipe; one JSON object a line."""
+    reports_metrics: bool
+    """Whether this node reports the run's metrics to its machine's launcher."""
+
+    @property
+    def plan(self) -> Plan:
+        """The setting that is run."""
+        return self.schedule.settings[self.setting]
+
+    @property
+    def time_scale(self) -> float:
+        """What measured times are divided by."""
+        return self.config.emulation.time_scale if self.config.emulation.enabled else 1.0
+
+
+@dataclass
+class Figures:
+    """What a node tells all others after an iteration, before the optimizer step."""
+
+    squared_norm: float
+    loss_sum: float
+    microbatches: float
+    first_forward: float
+    last_backward: float
+    previous_step_end: float
+    bytes_sent: float
+    """Message bytes of this iteration."""
+
+
+class Worker:
+    """One node of a run."""
+
+    def __init__(self, job: Job) -> None:
+        """Build the shard, open the links, meet the others."""
+        self.job = job
+        config, plan, node = job.config, job.plan, job.node
+        self.clock = Clock()
+        self.stage_index = plan.stage_of()[node]
+        self.stage = Stage(config.model, self.stage_index, job.prepared.vocabulary, config.seed).to(config.device)
+        self.optimizer = StageOptimizer(self.stage, config.optimizer)
+        emulation = Emulation.of(config.emulation, job.schedule.costs, node, plan.sync_s[self.stage_index])
+        self.emulation = emulation
+        self.inbox = Inbox(expected_senders(plan, node), lambda sender: emulation.hop_from_s[sender])
+        samples = job.schedule.pipeline.samples_per_microbatch
+        limits = Limits(
+            HEADER.size + 4 * samples * config.model.context * config.model.d_model,
+            config.peers.connect_seconds,
+            config.peers.silence_seconds,
+        )
+        nodes = range(job.schedule.nodes)
+        self.links = Links(node, nodes, job.listeners, job.bootstrap, job.secret, limits, self.inbox)
+        self.links.start()
+        origins = plan.stages[0]
+        batches = None
+        if node in origins:
+            batches = Batches(
+                job.prepared, origins.index(node), len(origins), samples, config.model.context, config.seed
+            )
+        self.executor = Executor(
+            node, plan, self.stage, batches, self.inbox, self.links.send, emulation, self.clock
+        )
+        timeout = config.peers.connect_seconds + SLOWEST_STEP_FACTOR * plan.expected_step_s * job.time_scale
+        self.group = Group(node, plan, job.rendezvous, config.peers.host, timeout)
+        receivers = {other for other in nodes if node in expected_senders(plan, other).values()}
+        self.links.connect(sorted(receivers))
+        self.bytes_reported = 0
+        self.report({"event": "ready", "node": node})
+
+    def train(self) -> None:
+        """Run all iterations."""
+        step_end, pending = 0.0, None
+        for iteration in range(self.job.config.iterations):
+            self.optimizer.zero()
+            record = self.executor.run_iteration(iteration)
+            figures, synced = self.sync(record, step_end)
+            self.optimizer.step(iteration, sum(row.squared_norm for row in figures))
+            step_end = self.clock.unix(self.clock.now())
+            self.write_timeline(iteration, record, synced)
+            if self.job.reports_metrics:
+                if pending is not None:
+                    self.report(self.metrics(*pending, [row.previous_step_end for row in figures]))
+                pending = (iteration, figures)
+                self.report({"event": "loss", "iteration": iteration, "loss": mean_loss(figures)})
+        ends = [row[0] for row in self.group.share([step_end])]
+        if self.job.reports_metrics and pending is not None:
+            self.report(self.metrics(*pending, ends))
+        self.links.drain(DRAIN_SECONDS)
+
+    def sync(self, record: IterationRecord, previous_step_end: float) -> tuple[list[Figures], Span]:
+        """Sync the stage's gradient and learn everyone's figures."""
+        now = self.clock.now()
+        first = min((span.start for span in record.spans), default=now)
+        last = max((span.end for span in record.spans), default=now)
+        visits = self.job.plan.stage_visits()[self.stage_index]
+        idle = not record.spans
+        done = self.group.sync(self.optimizer, visits, 0.0 if idle else last, self.emulation, self.clock)
+        leads = self.group.replicas[0] == self.job.node
+        rows = self.group.share(
+            [
+                self.optimizer.squared_norm() if leads else 0.0,
+                sum(record.losses),
+                float(len(record.losses)),
+                float("inf") if idle else self.clock.unix(first),
+                0.0 if idle else self.clock.unix(last),
+                previous_step_end,
+                float(self.links.bytes_sent - self.bytes_reported),
+            ]
+        )
+        self.bytes_reported = self.links.bytes_sent
+        return [Figures(*row) for row in rows], Span("sync", last, done)
+
+    def metrics(self, iteration: int, figures: list[Figures], step_ends: list[float]) -> dict[str, object]:
+        """The finished iteration's line of metrics.jsonl; times divided by time_scale."""
+        begin = min(row.first_forward for row in figures)
+        scale = self.job.time_scale
+        step_s = (max(step_ends) - begin) / scale
+        pipeline, model = self.job.schedule.pipeline, self.job.config.model
+        tokens = len(self.job.plan.paths) * pipeline.samples_per_microbatch * model.context
+        return {
+            "event": "metrics",
+            "iteration": iteration,
+            "loss": mean_loss(figures),
+            "gradient_norm": sum(row.squared_norm for row in figures) ** 0.5,
+            "iteration_s": (max(row.last_backward for row in figures) - begin) / scale,
+            "step_s": step_s,
+            "tokens": tokens,
+            "tokens_per_second": tokens / (step_s * scale),
+            "bytes_sent": int(sum(row.bytes_sent for row in figures)),
+        }
+
+    def report(self, line: dict[str, object]) -> None:
+        """Tell the launcher; a line is short enough for the pipe to keep whole."""
+        os.write(self.job.report, (json.dumps(line) + "\n").encode())
+
+    def write_timeline(self, iteration: int, record: IterationRecord, synced: Span) -> None:
+        """Append this node's spans to the run's timeline in one write, so that nodes don't mix within a line."""
+        scale = self.job.time_scale
+        lines = [
+            json.dumps(
+                {
+                    "iteration": iteration,
+                    "node": self.job.node,
+                    "task": span.task,
+                    "start_s": self.clock.unix(span.start) / scale,
+                    "end_s": self.clock.unix(span.end) / scale,
+                }
+            )
+            for span in [*record.spans, synced]
+        ]
+        with (self.job.folder / "timeline.jsonl").open("ab", buffering=0) as file:
+            file.write(("\n".join(lines) + "\n").encode())
+
+    def close(self) -> None:
+        """Leave the others."""
+        self.group.close()
+        self.links.close()
+
+
+def mean_loss(figures: list[Figures]) -> float:
+    """Mean loss over all microbatches of an iteration, in nats a token."""
+    return sum(row.loss_sum for row in figures) / sum(row.microbatches for row in figures)
+
+
+def run_worker(job: Job) -> None:
+    """Train one node to the end (in a process of its own)."""
+    torch.set_num_threads(1)
+    started = time.monotonic()
+    worker = Worker(job)
+    logger.info("node %d ready in %.1f s: stage %d", job.node, time.monotonic() - started, worker.stage_index)
+    worker.train()
+    worker.close()
+    logger.info("node %d done, %d bytes sent", job.node, worker.links.bytes_sent)
