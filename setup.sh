@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv and installs SkipPipe and its requirements into it; does nothing when they are there already.
 #   ./setup.sh [--dev]      --dev adds what the tests and .ci/run need
-# PYTHON names the interpreter (3.11 or newer; default: the newest python3 found).
+# PYTHON names the interpreter (3.11 or newer; default: python3.11, or the first that is found).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -21,7 +21,7 @@ done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 find_python() {
-    for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3; do
+    for candidate in "${PYTHON:-}" python3.11 python3 python3.12 python3.13; do
         if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             echo "$candidate"
             return

@@ -1,0 +1,78 @@
+"""Real runs for tests: `python -m skippipe run` in a process group of its own, always reaped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.small_schedule import small_schedule
+
+SECONDS = 120
+CORPUS = "The quick brown fox jumps over the lazy dog, and number {} follows it home.\n"
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small schedule, a small corpus and a configuration that names both."""
+    folder = tmp_path_factory.mktemp("workplace")
+    small_schedule().save(folder / "schedule.json")
+    (folder / "corpus").mkdir()
+    for i in range(40):
+        (folder / "corpus" / f"{i}.txt").write_text("".join(CORPUS.format(i * 50 + j) for j in range(50)))
+    (folder / "small.yaml").write_text(
+        f"schedule: {folder}/schedule.json\n"
+        f"runs: {folder}/runs\n"
+        "iterations: 5\n"
+        "model: {context: 32}\n"
+        f"data: {{source: files, paths: [{folder}/corpus], vocabulary: 300, cache: {folder}/cache}}\n"
+        "emulation: {time_scale: 1.0}\n"
+    )
+    return folder
+
+
+@pytest.fixture
+def start(workplace: Path) -> Iterator[Start]:
+    """Start `python -m skippipe run` with these arguments; whatever is left of it is killed at the end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start_run(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "skippipe", "run", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start_run
+    for process in started:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        finally:
+            process.communicate()
+
+
+def node_pids(folder: Path) -> dict[int, int]:
+    """Process ids of a run's nodes."""
+    return {int(path.stem.split("-")[1]): int(path.read_text()) for path in folder.glob("node-*.pid")}
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,141 @@
+"""The main job over real processes and DecCom links: it trains, it reports, it ends everything that it started."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import SECONDS, Start, alive, node_pids
+
+SUMMARY_KEYS = {
+    "setting", "nodes", "iterations", "loss_first", "loss_last", "measured_iteration_s", "measured_step_s",
+    "expected_iteration_s", "expected_step_s", "measured_over_expected", "tokens_per_second", "bytes_sent",
+}  # fmt: skip
+
+
+def wait_for(condition: object, seconds: float = SECONDS) -> None:
+    """Wait until a condition holds; fail the test where it never does."""
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def test_run_trains_and_leaves_summary_metrics_logs_and_pids(start: Start, workplace: Path) -> None:
+    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=whole", "optimizer.learning_rate=0.01")
+    output, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    folder = workplace / "runs" / "whole"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary) == SUMMARY_KEYS
+    assert summary["iterations"] == 5
+    assert summary["loss_last"] < summary["loss_first"]
+    # Emulation can make a step longer than expected, never shorter.
+    assert summary["measured_step_s"] >= 0.99 * summary["expected_step_s"]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == list(range(5))
+    # Six microbatches cross four hops each, 16 KiB and a header of 64 bytes at a time.
+    assert {line["bytes_sent"] for line in lines} == {6 * 4 * (4 * 2 * 32 * 64 + 64)}
+    assert str(folder) in output
+    pids = node_pids(folder)
+    assert sorted(pids) == list(range(6))
+    assert not any(alive(pid) for pid in pids.values())
+    assert all((folder / f"node-{node}.log").read_text() for node in range(6))
+    spans = [json.loads(line) for line in (folder / "timeline.jsonl").read_text().splitlines()]
+    assert len([span for span in spans if span["iteration"] == 0 and span["task"] != "sync"]) == 6 * 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_every_node(start: Start, workplace: Path, number: signal.Signals) -> None:
+    name = f"stopped-{number.name}"
+    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", f"name={name}", "iterations=100000")
+    folder = workplace / "runs" / name
+    wait_for(lambda: (folder / "metrics.jsonl").exists())
+    process.send_signal(number)
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=SECONDS)
+    assert time.monotonic() - began < 5
+    assert process.returncode == 128 + number
+    assert "stopped" in errors
+    assert not any(alive(pid) for pid in node_pids(folder).values())
+
+
+def test_a_failed_node_ends_the_run_with_its_last_log_lines(start: Start, workplace: Path) -> None:
+    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=failed", "iterations=100000")
+    folder = workplace / "runs" / "failed"
+    wait_for(lambda: (folder / "metrics.jsonl").exists())
+    import os
+
+    pids = node_pids(folder)
+    os.kill(pids[3], signal.SIGKILL)
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=SECONDS)
+    assert time.monotonic() - began < 5
+    assert process.returncode == 1
+    assert "node 3 was killed by SIGKILL" in errors
+    assert "node 3 ready" in errors
+    assert not any(alive(pid) for pid in pids.values())
+
+
+def test_two_machines_meet_through_configured_ports(start: Start, workplace: Path) -> None:
+    import random
+
+    port = random.randrange(20000, 30000)
+    common = [
+        "ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}",
+        f'peers.bootstrap=["127.0.0.1:{port}"]', f"peers.rendezvous=127.0.0.1:{port + 100}",
+    ]  # fmt: skip
+    secret = {"SKIPPIPE_SECRET": "a secret that both machines know"}
+    halves = [
+        start("0", "2", *common, "name=first-half", **secret),
+        start("2", "6", *common, "name=second-half", **secret),
+    ]
+    for process in halves:
+        _, errors = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, errors
+    summaries = [
+        json.loads((workplace / "runs" / name / "summary.json").read_text()) for name in ("first-half", "second-half")
+    ]
+    assert summaries[0]["loss_last"] == summaries[1]["loss_last"]
+    assert summaries[0]["bytes_sent"] == summaries[1]["bytes_sent"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["0", "6", "fastest", "2"], "SETTING 'fastest' is unknown"),
+        (["0", "6", "random", "2"], "has no setting 'random'"),
+        (["0", "6", "ca-partial", "0"], "SAMPLES must be a whole number of at least 1"),
+        (["0", "6", "ca-partial", "two"], "SAMPLES must be a whole number"),
+        (["0", "7", "ca-partial", "2"], "LAST 7 is beyond the 6 nodes"),
+        (["3", "3", "ca-partial", "2"], "FIRST 3 must be below LAST 3"),
+        (["-1", "6", "ca-partial", "2"], "FIRST"),
+        (["0", "3", "ca-partial", "2"], "peers.first_port"),
+        (["0", "6", "ca-partial", "2", "model.layers_per_stage=2"], "model.layers_per_stage=1"),
+        (["0", "6", "ca-partial", "2", "emulation.enabled=false", "model.d_model=128"], "model.d_model=64"),
+        (["0", "6", "ca-partial", "2", "model.blocks=mamba"], "transformers, simplellm"),
+        (["0", "6", "ca-partial", "2", "optimiser.clip=2"], "did you mean optimizer"),
+        (["0", "6", "ca-partial", "2", "data.paths=[nowhere]"], "nowhere"),
+    ],
+)
+def test_bad_arguments_give_one_line_before_anything_starts(
+    start: Start, workplace: Path, arguments: list[str], expected: str
+) -> None:
+    process = start(*arguments[:4], f"{workplace}/small.yaml", *arguments[4:], "name=never")
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 2
+    assert expected in errors
+    assert len(errors.strip().splitlines()) <= 2, errors
+    assert not list((workplace / "runs" / "never").glob("node-*"))
+
+
+def test_other_samples_warn_and_simulate_again(start: Start, workplace: Path) -> None:
+    process = start("0", "6", "ca-partial", "4", f"{workplace}/small.yaml", "name=samples", "iterations=1")
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    assert "made for 2 samples" in errors
