@@ -1,0 +1,99 @@
+"""A whole search: nodes to stages first, then every setting's paths on those stages, each with its lower bound."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+
+from skippipe.errors import UserError
+from skippipe.schedule import Plan, Schedule
+from skippipe.search.assignment import assign
+from skippipe.search.baselines import solve_baseline, solve_random
+from skippipe.search.bounds import lower_bounds
+from skippipe.search.improve import improve_alone
+from skippipe.search.options import Solver, SolverOptions
+from skippipe.search.problem import Instance, SearchConfig, Stages
+from skippipe.search.progress import Progress
+from skippipe.search.rounds import iteration_s, start_paths
+from skippipe.search.skippipe_paths import solve_aware, solve_blind
+
+logger = logging.getLogger(__name__)
+
+SOLVERS: dict[str, Solver] = {
+    "baseline": solve_baseline,
+    "random": solve_random,
+    "non-ca-partial": solve_blind,
+    "ca-partial": solve_aware,
+}
+"""Solver of each setting, in the order in which they run; later ones may start from the plans of earlier ones."""
+
+TIME_SHARES = {"assignment": 2.0, "baseline": 0.5, "random": 0.5, "non-ca-partial": 2.0, "ca-partial": 5.0}
+"""How the time budget is shared; what a part leaves over goes to those after it."""
+DEFAULT_SHARE = 5.0
+"""Share of a setting without an entry."""
+ASSIGNMENTS = 12
+"""Best-scored assignments whose paths are tried before one is chosen; the score only stands for the iteration time."""
+ASSIGNMENT_STEPS = 3000
+"""Moves of that trial."""
+
+
+def search(instance: Instance, config: SearchConfig, progress: Progress) -> Schedule:
+    """Search the stages, where the instance leaves them open, and the plan of every setting; every plan validates."""
+    begin = time.monotonic()
+    parts = ([] if instance.stages else ["assignment"]) + list(config.settings)
+    for name in config.settings:
+        if name not in SOLVERS:
+            raise UserError(f"settings names {name!r}; known settings: {', '.join(SOLVERS)}")
+
+    def share(part: str) -> float:
+        later = parts[parts.index(part) :]
+        left = max(0.0, config.time_budget_s - (time.monotonic() - begin))
+        return left * TIME_SHARES.get(part, DEFAULT_SHARE) / sum(TIME_SHARES.get(name, DEFAULT_SHARE) for name in later)
+
+    if instance.stages is None:
+        instance = instance.with_stages(choose_stages(instance, config, share("assignment"), progress))
+    plans: dict[str, Plan] = {}
+    for setting in sorted(config.settings, key=list(SOLVERS).index):
+        options = SolverOptions(
+            config.seed, share(setting), config.conflict_nodes, config.pipeline_steps, config.path_steps, plans,
+            progress,
+        )  # fmt: skip
+        started = time.monotonic()
+        plan = SOLVERS[setting](instance, options)
+        plans[setting] = with_record(instance, plan, config.seed, time.monotonic() - started)
+        logger.info("%s: %.2f s", setting, plan.expected_iteration_s)
+    schedule = instance.schedule(plans)
+    schedule.validate()
+    return schedule
+
+
+def choose_stages(instance: Instance, config: SearchConfig, seconds: float, progress: Progress) -> Stages:
+    """The assignment, among those that GCMA scores best, on which a short search finds the fastest paths."""
+    rng = np.random.default_rng(config.seed)
+    ranked = assign(instance, config.population, config.trials, seconds * 0.7, rng, progress)[:ASSIGNMENTS]
+    memory, sends = instance.pipeline.memory, instance.pipeline.microbatches_per_node
+    best, best_seconds = ranked[0], np.inf
+    for i, stages in enumerate(ranked):
+        if progress.stopped:
+            break
+        placed = instance.with_stages(stages)
+        name = f"assignment: paths of {i + 1}/{len(ranked)}"
+        paths = improve_alone(
+            placed, start_paths(placed, 1, rng), memory, sends, ASSIGNMENT_STEPS, seconds * 0.3 / len(ranked), rng,
+            progress, name,
+        )  # fmt: skip
+        if (found := iteration_s(placed, paths)) < best_seconds:
+            best, best_seconds = stages, found
+    return best
+
+
+def with_record(instance: Instance, plan: Plan, seed: int, seconds: float) -> Plan:
+    """The plan with the seed, the seconds of its search and the lower bounds beside it."""
+    sends = Counter(path[0] for path in plan.paths)
+    iteration, step = lower_bounds(instance, plan.stages, sends, plan.path_length)
+    record = {"seed": seed, "seconds": round(seconds, 3), "lower_bound_s": iteration, "lower_bound_step_s": step}
+    return replace(plan, search={**plan.search, **record})

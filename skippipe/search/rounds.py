@@ -1,0 +1,131 @@
+"""The paths of one round: where a search starts, how rounds repeat, and how paths become a plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from skippipe.errors import UserError
+from skippipe.schedule import Plan, make_plan
+from skippipe.search import kernels
+from skippipe.search.compiled import compiled
+from skippipe.search.constraints import Reals, StageRules, Whole, stage_table
+from skippipe.search.pipelines import propose, write_rounds
+from skippipe.search.problem import Instance
+from skippipe.simulate import Starts
+
+SHUFFLES_A_PATH = 100
+"""Random moves a path, under the rules, after which walks over the stages forget where they began."""
+USED_UP = -1e12
+
+
+def even_walks(rules: StageRules, stages: int, count: int, rng: Generator) -> Whole:
+    """`count` walks over the stages that visit each stage but 0 equally often, (count, path length).
+
+    Raises UserError where none were found: the bound on skipping leaves too few visits to the far stages.
+    """
+    length = int(rules.visited[-1])
+    remaining = np.full(stages, count * (length - 1) // (stages - 1), dtype=np.int64)
+    remaining[0] = count
+    walks = np.empty((count, length), dtype=np.int64)
+    for walk in walks:
+        weight = np.where(remaining > 0, remaining + rng.random(stages) / 2, USED_UP)
+        heaviest_walk(rules.stage, rules.offsets, rules.targets, weight, walk)
+        remaining[walk] -= 1
+    if remaining.any():
+        raise UserError(
+            f"no {count} paths of path_length {length} visit all {stages} stages equally often (CC3); nearest: a longer"
+            f" path_length or fewer stages"
+        )
+    return walks
+
+
+@compiled
+def heaviest_walk(stage: Whole, offsets: Whole, targets: Whole, weight: Reals, walk: Whole) -> None:
+    """Write the legal walk with the largest sum of its stages' weights into walk."""
+    states = len(stage)
+    value, following = np.zeros(states), np.full(states, -1)
+    for state in range(states - 1, -1, -1):
+        for k in range(offsets[state], offsets[state + 1]):
+            target = targets[k]
+            total = value[target] + weight[stage[target]]
+            if following[state] < 0 or total > value[state]:
+                value[state], following[state] = total, target
+    state = 0
+    for place in range(len(walk)):
+        walk[place] = stage[state]
+        state = following[state]
+
+
+def start_paths(instance: Instance, visits: int, rng: Generator) -> Whole:
+    """Random legal paths on which every node is visited `visits` times, (origins x visits, path length)."""
+    stages = instance.fixed_stages
+    walks = even_walks(instance.rules, len(stages), len(stages[0]) * visits, rng)
+    paths = np.empty_like(walks)
+    for stage, members in enumerate(stages):
+        nodes = np.repeat(np.array(members), visits)
+        paths[walks == stage] = nodes if stage == 0 else rng.permutation(nodes)
+    return paths
+
+
+def random_paths(instance: Instance, rng: Generator) -> Whole:
+    """A round's paths, blind to costs, (origins x memory, path length): stages visited evenly, nodes as they fall."""
+    stages, memory = instance.fixed_stages, instance.pipeline.memory
+    paths = start_paths(instance, memory, rng)
+    stage_of = stage_table(stages)
+    shuffle(paths, stage_of, SHUFFLES_A_PATH * len(paths), rng)
+    for stage, members in enumerate(stages[1:], start=1):
+        chosen = stage_of[paths] == stage
+        paths[chosen] = rng.choice(np.array(members), int(chosen.sum()))
+    return paths
+
+
+@compiled
+def shuffle(paths: Whole, stage_of: Whole, moves: int, rng: Generator) -> None:
+    """Make random legal moves, whatever they cost."""
+    for _ in range(moves):
+        i, j = int(rng.random() * len(paths)), int(rng.random() * len(paths))
+        first, second = paths[i].copy(), paths[j].copy()
+        if i != j and propose(first, second, stage_of, rng):
+            paths[i], paths[j] = first, second
+
+
+def every_round(instance: Instance, paths: Whole) -> Whole:
+    """Paths of all microbatches, (origins x microbatches a node, path length), from those of a round.
+
+    The i-th microbatch of an origin takes its path i mod memory; one path an origin stands for all of its microbatches.
+    """
+    pipeline = instance.pipeline
+    if len(paths) == instance.stage_sizes[0]:
+        paths = np.repeat(paths, pipeline.memory, axis=0)
+    rounds = pipeline.microbatches_per_node // pipeline.memory
+    whole = np.empty((len(paths) * rounds, paths.shape[1]), dtype=np.int64)
+    write_rounds(paths, pipeline.memory, rounds, whole)
+    return whole
+
+
+def simulate(instance: Instance, whole: Whole) -> Starts:
+    """First-come-first-served start of each step of all microbatches; NaN where the nodes get stuck."""
+    costs = instance.costs
+    starts: Starts = kernels.first_come_first_served(
+        whole, costs.forward_s, costs.loss_s, costs.backward_s, costs.hop_s, costs.task_gap_s, instance.pipeline.memory
+    )
+    return starts
+
+
+def iteration_s(instance: Instance, paths: Whole) -> float:
+    """Iteration time of a round's paths in seconds; infinite where the nodes get stuck."""
+    whole = every_round(instance, paths)
+    ends = simulate(instance, whole)[:, -1] + instance.costs.backward_s[whole[:, 0]]
+    return float(np.inf if np.isnan(ends).any() else ends.max())
+
+
+def plan_of(instance: Instance, whole: Whole, search: dict[str, Any]) -> Plan:
+    """The plan of all microbatches' paths, in the order of first come, first served."""
+    stages = instance.fixed_stages
+    return make_plan(
+        [list(stage) for stage in stages], whole, instance.costs, instance.pipeline.memory, instance.sync_s(stages),
+        search, simulate(instance, whole),
+    )  # fmt: skip
