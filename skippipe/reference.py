@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from skippipe.config import RunConfig
 from skippipe.data.batches import Batches, Prepared
+from skippipe.inference import forward
+from skippipe.model.checkpoint import Checkpoint, Meta, check_same_model, load_stage, save_stage
 from skippipe.model.stage import Stage
 from skippipe.optimizer import StageOptimizer
 from skippipe.schedule import Plan
@@ -14,8 +18,16 @@ from skippipe.schedule import Plan
 class ReferenceTrainer:
     """Holds every stage and sends each microbatch along its path, as the peers do (design: what an iteration is)."""
 
-    def __init__(self, config: RunConfig, plan: Plan, samples: int, prepared: Prepared) -> None:
-        """`samples` sequences make a microbatch; weights and batches are those of a run with this configuration."""
+    def __init__(
+        self, config: RunConfig, plan: Plan, samples: int, prepared: Prepared, bf16: bool = False
+    ) -> None:
+        """`samples` sequences make a microbatch; weights and batches are those of a run with this configuration.
+
+        `bf16` computes in bfloat16 where torch's autocast does; weights, gradients and optimizer stay fp32.
+        """
+        self.config = config
+        self.prepared = prepared
+        self.bf16 = bf16
         self.plan = plan
         self.stage_of = plan.stage_of()
         self.stages = [
@@ -50,9 +62,18 @@ class ReferenceTrainer:
             optimizer.step(iteration, squared_norm)
         return total / len(self.plan.paths)
 
-    def path_loss(self, stages: list[int], tokens_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
+    def path_loss(self, visited: list[int], tokens_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
         """Loss of a batch that visits these stages in this order; stage 0 comes first and computes the loss."""
-        hidden_BTD = tokens_BT
-        for stage in stages:
-            hidden_BTD = self.stages[stage](hidden_BTD)
-        return self.stages[0].loss(hidden_BTD, targets_BT)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.stages[0].loss(forward(self.stages, tuple(visited), tokens_BT), targets_BT)
+
+    def save(self, run: Path, meta: Meta) -> None:
+        """Save every stage into a checkpoint of the run."""
+        for stage, optimizer in zip(self.stages, self.optimizers, strict=True):
+            save_stage(run, meta, stage, optimizer, self.prepared.tokenizer)
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of the same model; the next iteration is checkpoint.meta.iteration."""
+        check_same_model(checkpoint, self.config, len(self.stages), self.prepared.vocabulary)
+        for stage, optimizer in zip(self.stages, self.optimizers, strict=True):
+            load_stage(checkpoint, stage, optimizer)

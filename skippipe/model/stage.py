@@ -98,13 +98,18 @@ def canonical_shapes(stage: Stage) -> dict[str, tuple[int, ...]]:
 
 def canonical_state(stage: Stage) -> dict[str, Tensor]:
     """The stage's weights under the names and in the layout of transformers' LlamaForCausalLM, detached, not copied."""
-    state: dict[str, Tensor] = {}
-    for canonical, own in outer_names(stage).items():
-        state[canonical] = stage.get_parameter(own).detach()
-    for local, layer in enumerate(stage.layers):
-        tensors = to_canonical(stage.config, layer.state_dict())
-        state |= {layer_prefix(stage, local) + name: tensor for name, tensor in tensors.items()}
-    return state
+    return canonical_tensors(stage, {name: parameter.detach() for name, parameter in stage.named_parameters()})
+
+
+def canonical_tensors(stage: Stage, own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What is kept for each parameter, by its name in the stage (weights, moments), under canonical names."""
+    tensors = {canonical: own[name] for canonical, name in outer_names(stage).items()}
+    for local in range(len(stage.layers)):
+        prefix = f"layers.{local}."
+        layer = {name.removeprefix(prefix): tensor for name, tensor in own.items() if name.startswith(prefix)}
+        converted = to_canonical(stage.config, layer)
+        tensors |= {layer_prefix(stage, local) + name: tensor for name, tensor in converted.items()}
+    return tensors
 
 
 def own_state(stage: Stage, canonical: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,237 @@
+"""Checkpoints: each stage a safetensors file with weights, moments and the run it comes from; complete or ignored."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from skippipe.config import RunConfig, build
+from skippipe.errors import UserError
+from skippipe.model.stage import Stage, canonical_state, canonical_tensors, own_state
+from skippipe.optimizer import StageOptimizer
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+MOMENTS = ("exp_avg", "exp_avg_sq")
+STEP = "optimizer.step"
+TOKENIZER = "tokenizer.model"
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What each file of a checkpoint says of the run that it was saved in."""
+
+    iteration: int
+    """Iterations done, and the number of the next one; with the seed it is the position in the data too."""
+    stages: int
+    """Stages of the model, each with config.model.layers_per_stage layers."""
+    vocabulary: int
+    setting: str
+    schedule_sha256: str
+    """Hash of the schedule's JSON."""
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint on disk."""
+
+    folder: Path
+    meta: Meta
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of all stages."""
+        return [stage_file(self.folder, stage) for stage in range(self.meta.stages)]
+
+    @property
+    def tokenizer(self) -> Path:
+        """The sentencepiece .model file of the run."""
+        return self.folder / TOKENIZER
+
+
+def stage_file(folder: Path, stage: int) -> Path:
+    """Where a stage lies in a checkpoint's folder."""
+    return folder / f"stage-{stage}.safetensors"
+
+
+def checkpoint_folder(run: Path, iteration: int) -> Path:
+    """Folder of the checkpoint that a run makes when this many iterations are done."""
+    return run / "checkpoints" / f"iteration-{iteration:06d}"
+
+
+def save_stage(run: Path, meta: Meta, stage: Stage, optimizer: StageOptimizer, tokenizer: Path) -> None:
+    """Save one stage into the run's checkpoint for meta.iteration; stage 0 brings the tokenizer along.
+
+    The checkpoint counts once all of its stages are there. Each file appears whole, under its name, or not at all.
+    """
+    folder = checkpoint_folder(run, meta.iteration)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = dict(canonical_state(stage))
+    parameters = dict(stage.named_parameters())
+    for moment in MOMENTS:
+        own = {name: optimizer.adamw.state[parameter][moment] for name, parameter in parameters.items()}
+        tensors |= {f"{moment}.{name}": tensor for name, tensor in canonical_tensors(stage, own).items()}
+    tensors[STEP] = optimizer.adamw.state[next(iter(parameters.values()))]["step"]
+    held = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps({"format": FORMAT, "stage": stage.stage, **dataclasses.asdict(meta)})
+    if stage.stage == 0:
+        write_whole(folder / TOKENIZER, lambda path: path.write_bytes(tokenizer.read_bytes()))
+    write_whole(stage_file(folder, stage.stage), lambda path: save_file(held, path, metadata={"skippipe": text}))
+
+
+def write_whole(path: Path, write: Any) -> None:
+    """Let `write` fill a temporary file, bring it to the disk and give it its name."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    write(temporary)
+    for entry, renamed in ((temporary, False), (path.parent, True)):
+        if renamed:
+            os.replace(temporary, path)
+        descriptor = os.open(entry, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def find_latest(path: Path) -> Checkpoint:
+    """The newest complete checkpoint of a run's folder, or the checkpoint whose own folder is given.
+
+    One whose stages are not all there was never finished and is passed over. UserError where there is none, and for a
+    file that is truncated or belongs elsewhere: it names the file and the checkpoint before it.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; give a run's folder, such as runs/ca-partial-..., or a checkpoint's")
+    folders = sorted((path / "checkpoints").glob("iteration-*"), reverse=True)
+    if re.fullmatch(r"iteration-\d+", path.name):
+        folders = sorted((folder for folder in path.parent.glob("iteration-*") if folder <= path), reverse=True)
+    for place, folder in enumerate(folders):
+        try:
+            checkpoint = read_checkpoint(folder)
+        except UserError as error:
+            before = next((other for other in folders[place + 1 :] if is_whole(other)), None)
+            remedy = f"resume from the one before it: {before}" if before else "there is no whole one before it"
+            raise UserError(f"{error}; {remedy}") from None
+        if checkpoint is not None:
+            return checkpoint
+        log.warning("%s: saving it was not finished, passed over", folder)
+    raise UserError(f"{path}: no complete checkpoint; train with checkpoint_every=10, for example")
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint is complete and sound."""
+    try:
+        return read_checkpoint(folder) is not None
+    except UserError:
+        return False
+
+
+def read_checkpoint(folder: Path) -> Checkpoint | None:
+    """Read what a checkpoint's files say of it; None where stages are missing, UserError where a file is unsound."""
+    found = sorted(folder.glob("stage-*.safetensors"))
+    if not found:
+        return None
+    meta = read_meta(found[0])
+    checkpoint = Checkpoint(folder, meta)
+    if not all(file.exists() for file in checkpoint.files):
+        return None
+    for file in checkpoint.files:
+        if read_meta(file) != meta:
+            raise UserError(f"{file}: from another run or iteration than {found[0].name} beside it")
+    return checkpoint
+
+
+def read_meta(file: Path) -> Meta:
+    """The run that a stage's file is from; UserError where the file is truncated or not one of ours."""
+    try:
+        with safe_open(file, "pt") as opened:
+            document = json.loads((opened.metadata() or {})["skippipe"])
+        if document.pop("format") != FORMAT:
+            raise UserError(f"{file}: written by another version of SkipPipe")
+        if document.pop("stage") != int(file.stem.removeprefix("stage-")):
+            raise UserError(f"{file}: holds another stage than its name says")
+        return Meta(**{**document, "config": build(RunConfig, document["config"], str(file))})
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file}: truncated or no safetensors file ({' '.join(str(error).split())[:120]})") from None
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{file}: not a checkpoint of SkipPipe") from None
+
+
+def check_same_model(checkpoint: Checkpoint, config: RunConfig, stages: int, vocabulary: int) -> None:
+    """Refuse a checkpoint of another model: UserError names the field that differs."""
+    theirs, ours = checkpoint.meta.config.model, config.model
+    fields = {
+        "model.d_model": (theirs.d_model, ours.d_model),
+        "model.heads": (theirs.heads, ours.heads),
+        "model.feed_forward": (theirs.hidden_width, ours.hidden_width),
+        "layers in all": (checkpoint.meta.stages * theirs.layers_per_stage, stages * ours.layers_per_stage),
+        "tokens in the vocabulary": (checkpoint.meta.vocabulary, vocabulary),
+    }
+    for name, (saved, wanted) in fields.items():
+        if saved != wanted:
+            raise UserError(f"{checkpoint.folder}: of another model, {name}: {saved} saved, {wanted} in this run")
+
+
+def load_stage(checkpoint: Checkpoint, stage: Stage, optimizer: StageOptimizer | None = None) -> None:
+    """Fill a stage, and its optimizer, from a checkpoint of the same model in any layout of its layers.
+
+    UserError names the tensor that is missing or of another shape.
+    """
+    weights = read_tensors(checkpoint.files, "", stage)
+    stage.load_state_dict(own_state(stage, weights))
+    if optimizer is None:
+        return
+    step = read_step(checkpoint)
+    moments = {moment: own_state(stage, read_tensors(checkpoint.files, f"{moment}.", stage)) for moment in MOMENTS}
+    for name, parameter in stage.named_parameters():
+        state = {moment: tensors[name].to(parameter.device).clone() for moment, tensors in moments.items()}
+        optimizer.adamw.state[parameter] = {"step": step.clone(), **state}
+
+
+def read_step(checkpoint: Checkpoint) -> Tensor:
+    """The optimizer's count of steps, the same in all stages."""
+    with safe_open(checkpoint.files[0], "pt") as opened:
+        step: Tensor = opened.get_tensor(STEP)
+    return step
+
+
+def read_tensors(files: Iterable[Path], prefix: str, stage: Stage) -> dict[str, Tensor]:
+    """Those of a stage's canonical tensors, kept under names with a prefix, that safetensors files hold."""
+    wanted = canonical_state(stage)
+    tensors: dict[str, Tensor] = {}
+    last = Path()
+    for last in files:
+        try:
+            with safe_open(last, "pt") as opened:
+                names = [name for name in wanted if prefix + name in opened.keys()]  # noqa: SIM118
+                tensors |= {name: opened.get_tensor(prefix + name).to(torch.float32) for name in names}
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{last}: can't be read ({' '.join(str(error).split())[:120]})") from None
+    for name, tensor in wanted.items():
+        found = tuple(tensors[name].shape) if name in tensors else "nothing"
+        if found != tuple(tensor.shape):
+            raise UserError(f"{last.parent}: {prefix}{name}: {tuple(tensor.shape)} expected, {found} found")
+    return tensors
+
+
+def load_stages(checkpoint: Checkpoint, device: str = "cpu") -> list[Stage]:
+    """Every stage of a checkpoint's model, for inference."""
+    meta = checkpoint.meta
+    stages = [Stage(meta.config.model, stage, meta.vocabulary, meta.config.seed) for stage in range(meta.stages)]
+    for stage in stages:
+        load_stage(checkpoint, stage)
+        stage.to(device)
+    return stages

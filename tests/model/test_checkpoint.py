@@ -1,0 +1,155 @@
+"""Checkpoints: resuming equals an unbroken run, in any layout; unsound ones are refused, unfinished ones ignored."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from skippipe.config import DataConfig, ModelConfig, RunConfig
+from skippipe.data.batches import prepare
+from skippipe.errors import UserError
+from skippipe.model.checkpoint import Meta, checkpoint_folder, find_latest, load_stages, stage_file
+from skippipe.model.stage import canonical_state
+from skippipe.reference import ReferenceTrainer
+from skippipe.schedule import Plan
+
+FULL = ((0, 2, 3), (1, 2, 3), (0, 2, 3), (1, 2, 3))
+PARTIAL = ((0, 2), (1, 3), (0, 3), (1, 2))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "text.txt").write_text("".join(f"line {i} of {i * i % 97} words\n" for i in range(3000)))
+    return prepare(DataConfig(source="files", paths=(str(folder / "text.txt"),), vocabulary=300, cache=str(folder)))
+
+
+def plan_of(paths, stages=((0, 1), (2,), (3,))):
+    return Plan(stages, paths, {}, (0.0,) * len(stages), 0.0, 0.0)
+
+
+def trainer_of(prepared, paths=PARTIAL, **model):
+    config = RunConfig(model=ModelConfig(**{"d_model": 16, "heads": 2, "context": 16, **model}))
+    return ReferenceTrainer(config, plan_of(paths), 2, prepared)
+
+
+def meta_of(trainer, iteration):
+    stages, vocabulary = len(trainer.stages), trainer.prepared.vocabulary
+    return Meta(iteration, stages, vocabulary, "ca-partial", "0" * 64, trainer.config)
+
+
+def train_and_save(run, trainer, last=4, every=2):
+    losses = []
+    for iteration in range(last):
+        losses.append(trainer.train_iteration(iteration))
+        if (iteration + 1) % every == 0:
+            trainer.save(run, meta_of(trainer, iteration + 1))
+    return losses
+
+
+def weights(stages):
+    return {name: tensor for stage in stages for name, tensor in canonical_state(stage).items()}
+
+
+@pytest.mark.parametrize("blocks", ["transformers", "simplellm"])
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(prepared, tmp_path, blocks):
+    unbroken = trainer_of(prepared, blocks=blocks)
+    losses = train_and_save(tmp_path, unbroken, last=4, every=2)
+    resumed = trainer_of(prepared, blocks=blocks)
+    checkpoint = find_latest(checkpoint_folder(tmp_path, 2))
+    assert (checkpoint.meta.iteration, checkpoint.meta.config) == (2, unbroken.config)
+    resumed.resume(checkpoint)
+    assert [resumed.train_iteration(iteration) for iteration in (2, 3)] == losses[2:]
+    for name, tensor in weights(resumed.stages).items():
+        assert torch.equal(tensor, weights(unbroken.stages)[name]), name
+
+
+def test_another_setting_and_another_layout_of_the_same_model_resume(prepared, tmp_path):
+    first = trainer_of(prepared, layers_per_stage=2)
+    train_and_save(tmp_path, first)
+    checkpoint = find_latest(tmp_path)
+    setting = trainer_of(prepared, FULL, layers_per_stage=2)
+    setting.resume(checkpoint)
+    config = RunConfig(model=ModelConfig(d_model=16, heads=2, context=16, layers_per_stage=3, blocks="simplellm"))
+    layout = ReferenceTrainer(config, plan_of(((0, 2), (1, 2)), ((0, 1), (2,))), 2, prepared)
+    layout.resume(checkpoint)
+    for resumed in (setting, layout):
+        assert weights(resumed.stages).keys() == weights(first.stages).keys()
+        assert all(torch.equal(tensor, weights(first.stages)[name]) for name, tensor in weights(resumed.stages).items())
+        assert resumed.train_iteration(4) == pytest.approx(first.train_iteration(4), rel=0.02)
+
+
+def test_a_loaded_model_is_the_trained_one(prepared, tmp_path):
+    trainer = trainer_of(prepared)
+    train_and_save(tmp_path, trainer)
+    loaded = load_stages(find_latest(tmp_path))
+    assert all(torch.equal(tensor, weights(trainer.stages)[name]) for name, tensor in weights(loaded).items())
+
+
+def test_a_checkpoint_that_was_not_finished_is_passed_over(prepared, tmp_path):
+    train_and_save(tmp_path, trainer_of(prepared))
+    newest = checkpoint_folder(tmp_path, 4)
+    stage_file(newest, 1).rename(newest / ".stage-1.safetensors.tmp")
+    assert find_latest(tmp_path).meta.iteration == 2
+    stage_file(checkpoint_folder(tmp_path, 2), 0).unlink()
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        find_latest(tmp_path)
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def empty(file):
+    file.write_bytes(b"")
+
+
+def cut_the_header(file):
+    file.write_bytes(file.read_bytes()[:20])
+
+
+def take_another_iterations(file):
+    file.write_bytes((checkpoint_folder(file.parents[2], 2) / file.name).read_bytes())
+
+
+def take_another_stage(file):
+    file.write_bytes(stage_file(file.parent, 2).read_bytes())
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, cut_the_header, take_another_iterations, take_another_stage])
+def test_an_unsound_file_is_named_and_the_checkpoint_before_it_offered(prepared, tmp_path, damage):
+    train_and_save(tmp_path, trainer_of(prepared))
+    damage(stage_file(checkpoint_folder(tmp_path, 4), 1))
+    with pytest.raises(UserError, match=r"stage-1\.safetensors: .*resume from the one before it: .*iteration-000002$"):
+        find_latest(tmp_path)
+    assert find_latest(checkpoint_folder(tmp_path, 2)).meta.iteration == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"d_model": 32}, "model.d_model: 16"), ({"layers_per_stage": 2}, "layers in all: 3 saved, 6"),
+     ({"feed_forward": 40}, "model.feed_forward: 64 saved, 40")],
+)  # fmt: skip
+def test_a_checkpoint_of_another_model_is_refused(prepared, tmp_path, change, named):
+    trainer = trainer_of(prepared)
+    train_and_save(tmp_path, trainer)
+    with pytest.raises(UserError, match=named):
+        trainer_of(prepared, **change).resume(find_latest(tmp_path))
+    with pytest.raises(UserError, match="no such folder"):
+        find_latest(tmp_path / "nowhere")
+
+
+def test_everything_of_the_configuration_comes_back(prepared, tmp_path):
+    trainer = trainer_of(prepared)
+    trainer.config = dataclasses.replace(trainer.config, name="a", seed=5, data=DataConfig(paths=("x", "y")))
+    trainer.train_iteration(0)
+    trainer.save(tmp_path, meta_of(trainer, 1))
+    assert find_latest(tmp_path).meta == meta_of(trainer, 1)
