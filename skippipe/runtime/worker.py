@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -217,4 +218,13 @@ def run_worker(job: Job) -> None:
     logger.info("node %d ready in %.1f s: stage %d", job.node, time.monotonic() - started, worker.stage_index)
     worker.train()
     worker.close()
-    logger.info("node %d done, %d bytes sent", job.node, worker.links.bytes_sent)
+    digest = weights_digest(worker.stage)
+    logger.info("node %d done: %d bytes sent, weights %s", job.node, worker.links.bytes_sent, digest)
+
+
+def weights_digest(stage: Stage) -> str:
+    """Hash of a shard's weights; replicas of a stage must show the same one."""
+    digest = hashlib.sha256()
+    for parameter in stage.parameters():
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

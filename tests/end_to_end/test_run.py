@@ -27,7 +27,8 @@ def wait_for(condition: object, seconds: float = SECONDS) -> None:
 
 
 def test_run_trains_and_leaves_summary_metrics_logs_and_pids(start: Start, workplace: Path) -> None:
-    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=whole", "optimizer.learning_rate=0.01")
+    rate = "optimizer.learning_rate=0.01"
+    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=whole", rate)
     output, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
     folder = workplace / "runs" / "whole"
