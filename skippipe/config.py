@@ -128,6 +128,20 @@ class EmulationConfig:
 
 
 @dataclass(frozen=True)
+class CompressionConfig:
+    """How activations and gradients are written on links; the cost model shortens their hops accordingly."""
+
+    encoding: Literal["fp32", "bf16", "int8"] = "fp32"
+    """fp32 is exact; bf16 halves the bytes; int8 with one scale a row quarters them."""
+    below_gib_s: float | None = None
+    """Only links of the schedule's network that are slower than this are compressed; by default all are."""
+
+    def __post_init__(self) -> None:
+        if self.below_gib_s is not None:
+            require_positive(self, "below_gib_s")
+
+
+@dataclass(frozen=True)
 class PeersConfig:
     """Where the nodes listen and how they find each other."""
 
@@ -183,6 +197,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     emulation: EmulationConfig = field(default_factory=EmulationConfig)
+    compression: CompressionConfig = field(default_factory=CompressionConfig)
     peers: PeersConfig = field(default_factory=PeersConfig)
 
     def __post_init__(self) -> None:

@@ -44,10 +44,15 @@ class Costs:
         """Backward of one microbatch through one stage, (nodes,)."""
         return self.forward_s * self.backward_factor
 
+    def for_compression(self, ratio: NDArray[np.float64], latency_ms: NDArray[np.float64]) -> Costs:
+        """The same nodes where messages have `ratio`, (nodes, nodes), of their bytes; latency and copies stay."""
+        fixed = latency_ms / 1000 + HOP_FIXED_S
+        return replace(self, hop_s=fixed + (self.hop_s - fixed) * ratio)
+
     def for_samples(self, ratio: float, latency_ms: NDArray[np.float64]) -> Costs:
         """The same nodes with `ratio` times as many samples in a microbatch."""
-        fixed = latency_ms / 1000 + HOP_FIXED_S
-        return replace(self, forward_s=self.forward_s * ratio, hop_s=fixed + (self.hop_s - fixed) * ratio)
+        ratios = np.full_like(self.hop_s, ratio)
+        return replace(self.for_compression(ratios, latency_ms), forward_s=self.forward_s * ratio)
 
 
 def activation_bytes(d_model: int, context: int, samples: int) -> int:

@@ -178,11 +178,12 @@ class Schedule:
         pipeline = self.pipeline
         ratio = samples / pipeline.samples_per_microbatch
         bytes_now = pipeline.activation_bytes * samples // pipeline.samples_per_microbatch
-        changed = replace(
-            self,
-            pipeline=replace(pipeline, samples_per_microbatch=samples, activation_bytes=bytes_now),
-            costs=self.costs.for_samples(ratio, self.latency_ms),
-        )
+        pipeline = replace(pipeline, samples_per_microbatch=samples, activation_bytes=bytes_now)
+        return self.with_costs(self.costs.for_samples(ratio, self.latency_ms), pipeline)
+
+    def with_costs(self, costs: Costs, pipeline: Pipeline) -> Schedule:
+        """The same plans on other costs: times simulated again."""
+        changed = replace(self, costs=costs, pipeline=pipeline)
         plans = {name: timed(plan, changed.costs, changed.simulate(name)) for name, plan in self.settings.items()}
         return replace(changed, settings=plans)
 

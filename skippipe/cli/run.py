@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skippipe.compression import with_compression
 from skippipe.config import RunConfig, load_config, split_address
 from skippipe.errors import UserError
 from skippipe.schedule import SETTINGS, Schedule
@@ -97,6 +98,7 @@ def check(arguments: argparse.Namespace) -> tuple[RunConfig, Schedule, range]:
             file=sys.stderr,
         )
         schedule = schedule.with_samples(samples)
+    schedule = with_compression(config.compression, schedule)
     local = range(first, last)
     check_peers(config, schedule, local)
     return config, schedule, local

@@ -21,7 +21,7 @@ from skippipe.runtime.discovery import Discovery, SealedDatagrams, quiet_deccom
 from skippipe.runtime.identity import node_id, public_name
 from skippipe.runtime.inbox import Inbox, PeerLostError
 from skippipe.runtime.streams import Limits, PeerStreams
-from skippipe.runtime.wire import HEADER, Header, pack, unpack
+from skippipe.runtime.wire import HEADER, Encoding, Header, pack, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +76,13 @@ class Links:
         secret: bytes | None,
         limits: Limits,
         inbox: Inbox,
+        encodings: dict[int, Encoding] | None = None,
     ) -> None:
-        """`nodes` are all nodes of the run; `bootstrap` the datagram addresses of some of them."""
+        """`nodes` are all nodes of the run; `bootstrap` the datagram addresses of some of them.
+
+        `encodings` says how to write what goes to a node, where not in fp32.
+        """
+        self.encodings = encodings or {}
         self.node = node
         self.members = [node_id(member) for member in nodes]
         self.listeners = listeners
@@ -142,7 +147,7 @@ class Links:
 
     def send(self, node: int, header: Header, tensor: torch.Tensor) -> None:
         """Send a tensor; returns at once. Its memory must not change until it is delivered."""
-        packed, payload = pack(header, tensor)
+        packed, payload = pack(header, tensor, self.encodings.get(node, Encoding.FP32))
         self.bytes_sent += HEADER.size + len(payload)
         self.loop.call_soon_threadsafe(self.send_now, node, packed, payload)
 

@@ -13,11 +13,26 @@ from numpy.typing import NDArray
 
 VERSION = 1
 HEADER = struct.Struct("<BBBBIIIdIIIIQ16x")
-"""version, kind, dtype, dimensions, iteration, microbatch, sender, sent at (Unix s), shape x 4, payload length."""
+"""version, kind, encoding, dimensions, iteration, microbatch, sender, sent at (Unix s), shape x 4, payload length."""
 MOST_DIMENSIONS = 4
-DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16, torch.float16)
 
 assert HEADER.size == 64, "the payload begins at an offset that every dtype is aligned to"
+
+
+class Encoding(IntEnum):
+    """How the fp32 numbers of a tensor are written."""
+
+    FP32 = 0
+    BF16 = 1
+    INT8 = 2
+    """Rows of the last dimension: a float32 scale each (largest magnitude / 127), then one signed byte a number."""
+
+    def payload_bytes(self, shape: list[int]) -> int:
+        """Bytes of a tensor of this shape."""
+        numbers = math.prod(shape)
+        if self is Encoding.INT8:
+            return numbers + 4 * (numbers // shape[-1] if numbers else 0)
+        return numbers * (4 if self is Encoding.FP32 else 2)
 
 
 class MalformedMessageError(ValueError):
@@ -48,17 +63,18 @@ class Header:
         return self.kind, self.iteration, self.microbatch
 
 
-def pack(header: Header, tensor: torch.Tensor) -> tuple[bytes, memoryview]:
-    """Header bytes and a view of the tensor's own memory (copied only where it is not contiguous on the CPU)."""
+def pack(header: Header, tensor: torch.Tensor, encoding: Encoding = Encoding.FP32) -> tuple[bytes, memoryview]:
+    """Header bytes and payload of a float32 tensor; uncompressed, the payload is a view of the tensor's own memory."""
     tensor = tensor.detach().to("cpu").contiguous()
-    assert tensor.dtype in DTYPES
-    assert tensor.dim() <= MOST_DIMENSIONS
-    payload = tensor.reshape(-1).view(torch.uint8).numpy().data
-    shape = list(tensor.shape) + [1] * (MOST_DIMENSIONS - tensor.dim())
+    assert tensor.dtype == torch.float32
+    assert 0 < tensor.dim() <= MOST_DIMENSIONS
+    payload = encode(tensor, encoding).numpy().data
+    # Missing dimensions are written in front, so that the last one stays the row that int8 scales.
+    shape = [1] * (MOST_DIMENSIONS - tensor.dim()) + list(tensor.shape)
     packed = HEADER.pack(
         VERSION,
         header.kind,
-        DTYPES.index(tensor.dtype),
+        encoding,
         tensor.dim(),
         header.iteration,
         header.microbatch,
@@ -70,22 +86,45 @@ def pack(header: Header, tensor: torch.Tensor) -> tuple[bytes, memoryview]:
     return packed, payload
 
 
+def encode(tensor: torch.Tensor, encoding: Encoding) -> torch.Tensor:
+    """The tensor's bytes, uint8."""
+    if encoding is Encoding.INT8:
+        rows = tensor.reshape(-1, tensor.shape[-1])
+        scales = rows.abs().amax(1).clamp_min(1e-30) / 127
+        numbers = (rows / scales[:, None]).round().to(torch.int8)
+        return torch.cat([scales.view(torch.uint8), numbers.reshape(-1).view(torch.uint8)])
+    return tensor.to(torch.bfloat16 if encoding is Encoding.BF16 else torch.float32).reshape(-1).view(torch.uint8)
+
+
+def decode(raw: torch.Tensor, encoding: Encoding, shape: list[int]) -> torch.Tensor:
+    """The float32 tensor that these bytes (uint8) stand for; uncompressed, it shares their memory."""
+    if encoding is Encoding.FP32:
+        return raw.view(torch.float32).view(shape)
+    if encoding is Encoding.BF16:
+        return raw.view(torch.bfloat16).view(shape).float()
+    row_count = math.prod(shape[:-1])
+    scales = raw[: 4 * row_count].view(torch.float32)
+    numbers = raw[4 * row_count :].view(torch.int8).view(row_count, shape[-1])
+    return (numbers.float() * scales[:, None]).view(shape)
+
+
 def unpack(data: NDArray[np.uint8]) -> tuple[Header, torch.Tensor]:
-    """Header and tensor of a message, sharing the memory of `data`; MalformedMessageError where they disagree."""
+    """Header and float32 tensor of a message; MalformedMessageError where they disagree."""
     if len(data) < HEADER.size:
         raise MalformedMessageError(f"{len(data)} bytes are too few for a header")
     fields = HEADER.unpack_from(data.data)
-    version, kind, dtype, dimensions, iteration, microbatch, sender, sent_at, *shape, length = fields
+    version, kind, code, dimensions, iteration, microbatch, sender, sent_at, *padded, length = fields
     if version != VERSION:
         raise MalformedMessageError(f"version {version}, expected {VERSION}")
-    if kind not in tuple(MessageKind) or dtype >= len(DTYPES) or dimensions > MOST_DIMENSIONS:
-        raise MalformedMessageError(f"kind {kind}, dtype {dtype} or {dimensions} dimensions are unknown")
+    if kind not in tuple(MessageKind) or code not in tuple(Encoding) or not 0 < dimensions <= MOST_DIMENSIONS:
+        raise MalformedMessageError(f"kind {kind}, encoding {code} or {dimensions} dimensions are unknown")
     if not math.isfinite(sent_at):
         raise MalformedMessageError("its time is not a number")
-    size = DTYPES[dtype].itemsize * math.prod(shape)
-    if length != size or len(data) != HEADER.size + length:
-        came = len(data) - HEADER.size
+    encoding, shape = Encoding(code), padded[MOST_DIMENSIONS - dimensions :]
+    if min(shape) == 0 or math.prod(padded) != math.prod(shape):
+        raise MalformedMessageError(f"shape {padded} with {dimensions} dimensions")
+    size, came = encoding.payload_bytes(shape), len(data) - HEADER.size
+    if length != size or came != size:
         raise MalformedMessageError(f"shape {shape} needs {size} bytes, it says {length}, {came} came")
-    raw = torch.from_numpy(data)[HEADER.size :]
-    tensor = raw.view(DTYPES[dtype]).view(shape[:dimensions]) if length else torch.empty(0)
+    tensor = decode(torch.from_numpy(data)[HEADER.size :], encoding, shape)
     return Header(MessageKind(kind), iteration, microbatch, sender, sent_at), tensor

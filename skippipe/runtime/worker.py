@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from skippipe.compression import compressed_links
 from skippipe.config import RunConfig
 from skippipe.data.batches import Batches, Prepared
 from skippipe.model.stage import Stage
@@ -22,7 +23,7 @@ from skippipe.runtime.gradients import Group, Rendezvous
 from skippipe.runtime.inbox import Inbox
 from skippipe.runtime.links import Links, Listeners
 from skippipe.runtime.streams import Limits
-from skippipe.runtime.wire import HEADER
+from skippipe.runtime.wire import HEADER, Encoding
 from skippipe.schedule import Plan, Schedule
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,10 @@ class Worker:
             config.peers.silence_seconds,
         )
         nodes = range(job.schedule.nodes)
-        self.links = Links(node, nodes, job.listeners, job.bootstrap, job.secret, limits, self.inbox)
+        compressed = compressed_links(config.compression, job.schedule)[node]
+        encoding = Encoding[config.compression.encoding.upper()]
+        encodings = {other: encoding for other in nodes if compressed[other]}
+        self.links = Links(node, nodes, job.listeners, job.bootstrap, job.secret, limits, self.inbox, encodings)
         self.links.start()
         origins = plan.stages[0]
         batches = None

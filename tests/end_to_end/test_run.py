@@ -140,3 +140,18 @@ def test_other_samples_warn_and_simulate_again(start: Start, workplace: Path) ->
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
     assert "made for 2 samples" in errors
+
+
+@pytest.mark.parametrize(("encoding", "ratio"), [("bf16", 0.5), ("int8", 0.25 + 1 / 64)])
+def test_compressed_links_send_less_and_still_train(
+    start: Start, workplace: Path, encoding: str, ratio: float
+) -> None:
+    process = start(
+        "0", "6", "ca-partial", "2", f"{workplace}/small.yaml", f"name={encoding}",
+        f"compression.encoding={encoding}", "optimizer.learning_rate=0.01",
+    )  # fmt: skip
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    summary = json.loads((workplace / "runs" / encoding / "summary.json").read_text())
+    assert summary["loss_last"] < summary["loss_first"]
+    assert summary["bytes_sent"] == 5 * 6 * 4 * (ratio * 4 * 2 * 32 * 64 + 64)

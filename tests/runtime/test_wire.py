@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from skippipe.runtime.wire import DTYPES, HEADER, Header, MalformedMessageError, MessageKind, pack, unpack
+from skippipe.runtime.wire import HEADER, Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
 
 headers = some.builds(
     Header,
@@ -20,18 +20,31 @@ headers = some.builds(
 )
 
 
-def to_bytes(header: Header, tensor: torch.Tensor) -> np.ndarray:
-    packed, payload = pack(header, tensor)
+def to_bytes(header: Header, tensor: torch.Tensor, encoding: Encoding = Encoding.FP32) -> np.ndarray:
+    packed, payload = pack(header, tensor, encoding)
     return np.frombuffer(bytearray(packed) + bytes(payload), dtype=np.uint8).copy()
 
 
-@given(headers, some.lists(some.integers(1, 5), min_size=1, max_size=4), some.sampled_from(DTYPES))
-def test_a_message_arrives_as_it_was_sent(header: Header, shape: list[int], dtype: torch.dtype) -> None:
-    tensor = torch.randn(shape).to(dtype)
-    received, copy = unpack(to_bytes(header, tensor))
+shapes = some.lists(some.integers(1, 5), min_size=1, max_size=4)
+LARGEST_ERROR = {Encoding.FP32: 0.0, Encoding.BF16: 2**-8, Encoding.INT8: 1 / 254}
+"""Of a number, in parts of its row's largest magnitude."""
+
+
+@given(headers, shapes, some.sampled_from(Encoding), some.floats(1e-6, 1e6))
+def test_a_message_arrives_as_it_was_sent(header: Header, shape: list[int], encoding: Encoding, size: float) -> None:
+    tensor = size * torch.randn(shape)
+    received, copy = unpack(to_bytes(header, tensor, encoding))
     assert received == header
-    assert copy.dtype == dtype
-    assert torch.equal(copy, tensor)
+    assert copy.shape == tensor.shape
+    bound = LARGEST_ERROR[encoding] * tensor.abs().amax(-1, keepdim=True)
+    assert ((copy - tensor).abs() <= 1.001 * bound).all()
+
+
+def test_compression_saves_bytes() -> None:
+    tensor = torch.randn(8, 64, 64)
+    header = Header(MessageKind.ACTIVATION, 0, 0, 0, 0.0)
+    sizes = [len(pack(header, tensor, encoding)[1]) for encoding in Encoding]
+    assert sizes == [4 * tensor.numel(), 2 * tensor.numel(), tensor.numel() + 4 * 8 * 64]
 
 
 def test_tensors_are_packed_in_place_and_unpacked_in_place() -> None:
@@ -63,4 +76,4 @@ def test_an_altered_header_is_refused_or_still_describes_the_bytes(
         _, tensor = unpack(data)
     except MalformedMessageError:
         return
-    assert tensor.numel() * tensor.element_size() == len(data) - HEADER.size
+    assert Encoding(data[2]).payload_bytes(list(tensor.shape)) == len(data) - HEADER.size
