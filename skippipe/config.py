@@ -35,6 +35,8 @@ class ModelConfig:
     """Tokens in a sequence."""
     feed_forward: int | None = None
     """Hidden width of the feed-forward part; the default is 4 x d_model, as in the paper."""
+    init_from: str | None = None
+    """A local Hugging Face LLaMA folder to start from, of the same shapes; by default weights are drawn (seed)."""
 
     def __post_init__(self) -> None:
         require_positive(self, "d_model", "heads", "layers_per_stage", "context")
@@ -160,8 +162,8 @@ class PeersConfig:
     """Off: anyone who reaches the ports may talk (for benchmarks on a closed network)."""
     connect_seconds: float = 60.0
     """How long a node looks for a peer and tries to reach it before it gives up."""
-    silence_seconds: float = 30.0
-    """How long a broken link may stay broken before the run is given up."""
+    silence_seconds: float = 25.0
+    """How long a peer may be silent, or a link broken, before the run is given up."""
 
     def __post_init__(self) -> None:
         require_positive(self, "connect_seconds", "silence_seconds")
@@ -191,6 +193,10 @@ class RunConfig:
     """Torch device of every node here; "cuda" spreads nodes over the GPUs of this machine."""
     runs: str = "runs"
     """Folder in which a run's folder is made."""
+    checkpoint_every: int = 0
+    """Save a checkpoint after this many iterations, again and again; 0: only on SIGTERM."""
+    evaluate_every: int = 0
+    """Measure the full model's validation perplexity after this many iterations, again and again; 0: never."""
     name: str | None = None
     """Name of the run's folder; by default setting and start time."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -202,8 +208,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "iterations")
-        if self.seed < 0:
-            raise UserError(f"seed can't be negative, not {self.seed}")
+        for name in ("seed", "checkpoint_every", "evaluate_every"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} can't be negative, not {getattr(self, name)}")
 
 
 def split_address(address: str, field: str) -> tuple[str, int]:

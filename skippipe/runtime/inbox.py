@@ -67,6 +67,12 @@ class Inbox:
             self.iteration = iteration
             self.taken = {key for key in self.taken if key[1] >= iteration}
 
+    def wait_for_failure(self, seconds: float) -> str | None:
+        """Why a peer is lost, if that becomes known within so many seconds."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.failure is not None, seconds)
+            return self.failure
+
     def fail(self, reason: str) -> None:
         """Wake the torch thread: no more messages will come."""
         with self.changed:

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 SHORTEST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.05, 2.0
 HEARTBEAT_SECONDS = 5.0
+REFUSED_SECONDS = 5.0
 ONE_WRITE_BYTES = 65536
 """Frames up to this size are joined into one write; larger ones are not worth the copy."""
 
@@ -58,9 +59,10 @@ class Link:
                 peer = await self.streams.discovery.look_up(self.identity, deadline)
                 connection, session, delivered = await self.streams.connect(peer.addr[0], peer.tcp, self.identity)
             except (OSError, AuthenticationError, PeerNotFoundError) as error:
-                if loop.time() >= deadline:
-                    reason = f"{type(error).__name__} {error}".strip()
-                    self.streams.give_up(f"{self.name} can't be reached for {patience:.0f} s ({reason})")
+                # A host that answers, but has nobody at a port where somebody was, says that the process is gone.
+                refused = isinstance(error, ConnectionRefusedError) and self.connected.is_set()
+                if loop.time() >= deadline or (refused and loop.time() - self.heard_at >= REFUSED_SECONDS):
+                    self.give_up(error)
                     return
                 await self.pause()
                 continue
@@ -70,10 +72,19 @@ class Link:
             try:
                 await self.exchange(connection, session)
             except (OSError, AuthenticationError) as error:
+                if loop.time() >= self.heard_at + patience:
+                    self.give_up(error)
+                    return
                 logger.warning("link to %s broke (%s); connecting again", self.name, error or type(error).__name__)
                 await self.pause()
             finally:
                 connection.close()
+
+    def give_up(self, error: Exception) -> None:
+        """Report the peer as lost."""
+        silent = asyncio.get_running_loop().time() - self.heard_at
+        reason = f"{type(error).__name__} {error}".strip()
+        self.streams.give_up(f"{self.name} can't be reached for {silent:.0f} s ({reason})")
 
     async def pause(self) -> None:
         """Wait before the next attempt, longer each time until the peer is heard again."""

@@ -20,7 +20,7 @@ from skippipe.optimizer import StageOptimizer
 from skippipe.runtime.emulation import Clock, Emulation
 from skippipe.runtime.executor import Executor, IterationRecord, Span, expected_senders
 from skippipe.runtime.gradients import Group, Rendezvous
-from skippipe.runtime.inbox import Inbox
+from skippipe.runtime.inbox import Inbox, PeerLostError
 from skippipe.runtime.links import Links, Listeners
 from skippipe.runtime.streams import Limits
 from skippipe.runtime.wire import HEADER, Encoding
@@ -220,7 +220,12 @@ def run_worker(job: Job) -> None:
     started = time.monotonic()
     worker = Worker(job)
     logger.info("node %d ready in %.1f s: stage %d", job.node, time.monotonic() - started, worker.stage_index)
-    worker.train()
+    try:
+        worker.train()
+    except torch.distributed.DistError as error:
+        # A collective only says that somebody is gone; the links soon know who.
+        lost = worker.inbox.wait_for_failure(job.config.peers.silence_seconds)
+        raise PeerLostError(lost or f"a collective failed: {str(error).splitlines()[0]}") from error
     worker.close()
     digest = weights_digest(worker.stage)
     logger.info("node %d done: %d bytes sent, weights %s", job.node, worker.links.bytes_sent, digest)

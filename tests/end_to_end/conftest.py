@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,9 +44,10 @@ def start(workplace: Path) -> Iterator[Start]:
     """Start `python -m skippipe run` with these arguments; whatever is left of it is killed at the end."""
     started: list[subprocess.Popen[str]] = []
 
-    def start_run(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def start_run(*arguments: str, inside: str | None = None, **environment: str) -> subprocess.Popen[str]:
+        namespace = ["ip", "netns", "exec", inside] if inside else []
         process = subprocess.Popen(
-            [sys.executable, "-m", "skippipe", "run", *arguments],
+            [*namespace, sys.executable, "-m", "skippipe", "run", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -63,6 +65,14 @@ def start(workplace: Path) -> Iterator[Start]:
             continue
         finally:
             process.communicate()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+    """Wait until a condition holds; fail the test where it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
 
 
 def node_pids(folder: Path) -> dict[int, int]:
