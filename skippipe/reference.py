@@ -10,6 +10,7 @@ from skippipe.config import RunConfig
 from skippipe.data.batches import Batches, Prepared
 from skippipe.inference import forward
 from skippipe.model.checkpoint import Checkpoint, Meta, check_same_model, load_stage, save_stage
+from skippipe.model.llama_folder import check_llama_folder
 from skippipe.model.stage import Stage
 from skippipe.optimizer import StageOptimizer
 from skippipe.schedule import Plan
@@ -18,9 +19,7 @@ from skippipe.schedule import Plan
 class ReferenceTrainer:
     """Holds every stage and sends each microbatch along its path, as the peers do (design: what an iteration is)."""
 
-    def __init__(
-        self, config: RunConfig, plan: Plan, samples: int, prepared: Prepared, bf16: bool = False
-    ) -> None:
+    def __init__(self, config: RunConfig, plan: Plan, samples: int, prepared: Prepared, bf16: bool = False) -> None:
         """`samples` sequences make a microbatch; weights and batches are those of a run with this configuration.
 
         `bf16` computes in bfloat16 where torch's autocast does; weights, gradients and optimizer stay fp32.
@@ -30,6 +29,8 @@ class ReferenceTrainer:
         self.bf16 = bf16
         self.plan = plan
         self.stage_of = plan.stage_of()
+        if config.model.init_from is not None:
+            check_llama_folder(config.model, len(plan.stages), prepared.vocabulary)
         self.stages = [
             Stage(config.model, stage, prepared.vocabulary, config.seed).to(config.device)
             for stage in range(len(plan.stages))

@@ -228,9 +228,10 @@ def read_tensors(files: Iterable[Path], prefix: str, stage: Stage) -> dict[str, 
 
 
 def load_stages(checkpoint: Checkpoint, device: str = "cpu") -> list[Stage]:
-    """Every stage of a checkpoint's model, for inference."""
+    """Every stage of a checkpoint's model, for inference: with transformers' layers, which have a key-value cache."""
     meta = checkpoint.meta
-    stages = [Stage(meta.config.model, stage, meta.vocabulary, meta.config.seed) for stage in range(meta.stages)]
+    model = dataclasses.replace(meta.config.model, blocks="transformers", init_from=None)
+    stages = [Stage(model, stage, meta.vocabulary, meta.config.seed) for stage in range(meta.stages)]
     for stage in stages:
         load_stage(checkpoint, stage)
         stage.to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from skippipe.model.blocks import (
     to_canonical,
     to_own,
 )
+from skippipe.model.llama_folder import read_llama_folder
 
 
 class Stage(nn.Module):
@@ -27,7 +29,10 @@ class Stage(nn.Module):
     sin: Tensor
 
     def __init__(self, config: ModelConfig, stage: int, vocabulary: int, seed: int) -> None:
-        """Build stage number `stage` on the CPU in fp32; its first weights depend on seed and layer index alone."""
+        """Build stage number `stage` on the CPU in fp32.
+
+        Its first weights are those of config.init_from, or depend on seed and layer index alone.
+        """
         super().__init__()
         self.config = config
         self.stage = stage
@@ -38,7 +43,11 @@ class Stage(nn.Module):
                 self.embedding = nn.Embedding(vocabulary, config.d_model)
                 self.norm = nn.RMSNorm(config.d_model, eps=NORM_EPSILON)
                 self.head = nn.Linear(config.d_model, vocabulary, bias=False)
-        weights = {name: initial_tensor(name, shape, seed) for name, shape in canonical_shapes(self).items()}
+        shapes = canonical_shapes(self)
+        if config.init_from is not None:
+            weights = read_llama_folder(Path(config.init_from), shapes)
+        else:
+            weights = {name: initial_tensor(name, shape, seed) for name, shape in shapes.items()}
         self.load_state_dict(own_state(self, weights), assign=True)
         cos, sin = rotary_tables(config, vocabulary)
         self.register_buffer("cos", cos, persistent=False)

@@ -1,0 +1,65 @@
+"""Validation loss and perplexity of a trained model, with all stages or with some left out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from skippipe.cli.stage_choice import add_stage_arguments, chosen_stages
+from skippipe.errors import UserError
+
+if TYPE_CHECKING:
+    from skippipe.inference import Validation
+    from skippipe.model.checkpoint import Checkpoint
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, its stages, and how much to validate on."""
+    add_stage_arguments(parser)
+    parser.add_argument("--draws", type=int, default=8, help="random choices with --omit-ratio (default %(default)s)")
+    parser.add_argument("--batches", type=int, default=16, help="validation batches at most (default %(default)s)")
+    parser.add_argument("--samples", type=int, default=8, help="sequences in a batch (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Validate and print."""
+    for name in ("draws", "batches", "samples"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+    # Imported here: torch takes seconds, the errors above shouldn't.
+    from skippipe.data.batches import prepare, validation_batches
+    from skippipe.inference import validate
+    from skippipe.model.checkpoint import find_latest, load_stages
+
+    checkpoint = find_latest(arguments.path)
+    visited = chosen_stages(arguments, checkpoint.meta.stages, arguments.draws)
+    data = dataclasses.replace(checkpoint.meta.config.data, tokenizer=str(checkpoint.tokenizer))
+    prepared = prepare(data)
+    stages = load_stages(checkpoint, arguments.device)
+    context = checkpoint.meta.config.model.context
+    batches = validation_batches(prepared, arguments.samples, context, arguments.batches)
+    result = validate(stages, visited, batches)
+    if arguments.json:
+        json.dump({"checkpoint": str(checkpoint.folder), **dataclasses.asdict(result)}, sys.stdout)
+        print()
+    else:
+        show(checkpoint, result)
+    return 0
+
+
+def show(checkpoint: Checkpoint, result: Validation) -> None:
+    """Print a validation's figures."""
+    meta = checkpoint.meta
+    draws = len(result.visited)
+    print(f"{'checkpoint':20} {checkpoint.folder} ({meta.iteration} iterations, setting {meta.setting})")
+    shown = f"{draws} random choices" if draws > 1 else " ".join(map(str, result.visited[0]))
+    print(f"{'stages visited':20} {shown}, of {meta.stages}")
+    for name, value, deviation in (
+        ("loss (nats a token)", result.loss, result.loss_deviation),
+        ("perplexity", result.perplexity, result.perplexity_deviation),
+    ):
+        print(f"{name:20} {value:.4f}" + (f" +- {deviation:.4f} over the choices" if draws > 1 else ""))
