@@ -23,6 +23,7 @@ from skippipe.schedule import Schedule
 from skippipe.search.driver import SOLVERS, search
 from skippipe.search.problem import Instance, SearchConfig
 from skippipe.search.progress import Progress
+from skippipe.search.warm_up import warm_up
 
 HYPERPARAMETERS: dict[str, Any] = {
     # The peers and their links.
@@ -46,9 +47,10 @@ HYPERPARAMETERS: dict[str, Any] = {
     "settings": list(SOLVERS),  # what to search: baseline, random, non-ca-partial, ca-partial
     "population": 200,  # assignments that the genetic algorithm keeps; more: wider, slower
     "trials": 8000,  # offspring that it breeds; more: better stages, longer
+    "sync_slack": 2.0,  # how many times GCMA's the sync of a stage may last; more: faster iterations, slower syncs
     "conflict_nodes": 300,  # constraint sets that conflict-based search expands; more: better paths, longer
     "pipeline_steps": 40000,  # annealing moves on paths that an origin's microbatches share; 100,000 a second
-    "path_steps": 60000,  # annealing moves on a path for each microbatch; 25,000 a second at 20 nodes
+    "path_steps": 100000,  # annealing moves on a path for each microbatch; 25,000 a second at 20 nodes
     "seed": 0,  # of every random choice: the same seed and steps give the same file, as long as the time suffices
     "time_budget_s": 60.0,  # seconds for everything; the best schedule found by then is written
 }  # fmt: skip
@@ -62,6 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
         instance = Instance.from_config(config)
         progress = Progress(show=not options.quiet)
         print(describe(instance), flush=True)
+        print("loading the compiled simulator (the first run compiles it, once: half a minute)", flush=True)
+        warm_up(config)
         with progress.stop_on_interrupt():
             schedule = search(instance, config, progress)
         out = Path(options.out)

@@ -14,9 +14,10 @@ from skippipe.schedule import Plan, Schedule
 from skippipe.search.assignment import assign
 from skippipe.search.baselines import solve_baseline, solve_random
 from skippipe.search.bounds import lower_bounds
-from skippipe.search.improve import improve_alone
+from skippipe.search.constraints import Whole
+from skippipe.search.improve import improve_round
 from skippipe.search.options import Solver, SolverOptions
-from skippipe.search.problem import Instance, SearchConfig, Stages
+from skippipe.search.problem import Instance, SearchConfig
 from skippipe.search.progress import Progress
 from skippipe.search.rounds import iteration_s, start_paths
 from skippipe.search.skippipe_paths import solve_aware, solve_blind
@@ -31,14 +32,16 @@ SOLVERS: dict[str, Solver] = {
 }
 """Solver of each setting, in the order in which they run; later ones may start from the plans of earlier ones."""
 
-TIME_SHARES = {"assignment": 2.0, "baseline": 0.5, "random": 0.5, "non-ca-partial": 2.0, "ca-partial": 5.0}
+TIME_SHARES = {"assignment": 4.0, "baseline": 0.5, "random": 0.5, "non-ca-partial": 2.0, "ca-partial": 5.0}
 """How the time budget is shared; what a part leaves over goes to those after it."""
 DEFAULT_SHARE = 5.0
 """Share of a setting without an entry."""
-ASSIGNMENTS = 12
-"""Best-scored assignments whose paths are tried before one is chosen; the score only stands for the iteration time."""
-ASSIGNMENT_STEPS = 3000
-"""Moves of that trial."""
+CANDIDATES = 4
+"""Assignments of GCMA that the simulation improves for a while; the best of them goes on."""
+FIRST_PART = 0.2
+"""Part of the moves that each candidate gets."""
+RELABEL = 0.2
+"""Chance that a move exchanges two nodes of two stages while the stages are still open."""
 
 
 def search(instance: Instance, config: SearchConfig, progress: Progress) -> Schedule:
@@ -54,13 +57,14 @@ def search(instance: Instance, config: SearchConfig, progress: Progress) -> Sche
         left = max(0.0, config.time_budget_s - (time.monotonic() - begin))
         return left * TIME_SHARES.get(part, DEFAULT_SHARE) / sum(TIME_SHARES.get(name, DEFAULT_SHARE) for name in later)
 
+    paths: Whole | None = None
     if instance.stages is None:
-        instance = instance.with_stages(choose_stages(instance, config, share("assignment"), progress))
+        instance, paths = choose_stages(instance, config, share("assignment"), progress)
     plans: dict[str, Plan] = {}
     for setting in sorted(config.settings, key=list(SOLVERS).index):
         options = SolverOptions(
-            config.seed, share(setting), config.conflict_nodes, config.pipeline_steps, config.path_steps, plans,
-            progress,
+            config.seed, share(setting), config.conflict_nodes, config.pipeline_steps, config.path_steps, paths,
+            plans, progress,
         )  # fmt: skip
         started = time.monotonic()
         plan = SOLVERS[setting](instance, options)
@@ -71,24 +75,29 @@ def search(instance: Instance, config: SearchConfig, progress: Progress) -> Sche
     return schedule
 
 
-def choose_stages(instance: Instance, config: SearchConfig, seconds: float, progress: Progress) -> Stages:
-    """The assignment, among those that GCMA scores best, on which a short search finds the fastest paths."""
+def choose_stages(
+    instance: Instance, config: SearchConfig, seconds: float, progress: Progress
+) -> tuple[Instance, Whole]:
+    """The instance with its stages, and paths of a round, (origins x memory, path length), that suit them.
+
+    GCMA's score leaves the overlap of microbatches out, so its best assignments are improved on the simulation: two
+    nodes change places where that shortens the iteration and leaves the sync within sync_slack x GCMA's.
+    """
     rng = np.random.default_rng(config.seed)
-    ranked = assign(instance, config.population, config.trials, seconds * 0.7, rng, progress)[:ASSIGNMENTS]
-    memory, sends = instance.pipeline.memory, instance.pipeline.microbatches_per_node
-    best, best_seconds = ranked[0], np.inf
-    for i, stages in enumerate(ranked):
-        if progress.stopped:
-            break
-        placed = instance.with_stages(stages)
-        name = f"assignment: paths of {i + 1}/{len(ranked)}"
-        paths = improve_alone(
-            placed, start_paths(placed, 1, rng), memory, sends, ASSIGNMENT_STEPS, seconds * 0.3 / len(ranked), rng,
-            progress, name,
-        )  # fmt: skip
-        if (found := iteration_s(placed, paths)) < best_seconds:
-            best, best_seconds = stages, found
-    return best
+    ranked = assign(instance, config.population, config.trials, seconds / 3, rng, progress)
+    most = max(instance.sync_s(ranked[0])) * config.sync_slack
+    choices = [instance.with_stages(stages) for stages in ranked if max(instance.sync_s(stages)) <= most][:CANDIDATES]
+    pool = [(placed, start_paths(placed, instance.pipeline.memory, rng)) for placed in choices]
+
+    def improved(placed: Instance, paths: Whole, part: float, name: str) -> tuple[Instance, Whole]:
+        steps = int(config.path_steps * part)
+        paths, stages = improve_round(
+            placed, paths, steps, seconds * part / 2, rng, progress, f"assignment: {name}", RELABEL, most
+        )
+        return placed.with_stages(stages), paths
+
+    pool = [improved(*entry, FIRST_PART, f"candidate {i + 1} of {len(pool)}") for i, entry in enumerate(pool)]
+    return improved(*min(pool, key=lambda entry: iteration_s(*entry)), 1.0, "the best of them")
 
 
 def with_record(instance: Instance, plan: Plan, seed: int, seconds: float) -> Plan:

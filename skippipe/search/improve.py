@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
+from skippipe.costs import GIB
 from skippipe.search.constraints import Whole, stage_table
 from skippipe.search.pipelines import anneal_pipelines, anneal_round, pipeline_seconds
-from skippipe.search.problem import Instance
+from skippipe.search.problem import Instance, Stages
 from skippipe.search.progress import Progress
 from skippipe.search.rounds import iteration_s
 
@@ -48,24 +49,32 @@ def improve_alone(
 
 
 def improve_round(
-    instance: Instance, paths: Whole, steps: int, seconds: float, rng: Generator, progress: Progress, name: str
-) -> Whole:
-    """Paths of a round, (origins x memory, path length), annealed on the simulation of the whole iteration."""
+    instance: Instance, paths: Whole, steps: int, seconds: float, rng: Generator, progress: Progress, name: str,
+    relabel: float = 0.0, sync_limit_s: float = np.inf,
+) -> tuple[Whole, Stages]:  # fmt: skip
+    """Paths of a round, (origins x memory, path length), annealed on the simulation of the whole iteration; and stages.
+
+    relabel: chance that a move exchanges two nodes of two stages; at 0 the stages stay what they are. sync_limit_s:
+    the longest data-parallel sync of a stage that such a move may lead to.
+    """
     costs, pipeline, stage_of = instance.costs, instance.pipeline, stage_table(instance.fixed_stages)
     times = (costs.forward_s, costs.loss_s, costs.backward_s, costs.hop_s, costs.task_gap_s)
+    sync_pair_s = pipeline.stage_bytes / (instance.bandwidth_gib_s * GIB)
     rounds = pipeline.microbatches_per_node // pipeline.memory
-    paths, best = paths.copy(), paths.copy()
+    paths, best, best_stage_of = paths.copy(), paths.copy(), stage_of.copy()
     current = best_seconds = scale = iteration_s(instance, paths)
     with progress.phase(name, steps, seconds) as phase:
         while phase.left:
             work = len(paths) * rounds * paths.shape[1] * 2
             count = min(phase.left, -(-steps // CHUNKS), max(10, MOST_CHUNK_WORK // work))
             current, best_seconds = anneal_round(
-                paths, current, best, best_seconds, stage_of, *times, pipeline.memory, rounds,
+                paths, current, best, best_seconds, stage_of, best_stage_of, relabel, sync_pair_s,
+                sync_limit_s, *times, pipeline.memory, rounds,
                 heat(phase.fraction) * scale, count, rng,
             )  # fmt: skip
             phase.advance(count, best_seconds)
-    return best
+    stages = range(len(instance.stage_sizes))
+    return best, tuple(tuple(np.flatnonzero(best_stage_of == stage).tolist()) for stage in stages)
 
 
 def heat(fraction: float) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from skippipe.schedule import Plan
+from skippipe.search.constraints import Whole
 from skippipe.search.problem import Instance
 from skippipe.search.progress import Progress
 
@@ -24,6 +25,8 @@ class SolverOptions:
     """Moves tried on paths that an origin's microbatches share."""
     path_steps: int
     """Moves tried on the path of every microbatch of a round."""
+    start: Whole | None = None
+    """Paths of a round, (origins x memory, path length), to start from where the choice of the stages found some."""
     found: dict[str, Plan] = field(default_factory=dict)
     """Plans of the settings searched before this one, to start from."""
     progress: Progress = field(default_factory=Progress)

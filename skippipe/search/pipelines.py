@@ -143,6 +143,10 @@ def anneal_round(
     best: Whole,
     best_seconds: float,
     stage_of: Whole,
+    best_stage_of: Whole,
+    relabel: float,
+    sync_pair_s: Reals,
+    sync_limit_s: float,
     forward_s: Reals,
     loss_s: Reals,
     backward_s: Reals,
@@ -156,6 +160,8 @@ def anneal_round(
 ) -> tuple[float, float]:
     """Anneal the paths of a round, (origins x memory, path length), in place; every round repeats them.
 
+    With chance `relabel` a move exchanges two nodes of two stages, in stage_of and on every path, instead of visits,
+    as long as no stage's data-parallel sync then takes more than sync_limit_s; sync_pair_s is (nodes, nodes).
     Returns the iteration time of paths and of best, which takes over paths that are better than it.
     """
     count = len(paths)
@@ -164,23 +170,57 @@ def anneal_round(
         i, j = int(rng.random() * count), int(rng.random() * count)
         if i == j:
             continue
-        first, second = paths[i].copy(), paths[j].copy()
-        if not propose(first, second, stage_of, rng):
-            continue
-        if (first == paths[i]).all() and (second == paths[j]).all():
-            continue
+        u = v = -1
         before_i, before_j = paths[i].copy(), paths[j].copy()
-        paths[i], paths[j] = first, second
+        if rng.random() < relabel:
+            u, v = int(rng.random() * len(stage_of)), int(rng.random() * len(stage_of))
+            if stage_of[u] == stage_of[v]:
+                continue
+            exchange_nodes(paths, stage_of, u, v)
+            if max(slowest_sync(u, stage_of, sync_pair_s), slowest_sync(v, stage_of, sync_pair_s)) > sync_limit_s:
+                exchange_nodes(paths, stage_of, u, v)
+                continue
+        else:
+            first, second = paths[i].copy(), paths[j].copy()
+            if not propose(first, second, stage_of, rng):
+                continue
+            if (first == paths[i]).all() and (second == paths[j]).all():
+                continue
+            paths[i], paths[j] = first, second
         write_rounds(paths, memory, rounds, whole)
         changed = seconds_of(whole, forward_s, loss_s, backward_s, hop_s, gap_s, memory)
         if changed <= current - heat * np.log(1.0 - rng.random()):
             current = changed
             if current < best_seconds:
                 best_seconds = current
-                best[:] = paths
+                best[:], best_stage_of[:] = paths, stage_of
+        elif u >= 0:
+            exchange_nodes(paths, stage_of, u, v)
         else:
             paths[i], paths[j] = before_i, before_j
     return current, best_seconds
+
+
+@compiled
+def exchange_nodes(paths: Whole, stage_of: Whole, u: int, v: int) -> None:
+    """Let two nodes change places, in place: each takes the other's stage and visits."""
+    stage_of[u], stage_of[v] = stage_of[v], stage_of[u]
+    for i in range(paths.shape[0]):
+        for k in range(paths.shape[1]):
+            if paths[i, k] == u:
+                paths[i, k] = v
+            elif paths[i, k] == v:
+                paths[i, k] = u
+
+
+@compiled
+def slowest_sync(node: int, stage_of: Whole, sync_pair_s: Reals) -> float:
+    """Seconds of the sync over the slowest link between a node and the others of its stage."""
+    slowest = 0.0
+    for other in range(len(stage_of)):
+        if other != node and stage_of[other] == stage_of[node]:
+            slowest = max(slowest, sync_pair_s[node, other])
+    return slowest
 
 
 @compiled

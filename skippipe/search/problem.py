@@ -65,6 +65,8 @@ class SearchConfig:
     """Assignments that the genetic algorithm keeps."""
     trials: int
     """Offspring that the genetic algorithm tries."""
+    sync_slack: float
+    """How many times as long as with GCMA's stages the data-parallel sync may take; more shortens the iteration."""
     conflict_nodes: int
     """Constraint sets that conflict-based search expands, each for whole rounds and for single microbatches."""
     pipeline_steps: int
@@ -80,10 +82,13 @@ class SearchConfig:
         require_positive(
             self, "nodes", "stages", "path_length", "memory", "layers_per_stage", "d_model", "heads", "context",
             "samples_per_microbatch", "microbatches_per_node", "population", "trials", "time_budget_s",
+            "sync_slack",
         )  # fmt: skip
         for name in ("seed", "conflict_nodes", "pipeline_steps", "path_steps"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} can't be negative, not {getattr(self, name)}")
+        if self.sync_slack < 1:
+            raise UserError(f"sync_slack must be at least 1, not {self.sync_slack:g}")
         if self.nodes > MOST_NODES:
             raise UserError(f"nodes is {self.nodes}; at most {MOST_NODES} are supported")
         check_shape(self)
