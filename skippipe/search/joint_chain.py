@@ -1,0 +1,77 @@
+"""One annealing chain of the joint search: its state, its best state and its budget."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+
+from skippipe.schedule import Plan
+from skippipe.search.joint_annealing import anneal
+from skippipe.search.joint_evaluation import record
+from skippipe.search.joint_moves import KINDS
+from skippipe.search.joint_state import Floats, Integers, Problem, make_state, refresh_all
+from skippipe.simulate import Starts
+
+CHUNK_TASKS = 2_000_000
+"""Simulated tasks, about, between two looks at the clock."""
+WEIGHTS = np.cumsum([0.35, 0.2, 0.15, 0.1, 0.1, 0.1])
+"""Cumulated probabilities of the kinds of moves, in the order of joint_moves.py."""
+FOCUS = 0.6
+"""Part of the moves that touch the critical path."""
+
+
+class Chain:
+    """A walk through solutions; not to be run by two threads at once."""
+
+    def __init__(self, problem: Problem, plan: Plan, start_s: Starts, seed: int) -> None:
+        self.problem = problem
+        self.state, self.best = make_state(problem, plan, start_s), make_state(problem, plan, start_s)
+        self.costs: Floats = np.array(record(problem, self.state, True))
+        self.counts: Integers = np.zeros((KINDS, 2), dtype=np.int64)
+        self.seed = seed
+        self.proposals = 0
+
+    @property
+    def best_s(self) -> float:
+        """Objective of the best solution so far in seconds."""
+        return float(self.costs[1])
+
+    def copy_from(self, other: Chain) -> None:
+        """Go on from the best solution of another chain, or of this one."""
+        for name in ("node_of_slot", "paths", "sequence"):
+            getattr(self.state, name)[:] = getattr(other.best, name)
+            getattr(self.best, name)[:] = getattr(other.best, name)
+        refresh_all(self.problem, self.state)
+        self.costs[:] = record(self.problem, self.state, True)
+
+    def compile(self) -> None:
+        """Compile the kernels, or read the compiled ones, without a move: a minute at the first use after a change."""
+        anneal(self.problem, self.state, self.best, self.costs, WEIGHTS, self.counts, 0, 0, 1.0, FOCUS)
+
+    def run(self, hot_s: float, cold_s: float, iterations: int | None, until: float, stop: threading.Event) -> None:
+        """Anneal from hot_s to cold_s for a number of proposals, or until the monotonic clock says `until`."""
+        began, done = time.monotonic(), 0
+        most = max(100, CHUNK_TASKS // len(self.state.sequence))
+        while not stop.is_set():
+            if iterations is None:
+                spent = (time.monotonic() - began) / max(until - began, 1e-9)
+            else:
+                spent = done / iterations if iterations else 1.0
+            if spent >= 1:
+                return
+            chunk = most if iterations is None else min(most, iterations - done)
+            temperature = hot_s * (cold_s / hot_s) ** spent
+            seed = (self.seed * 1_000_003 + self.proposals) % 2**32
+            anneal(
+                self.problem, self.state, self.best, self.costs, WEIGHTS, self.counts, seed, chunk, temperature, FOCUS
+            )
+            done += chunk
+            self.proposals += chunk
+
+    def solution(self) -> tuple[Integers, Integers, Starts]:
+        """Nodes of the slots, paths in slots (M, K), and starts of all steps (M, 2K + 1) of the best solution."""
+        refresh_all(self.problem, self.best)
+        record(self.problem, self.best, True)
+        return self.best.node_of_slot, self.best.paths, self.best.start_s.reshape(len(self.best.paths), -1)
