@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m skippipe {name}", description=module.__doc__)
     module.add_arguments(parser)
     try:
-        return int(module.run(parser.parse_args(rest)))
+        return int(module.run(parser.parse_intermixed_args(rest)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

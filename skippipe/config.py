@@ -194,7 +194,7 @@ class RunConfig:
     runs: str = "runs"
     """Folder in which a run's folder is made."""
     checkpoint_every: int = 0
-    """Save a checkpoint after this many iterations, again and again; 0: only on SIGTERM."""
+    """Save a checkpoint after this many iterations, again and again, at the end and on SIGTERM; 0: never."""
     evaluate_every: int = 0
     """Measure the full model's validation perplexity after this many iterations, again and again; 0: never."""
     name: str | None = None

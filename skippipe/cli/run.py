@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -20,6 +21,7 @@ from skippipe.schedule import SETTINGS, Schedule
 
 if TYPE_CHECKING:
     from skippipe.data.batches import Prepared
+    from skippipe.model.checkpoint import Checkpoint
     from skippipe.runtime.worker import Job
 
 DEFAULT_CONFIG = Path("configs/default.yaml")
@@ -39,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"a YAML file (default {DEFAULT_CONFIG}), then fields to override, such as iterations=20"
         " emulation.time_scale=0.05 model.blocks=simplellm",
     )
+    parser.add_argument(
+        "--resume", metavar="RUN", type=Path, help="go on from the newest checkpoint of this run's folder, or from one"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,16 +55,31 @@ def run(arguments: argparse.Namespace) -> int:
     folder = make_folder(config, setting, local)
     print(f"nodes {local.start} to {local.stop - 1} of {schedule.nodes}, setting {setting}, run folder {folder}")
     prepared = prepare_and_import(config)
+    if config.model.init_from is not None:
+        from skippipe.model.llama_folder import check_llama_folder
+
+        check_llama_folder(config.model, len(schedule.settings[setting].stages), prepared.vocabulary)
+    checkpoint = find_checkpoint(arguments.resume, config, schedule, setting, prepared) if arguments.resume else None
     # Imported here: the argument errors above should not wait for torch.
     from skippipe.runtime.launcher import Launcher, NodeFailedError, Stopped, stop_on_signals
 
-    jobs, reader = make_jobs(config, schedule, setting, local, folder, prepared)
+    jobs, reader = make_jobs(config, schedule, setting, local, folder, prepared, checkpoint)
     launcher = Launcher(jobs, reader)
     stop_on_signals()
     try:
         launcher.start()
         progress = Progress(schedule, setting, config, folder, len(local), began)
-        launcher.watch(progress.on_event)
+        try:
+            launcher.watch(progress.on_event)
+        except Stopped as stopped:
+            if stopped.number != signal.SIGTERM or not config.checkpoint_every or progress.ready < len(local):
+                raise
+            print("\nSIGTERM: saving a checkpoint at the end of the iteration", file=sys.stderr)
+            launcher.ask_to_stop()
+            launcher.watch(progress.on_event)
+            progress.finish()
+            print(f"saved; go on with --resume {folder}", file=sys.stderr)
+            return 128 + stopped.number
         progress.finish()
     except NodeFailedError as error:
         launcher.stop()
@@ -188,8 +208,29 @@ def prepare_and_import(config: RunConfig) -> Prepared:
     return prepare(config.data)
 
 
+def find_checkpoint(
+    path: Path, config: RunConfig, schedule: Schedule, setting: str, prepared: Prepared
+) -> Checkpoint:
+    """The checkpoint to go on from; UserError where it is of another model or has nothing left to do."""
+    from skippipe.model.checkpoint import check_same_model, find_latest
+
+    checkpoint = find_latest(path)
+    done = checkpoint.meta.iteration
+    check_same_model(checkpoint, config, len(schedule.settings[setting].stages), prepared.vocabulary)
+    if done >= config.iterations:
+        raise UserError(f"{checkpoint.folder} has {done} iterations done already; add iterations={2 * done}")
+    print(f"going on from {checkpoint.folder}")
+    return checkpoint
+
+
 def make_jobs(
-    config: RunConfig, schedule: Schedule, setting: str, local: range, folder: Path, prepared: Prepared
+    config: RunConfig,
+    schedule: Schedule,
+    setting: str,
+    local: range,
+    folder: Path,
+    prepared: Prepared,
+    checkpoint: Checkpoint | None,
 ) -> tuple[list[Job], int]:
     """One job a node, with its sockets bound, and the reading end of the pipe that they report to."""
     from skippipe.runtime.gradients import Rendezvous
@@ -226,6 +267,7 @@ def make_jobs(
             secret=secret,
             report=writer,
             reports_metrics=node == local.start,
+            checkpoint=checkpoint,
         )
         for node in local
     ]

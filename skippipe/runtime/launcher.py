@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from skippipe.errors import UserError
 from skippipe.runtime.inbox import PeerLostError
-from skippipe.runtime.worker import Job, run_worker
+from skippipe.runtime.worker import STOP_SIGNAL, Job, run_worker
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +92,8 @@ class Launcher:
         """Be the node's process until its end."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Until the node can save: a request that comes this early is not worth dying for.
+        signal.signal(STOP_SIGNAL, signal.SIG_IGN)
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         log = os.open(job.folder / f"node-{job.node}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)
@@ -151,6 +153,11 @@ class Launcher:
         if code != 0:
             folder = self.jobs[0].folder
             raise NodeFailedError(process.node, code, folder / f"node-{process.node}.log")
+
+    def ask_to_stop(self) -> None:
+        """Let all nodes end the iteration, save a checkpoint and leave."""
+        for process in self.processes.values():
+            signal.pidfd_send_signal(process.handle, STOP_SIGNAL)
 
     def stop(self) -> None:
         """End every process that is still there: SIGTERM, and SIGKILL after a grace."""

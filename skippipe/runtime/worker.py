@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ import torch
 from skippipe.compression import compressed_links
 from skippipe.config import RunConfig
 from skippipe.data.batches import Batches, Prepared
+from skippipe.model.checkpoint import Checkpoint, Meta, load_stage, save_stage
 from skippipe.model.stage import Stage
 from skippipe.optimizer import StageOptimizer
 from skippipe.runtime.emulation import Clock, Emulation
 from skippipe.runtime.executor import Executor, IterationRecord, Span, expected_senders
+from skippipe.runtime.full_model import full_model_perplexity
 from skippipe.runtime.gradients import Group, Rendezvous
 from skippipe.runtime.inbox import Inbox, PeerLostError
 from skippipe.runtime.links import Links, Listeners
@@ -31,6 +34,8 @@ logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 10.0
 SLOWEST_STEP_FACTOR = 10.0
 """A collective may take this many expected steps before the run is given up."""
+STOP_SIGNAL = signal.SIGUSR1
+"""Asks a node's process to end the iteration, save a checkpoint and leave, together with all others."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class Job:
     """File descriptor of the launcher's pipe; one JSON object a line."""
     reports_metrics: bool
     """Whether this node reports the run's metrics to its machine's launcher."""
+    checkpoint: Checkpoint | None
+    """Where the run goes on from."""
 
     @property
     def plan(self) -> Plan:
@@ -75,6 +82,8 @@ class Figures:
     previous_step_end: float
     bytes_sent: float
     """Message bytes of this iteration."""
+    stop_asked: float
+    """1 where the node's process was told to save and leave."""
 
 
 class Worker:
@@ -88,6 +97,10 @@ class Worker:
         self.stage_index = plan.stage_of()[node]
         self.stage = Stage(config.model, self.stage_index, job.prepared.vocabulary, config.seed).to(config.device)
         self.optimizer = StageOptimizer(self.stage, config.optimizer)
+        if job.checkpoint is not None:
+            load_stage(job.checkpoint, self.stage, self.optimizer)
+        self.stop_asked = False
+        signal.signal(STOP_SIGNAL, self.ask_to_stop)
         emulation = Emulation.of(config.emulation, job.schedule.costs, node, plan.sync_s[self.stage_index])
         self.emulation = emulation
         self.inbox = Inbox(expected_senders(plan, node), lambda sender: emulation.hop_from_s[sender])
@@ -119,25 +132,49 @@ class Worker:
         self.bytes_reported = 0
         self.report({"event": "ready", "node": node})
 
+    def ask_to_stop(self, *_: object) -> None:
+        """Remember that this process was told to save and leave."""
+        self.stop_asked = True
+
     def train(self) -> None:
-        """Run all iterations."""
+        """Run all iterations that are not done yet, or until somebody asks to stop."""
         step_end, pending = 0.0, None
-        for iteration in range(self.job.config.iterations):
+        first = self.job.checkpoint.meta.iteration if self.job.checkpoint else 0
+        for iteration in range(first, self.job.config.iterations):
             self.optimizer.zero()
             record = self.executor.run_iteration(iteration)
             figures, synced = self.sync(record, step_end)
             self.optimizer.step(iteration, sum(row.squared_norm for row in figures))
             step_end = self.clock.unix(self.clock.now())
             self.write_timeline(iteration, record, synced)
+            stopping = any(row.stop_asked for row in figures)
+            measured = self.after_step(iteration + 1, stopping)
             if self.job.reports_metrics:
                 if pending is not None:
                     self.report(self.metrics(*pending, [row.previous_step_end for row in figures]))
-                pending = (iteration, figures)
+                pending = (iteration, figures, measured)
                 self.report({"event": "loss", "iteration": iteration, "loss": mean_loss(figures)})
+            if stopping:
+                break
         ends = [row[0] for row in self.group.share([step_end])]
         if self.job.reports_metrics and pending is not None:
             self.report(self.metrics(*pending, ends))
         self.links.drain(DRAIN_SECONDS)
+
+    def after_step(self, done: int, stopping: bool) -> dict[str, float]:
+        """Save and validate where it is time to, after so many iterations; what the metrics say of it."""
+        job, config = self.job, self.job.config
+        last = stopping or done == config.iterations
+        leads = self.group.replicas[0] == job.node
+        if config.checkpoint_every and leads and (last or done % config.checkpoint_every == 0):
+            digest = hashlib.sha256(job.schedule.to_json().encode()).hexdigest()
+            meta = Meta(done, len(job.plan.stages), job.prepared.vocabulary, job.setting, digest, config)
+            save_stage(job.folder, meta, self.stage, self.optimizer, job.prepared.tokenizer)
+        if not config.evaluate_every or done % config.evaluate_every:
+            return {}
+        samples = job.schedule.pipeline.samples_per_microbatch
+        perplexity = full_model_perplexity(job.node, job.plan, self.stage, config.model, samples, job.prepared)
+        return {"validation_perplexity": perplexity}
 
     def sync(self, record: IterationRecord, previous_step_end: float) -> tuple[list[Figures], Span]:
         """Sync the stage's gradient and learn everyone's figures."""
@@ -157,12 +194,15 @@ class Worker:
                 0.0 if idle else self.clock.unix(last),
                 previous_step_end,
                 float(self.links.bytes_sent - self.bytes_reported),
+                float(self.stop_asked),
             ]
         )
         self.bytes_reported = self.links.bytes_sent
         return [Figures(*row) for row in rows], Span("sync", last, done)
 
-    def metrics(self, iteration: int, figures: list[Figures], step_ends: list[float]) -> dict[str, object]:
+    def metrics(
+        self, iteration: int, figures: list[Figures], measured: dict[str, float], step_ends: list[float]
+    ) -> dict[str, object]:
         """The finished iteration's line of metrics.jsonl; times divided by time_scale."""
         begin = min(row.first_forward for row in figures)
         scale = self.job.time_scale
@@ -179,6 +219,7 @@ class Worker:
             "tokens": tokens,
             "tokens_per_second": tokens / (step_s * scale),
             "bytes_sent": int(sum(row.bytes_sent for row in figures)),
+            **measured,
         }
 
     def report(self, line: dict[str, object]) -> None:
