@@ -116,9 +116,9 @@ class Discovery(KademliaDiscovery):  # type: ignore[misc]
                 raise PeerNotFoundError(identity.hex()[:12])
             for known in self.bootstrap_peers:
                 await self.introduce_to_peer(known)
-            search = asyncio.ensure_future(self.find_peer(identity))
             try:
-                await asyncio.wait_for(search, min(wait, max(0.01, deadline - loop.time())))
+                async with asyncio.timeout(min(wait, max(0.01, deadline - loop.time()))):
+                    await self.find_peer(identity)
             except TimeoutError:
                 self.forget_search(identity)
             wait = min(1.5 * wait, LONGEST_LOOKUP_RETRY_SECONDS)

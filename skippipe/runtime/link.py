@@ -37,6 +37,10 @@ class Link:
         self.waiting: deque[Frame] = deque()
         self.unacknowledged: deque[Frame] = deque()
         self.sequence = 0
+        self.left_over = b""
+        """Bytes that must go to the socket before the next frame."""
+        self.idle: tuple[socket.socket, Session] | None = None
+        """The open connection, while nothing is being sent on it."""
         self.changed = asyncio.Event()
         self.connected = asyncio.Event()
         self.heard_at = asyncio.get_running_loop().time()
@@ -46,8 +50,34 @@ class Link:
     def send(self, header: bytes, payload: memoryview) -> None:
         """Queue a message; its memory must stay as it is until the peer has acknowledged it."""
         self.sequence += 1
-        self.waiting.append((self.sequence, header, payload))
-        self.changed.set()
+        frame = (self.sequence, header, payload)
+        if self.idle is not None and len(payload) <= ONE_WRITE_BYTES:
+            self.send_at_once(frame, *self.idle)
+        else:
+            # Whatever comes next must not overtake it.
+            self.idle = None
+            self.waiting.append(frame)
+            self.changed.set()
+
+    def send_at_once(self, frame: Frame, connection: socket.socket, session: Session) -> None:
+        """Give a small frame to an idle connection's socket; what it does not take is left to the sending task."""
+        self.unacknowledged.append(frame)
+        data = self.start_of(frame, session) + frame[2]
+        try:
+            sent = connection.send(data)
+        except OSError:
+            # Full or broken: the task will find out which.
+            sent = 0
+        if sent < len(data):
+            self.idle = None
+            self.left_over = data[sent:]
+            self.changed.set()
+
+    def start_of(self, frame: Frame, session: Session) -> bytes:
+        """Everything of a frame before its payload."""
+        sequence, header, payload = frame
+        head = FRAME.pack(sequence, len(header) + len(payload))
+        return head + session.tags(head + header, payload) + header
 
     async def keep_going(self) -> None:
         """Connect and send until the peer is given up."""
@@ -115,31 +145,43 @@ class Link:
     async def send_frames(self, connection: socket.socket, session: Session) -> None:
         """Send what waits; a heartbeat where nothing does."""
         loop = asyncio.get_running_loop()
+        self.left_over = b""
         while True:
-            if not self.waiting:
-                self.changed.clear()
-                try:
-                    await asyncio.wait_for(self.changed.wait(), HEARTBEAT_SECONDS)
-                except TimeoutError:
-                    head = FRAME.pack(0, 0)
-                    await loop.sock_sendall(connection, head + session.tags(head, b""))
-                continue
-            frame = self.waiting.popleft()
-            self.unacknowledged.append(frame)
-            sequence, header, payload = frame
-            head = FRAME.pack(sequence, len(header) + len(payload))
-            start = head + session.tags(head + header, payload) + header
-            if len(payload) <= ONE_WRITE_BYTES:
-                await loop.sock_sendall(connection, start + payload)
+            if self.left_over:
+                data, self.left_over = self.left_over, b""
+                await loop.sock_sendall(connection, data)
+            elif self.waiting:
+                frame = self.waiting.popleft()
+                self.unacknowledged.append(frame)
+                start, payload = self.start_of(frame, session), frame[2]
+                if len(payload) <= ONE_WRITE_BYTES:
+                    await loop.sock_sendall(connection, start + payload)
+                else:
+                    await loop.sock_sendall(connection, start)
+                    await loop.sock_sendall(connection, payload)
             else:
-                await loop.sock_sendall(connection, start)
-                await loop.sock_sendall(connection, payload)
+                await self.rest(connection, session)
+
+    async def rest(self, connection: socket.socket, session: Session) -> None:
+        """Wait for something to send; after a while, a heartbeat."""
+        self.changed.clear()
+        self.idle = connection, session
+        try:
+            # Not wait_for: before Python 3.12 it may swallow a cancellation.
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                await self.changed.wait()
+        except TimeoutError:
+            if not self.left_over:
+                head = FRAME.pack(0, 0)
+                self.left_over = head + session.tags(head, b"")
+        finally:
+            self.idle = None
 
     async def read_acknowledgements(self, connection: socket.socket, session: Session) -> None:
         """Forget frames as the peer acknowledges them; TimeoutError after too long a silence."""
         while True:
-            silence = self.streams.limits.silence_seconds
-            data = await asyncio.wait_for(receive(connection, ACKNOWLEDGEMENT_BYTES), silence)
+            async with asyncio.timeout(self.streams.limits.silence_seconds):
+                data = await receive(connection, ACKNOWLEDGEMENT_BYTES)
             sequence = check_acknowledgement(data, session)
             self.heard_at = asyncio.get_running_loop().time()
             self.retry_seconds = SHORTEST_RETRY_SECONDS

@@ -17,14 +17,16 @@ import numpy as np
 from deccom.protocols.streamprotocol import StreamProtocol
 from numpy.typing import NDArray
 
+from skippipe.runtime.buffers import BufferPool
 from skippipe.runtime.discovery import Discovery
 from skippipe.runtime.frames import (
     ACKNOWLEDGEMENT_BYTES,
     FRAME,
+    FrameReader,
     acknowledgement,
     check_acknowledgement,
     receive,
-    receive_into,
+    send_at_once,
     shut_down,
 )
 from skippipe.runtime.identity import (
@@ -46,6 +48,9 @@ HELLO_BYTES = len(MAGIC) + 32 + SESSION_BYTES + NONCE_BYTES
 INTRODUCTION_SECONDS = 5.0
 CONNECT_SECONDS = 5.0
 MOST_STRANGERS = 64
+ACKNOWLEDGE_SECONDS = 0.02
+PROMPT_BYTES = 1 << 16
+"""Larger frames are acknowledged at once: the sender keeps their memory until then."""
 
 Address = tuple[str, int]
 Deliver = Callable[[NDArray[np.uint8]], None]
@@ -93,6 +98,7 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         self.session_name = os.urandom(SESSION_BYTES)
         self.links: dict[bytes, Link] = {}
         self.incoming: dict[bytes, Incoming] = {}
+        self.buffers = BufferPool()
         self.strangers = 0
         self.tasks: set[asyncio.Task[None]] = set()
         self.set_lower(discovery)
@@ -190,13 +196,21 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
     async def receive_frames(self, connection: socket.socket, incoming: Incoming, session: Session) -> None:
         """Deliver frames in order, each once, and acknowledge them."""
         loop = asyncio.get_running_loop()
+        reader = FrameReader(connection)
+        owed: asyncio.TimerHandle | None = None
+
+        def acknowledge() -> None:
+            nonlocal owed
+            owed = None
+            send_at_once(connection, acknowledgement(incoming.delivered, session))
+
         while True:
-            start = await receive(connection, FRAME.size + TAGS_BYTES)
+            start = await reader.exactly(FRAME.size + TAGS_BYTES)
             sequence, length = FRAME.unpack_from(start)
             if length > self.limits.message_bytes or 0 < length < HEADER.size:
                 raise MalformedMessageError(f"a frame of {length} bytes, expected at most {self.limits.message_bytes}")
-            body = np.empty(length, dtype=np.uint8)
-            await receive_into(connection, body.data)
+            body = self.buffers.take(length)
+            await reader.into(body.data)
             if incoming.connection is not connection:
                 raise ConnectionError("replaced by a newer connection")
             head = start[: FRAME.size] + body[: HEADER.size].tobytes()
@@ -206,7 +220,14 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
                     raise MalformedMessageError(f"frame {sequence} after frame {incoming.delivered}")
                 self.deliver(body)
                 incoming.delivered = sequence
-            await loop.sock_sendall(connection, acknowledgement(incoming.delivered, session))
+            # Ours until the next frame is here would keep the pool from using it again.
+            del body
+            # One acknowledgement serves many small frames; the sender waits for none of them.
+            if length > PROMPT_BYTES and owed is not None:
+                owed.cancel()
+                acknowledge()
+            elif owed is None:
+                owed = loop.call_later(0.0 if length > PROMPT_BYTES else ACKNOWLEDGE_SECONDS, acknowledge)
 
     async def stop(self) -> None:
         """Close every connection."""
