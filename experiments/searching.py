@@ -1,0 +1,51 @@
+"""Schedules for experiments: searched in this process as create_schedule.py does, and kept for the others."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import common
+
+from skippipe.schedule import Schedule
+from skippipe.search.driver import search
+from skippipe.search.problem import Instance, SearchConfig
+from skippipe.search.progress import Progress
+from skippipe.search.warm_up import warm_up
+
+KEPT = Path("runs/schedules")
+
+
+@cache
+def create_schedule() -> ModuleType:
+    """The module of create_schedule.py, whose block of hyperparameters has the defaults."""
+    spec = importlib.util.spec_from_file_location("create_schedule", common.ROOT / "create_schedule.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def search_config(*flags: str) -> SearchConfig:
+    """The configuration that create_schedule.py would search with these flags."""
+    config: SearchConfig = create_schedule().parse(list(flags))[1]
+    return config
+
+
+def searched(*flags: str) -> Schedule:
+    """The schedule that create_schedule.py would write with these flags; searched once and kept in runs/schedules."""
+    name = "-".join(Path(flag).stem.lstrip("-") for flag in flags)
+    kept = KEPT / f"{name}.json"
+    if kept.exists():
+        print(f"{kept}: searched before", flush=True)
+        return Schedule.load(kept)
+    config = search_config(*flags)
+    warm_up(config)
+    print(f"searching {name}, at most {config.time_budget_s:.0f} s", flush=True)
+    schedule = search(Instance.from_config(config), config, Progress())
+    KEPT.mkdir(parents=True, exist_ok=True)
+    schedule.save(kept)
+    return schedule
