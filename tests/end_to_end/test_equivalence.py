@@ -1,0 +1,53 @@
+"""Six processes over real DecCom links train exactly what one process trains."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from skippipe.config import RunConfig, load_config
+from skippipe.data.batches import prepare
+from skippipe.model.checkpoint import find_latest, load_stages
+from skippipe.model.stage import canonical_state
+from skippipe.reference import ReferenceTrainer
+from skippipe.schedule import Schedule
+from tests.end_to_end.conftest import SECONDS, Start
+from tests.small_schedule import STAGES
+
+TOLERANCE = 1e-5
+"""Largest relative difference of a loss, and of any weight relative to the largest of its tensor."""
+ITERATIONS = 5
+
+
+@pytest.mark.parametrize("blocks", ["transformers", "simplellm"])
+@pytest.mark.parametrize("setting", ["ca-partial", "baseline"], ids=["skips", "swaps"])
+def test_peers_train_what_one_process_trains(start: Start, workplace: Path, setting: str, blocks: str) -> None:
+    name = f"equal-{setting}-{blocks}"
+    fields = [f"model.blocks={blocks}", f"name={name}", f"checkpoint_every={ITERATIONS}"]
+    process = start("0", "6", setting, "2", f"{workplace}/small.yaml", *fields)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    folder = workplace / "runs" / name
+
+    torch.set_num_threads(1)
+    config = load_config(RunConfig, workplace / "small.yaml", fields)
+    plan = Schedule.load(Path(config.schedule)).settings[setting]
+    reference = ReferenceTrainer(config, plan, 2, prepare(config.data))
+    expected = [reference.train_iteration(iteration) for iteration in range(ITERATIONS)]
+
+    losses = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert losses == pytest.approx(expected, rel=TOLERANCE)
+    for trained, wanted in zip(load_stages(find_latest(folder)), reference.stages, strict=True):
+        states = canonical_state(trained), canonical_state(wanted)
+        for tensor_name, tensor in states[1].items():
+            difference = (states[0][tensor_name] - tensor).abs().max() / tensor.abs().max()
+            assert difference < TOLERANCE, tensor_name
+
+    digests = [re.search(r"weights (\w+)", (folder / f"node-{node}.log").read_text()) for node in range(6)]
+    for replicas in STAGES:
+        assert len({match[1] for node in replicas if (match := digests[node])}) == 1, "replicas differ"
+    assert all(digests)
