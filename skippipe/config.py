@@ -17,6 +17,9 @@ import yaml
 from skippipe.errors import UserError
 
 T = TypeVar("T")
+MOST_YAML_CHARACTERS = 4_000_000
+FastSafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""PyYAML's safe loader in C where it was built; the one in Python takes seconds for deep nesting."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +235,10 @@ def require_positive(config: Any, *names: str) -> None:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping from a file; UserError names the file and what is wrong with it."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if len(text) > MOST_YAML_CHARACTERS:
+            raise UserError(f"{path}: is longer than {MOST_YAML_CHARACTERS} characters, too long to be a configuration")
+        document = yaml.load(text, FastSafeLoader)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

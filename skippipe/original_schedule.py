@@ -25,6 +25,8 @@ NETWORK = "gcp-12-as-published"
 FORWARD_S, D_MODEL, HEADS, CONTEXT, SAMPLES, LAYERS = 0.44, 1024, 16, 1024, 8, 1
 """What the shipped schedule was made for (paper.md: forward 0.44 s is 0.055 s x 8 samples x 1 layer)."""
 PATHS = {"random": "random-paths", "non-ca-partial": "non-ca-paths", "ca-partial": "ca-paths"}
+MOST_SENDS = 1000
+"""Most microbatches that a node holds or sends."""
 MOST_MATCHED = 8
 """Largest stage 0 for which every choice of senders is tried."""
 
@@ -52,6 +54,14 @@ def import_original(document: dict[str, Any]) -> Schedule:
         raise UserError(f"delays must be {nodes} rows of {nodes} numbers that are not negative")
     if sorted(node for stage in stages for node in stage) != list(range(nodes)):
         raise UserError(f"partitions must name each of the {nodes} nodes once")
+    for key, value in (("memory", memory), ("ours-sends", sends), ("baseline-sends", baseline_sends)):
+        if not 1 <= value <= MOST_SENDS:
+            raise UserError(f"{key} must lie between 1 and {MOST_SENDS}, not {str(value)[:40]}")
+    for name, paths_of_round in rounds.items():
+        if not paths_of_round or any(not 0 <= node < nodes for path in paths_of_round for node in path):
+            raise UserError(f"{PATHS[name]} must hold paths of nodes from 0 to {nodes - 1}")
+        if len({len(path) for path in paths_of_round}) > 1:
+            raise UserError(f"{PATHS[name]} must hold paths of one length")
     latency_ms, bandwidth = load_network(find_network(NETWORK)).between(locations)
     pipeline = Pipeline(
         stages=len(stages),
