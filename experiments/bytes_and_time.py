@@ -30,7 +30,8 @@ def experiment() -> None:
     results.text(
         "Bytes of one step, in fp32. Activations and gradients: 2 x path length hops a microbatch. Sync: a ring "
         "all-reduce of a stage's gradients among its nodes, 2 (n - 1) / n x gradient bytes on each of n nodes; "
-        "embedding and head left out as in the cost model. \"Dear\": activations and gradients on the slowest quarter of links."
+        "embedding and head left out as in the cost model. \"Dear\": activations and gradients on the slowest quarter "
+        "of the links."
     )
     for name, schedule in schedules.items():
         results.text(f"## {name}")

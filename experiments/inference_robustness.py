@@ -86,6 +86,11 @@ def report(
         results.table(["trained as", *(f"{ratio:.0%} left out" for ratio in RATIOS)], rows)
     results.text(f"## Loss of quality at 50%, random\n\n{half_gone(measured)}")
     results.text(PAPER)
+    if scale.name == "quick":
+        results.text(
+            "These models are small and saw few tokens, so depth does little for them yet: that is why leaving out one "
+            "stage can even help the skipping ones. The order of the three is what to take from here, not the sizes."
+        )
     results.figure(plot(measured), results.name, "Perplexity against the part of the stages that is left out")
 
 
