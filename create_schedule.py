@@ -44,13 +44,15 @@ HYPERPARAMETERS: dict[str, Any] = {
     "samples_per_microbatch": 8,  # sequences in a microbatch; more: fewer, longer tasks and hops
     "microbatches_per_node": 6,  # microbatches that each stage-0 node sends in an iteration; a multiple of memory
     # The search.
-    "settings": list(SOLVERS),  # what to search: baseline, random, non-ca-partial, ca-partial
+    "settings": list(SOLVERS),  # what to search: baseline, random, non-ca-partial, ca-partial, joint
     "population": 200,  # assignments that the genetic algorithm keeps; more: wider, slower
     "trials": 8000,  # offspring that it breeds; more: better stages, longer
     "sync_slack": 2.0,  # how many times GCMA's the sync of a stage may last; more: faster iterations, slower syncs
     "conflict_nodes": 300,  # constraint sets that conflict-based search expands; more: better paths, longer
     "pipeline_steps": 40000,  # annealing moves on paths that an origin's microbatches share; 100,000 a second
     "path_steps": 100000,  # annealing moves on a path for each microbatch; 25,000 a second at 20 nodes
+    "joint_steps": 100000000,  # annealing moves of `joint` on each of two cores; 200,000 a second at 20 nodes
+    "robust": 0.0,  # error of the links that `joint` prepares for: 0.1 takes the mean over links off by +-10%; 0: none
     "seed": 0,  # of every random choice: the same seed and steps give the same file, as long as the time suffices
     "time_budget_s": 60.0,  # seconds for everything; the best schedule found by then is written
 }  # fmt: skip

@@ -16,6 +16,7 @@ from skippipe.search.baselines import solve_baseline, solve_random
 from skippipe.search.bounds import lower_bounds
 from skippipe.search.constraints import Whole
 from skippipe.search.improve import improve_round
+from skippipe.search.joint import solve_joint
 from skippipe.search.options import Solver, SolverOptions
 from skippipe.search.problem import Instance, SearchConfig
 from skippipe.search.progress import Progress
@@ -29,10 +30,13 @@ SOLVERS: dict[str, Solver] = {
     "random": solve_random,
     "non-ca-partial": solve_blind,
     "ca-partial": solve_aware,
+    "joint": solve_joint,
 }
 """Solver of each setting, in the order in which they run; later ones may start from the plans of earlier ones."""
 
-TIME_SHARES = {"assignment": 4.0, "baseline": 0.5, "random": 0.5, "non-ca-partial": 2.0, "ca-partial": 5.0}
+TIME_SHARES = {
+    "assignment": 4.0, "baseline": 0.5, "random": 0.5, "non-ca-partial": 2.0, "ca-partial": 5.0, "joint": 12.0,
+}  # fmt: skip
 """How the time budget is shared; what a part leaves over goes to those after it."""
 DEFAULT_SHARE = 5.0
 """Share of a setting without an entry."""
@@ -63,8 +67,8 @@ def search(instance: Instance, config: SearchConfig, progress: Progress) -> Sche
     plans: dict[str, Plan] = {}
     for setting in sorted(config.settings, key=list(SOLVERS).index):
         options = SolverOptions(
-            config.seed, share(setting), config.conflict_nodes, config.pipeline_steps, config.path_steps, paths,
-            plans, progress,
+            config.seed, share(setting), config.conflict_nodes, config.pipeline_steps, config.path_steps,
+            config.joint_steps, config.robust, paths, plans, progress,
         )  # fmt: skip
         started = time.monotonic()
         plan = SOLVERS[setting](instance, options)

@@ -27,9 +27,9 @@ class JointOptions:
     """How long and for what the joint search looks."""
 
     time_budget_s: float = 60.0
-    """Wall time; ignored where `iterations` is given."""
+    """Most wall time."""
     iterations: int | None = None
-    """Proposals of each chain; with it the result depends on the seed alone."""
+    """Proposals of each chain; the result depends on the seed alone as long as the time suffices for them."""
     seed: int = 0
     workers: int = 2
     """Chains that run at the same time, one a core."""
@@ -43,6 +43,8 @@ class JointOptions:
 
 ROUNDS = ((0.6, 2.0), (0.2, 0.6), (0.2, 0.3))
 """Part of the budget and temperature at its beginning, one each round; rounds share the best state."""
+SHORTEST_S = 0.1
+"""Time that the joint search gets even where nothing is left of the budget."""
 REFERENCE_S = 33.0
 """Objective of the warm start that the temperatures in seconds are for; others are scaled."""
 COLD = 0.015
@@ -55,7 +57,9 @@ def solve_joint(instance: Instance, options: SolverOptions) -> Plan:
     if not plans:
         raise UserError("setting joint starts from another one's plan; add ca-partial to settings")
     warm_start = min(plans, key=lambda plan: plan.expected_step_s)
-    return search_joint(instance, warm_start, JointOptions(options.seconds, seed=options.seed), options.progress)
+    seconds = max(options.seconds, SHORTEST_S)
+    joint_options = JointOptions(seconds, options.joint_steps, options.seed, robust=options.robust)
+    return search_joint(instance, warm_start, joint_options, options.progress)
 
 
 def search_joint(instance: Instance, warm_start: Plan, options: JointOptions, progress: Progress | None = None) -> Plan:
@@ -63,7 +67,7 @@ def search_joint(instance: Instance, warm_start: Plan, options: JointOptions, pr
 
     Stopping `progress` ends the search with the best plan so far. UserError for a budget that can't be used.
     """
-    if options.iterations is None and not options.time_budget_s > 0:
+    if not options.time_budget_s > 0:
         raise UserError(f"time budget of the joint search must be above 0 s, not {options.time_budget_s}")
     costs, pipeline = instance.costs, instance.pipeline
     hop_s = link_scenarios(costs.hop_s, options.robust, options.scenarios, options.seed)

@@ -51,14 +51,13 @@ class Chain:
         anneal(self.problem, self.state, self.best, self.costs, WEIGHTS, self.counts, 0, 0, 1.0, FOCUS)
 
     def run(self, hot_s: float, cold_s: float, iterations: int | None, until: float, stop: threading.Event) -> None:
-        """Anneal from hot_s to cold_s for a number of proposals, or until the monotonic clock says `until`."""
+        """Anneal from hot_s to cold_s for a number of proposals, or at most until the monotonic clock says `until`."""
         began, done = time.monotonic(), 0
         most = max(100, CHUNK_TASKS // len(self.state.sequence))
         while not stop.is_set():
-            if iterations is None:
-                spent = (time.monotonic() - began) / max(until - began, 1e-9)
-            else:
-                spent = done / iterations if iterations else 1.0
+            spent = (time.monotonic() - began) / max(until - began, 1e-9)
+            if iterations is not None:
+                spent = max(spent, done / iterations if iterations else 1.0)
             if spent >= 1:
                 return
             chunk = most if iterations is None else min(most, iterations - done)

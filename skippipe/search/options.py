@@ -25,6 +25,10 @@ class SolverOptions:
     """Moves tried on paths that an origin's microbatches share."""
     path_steps: int
     """Moves tried on the path of every microbatch of a round."""
+    joint_steps: int
+    """Moves of each chain of the joint search."""
+    robust: float
+    """Relative error of the links over which the joint search takes the mean."""
     start: Whole | None = None
     """Paths of a round, (origins x memory, path length), to start from where the choice of the stages found some."""
     found: dict[str, Plan] = field(default_factory=dict)

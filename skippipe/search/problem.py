@@ -73,6 +73,10 @@ class SearchConfig:
     """Moves tried on paths that an origin's microbatches share."""
     path_steps: int
     """Moves tried on the path of every microbatch of a round."""
+    joint_steps: int
+    """Moves of each chain of the joint search."""
+    robust: float
+    """Relative error of the links over which the joint search takes the mean; 0 trusts them."""
     seed: int
     """Seed of every random choice."""
     time_budget_s: float
@@ -84,7 +88,7 @@ class SearchConfig:
             "samples_per_microbatch", "microbatches_per_node", "population", "trials", "time_budget_s",
             "sync_slack",
         )  # fmt: skip
-        for name in ("seed", "conflict_nodes", "pipeline_steps", "path_steps"):
+        for name in ("seed", "conflict_nodes", "pipeline_steps", "path_steps", "joint_steps"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} can't be negative, not {getattr(self, name)}")
         if self.sync_slack < 1:
