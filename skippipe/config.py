@@ -216,6 +216,26 @@ class RunConfig:
                 raise UserError(f"{name} can't be negative, not {getattr(self, name)}")
 
 
+def check_reachable(peers: PeersConfig, nodes: int, local: range) -> None:
+    """Nodes that run on other machines must be able to find those of this one; UserError names what is missing."""
+    if len(local) == nodes:
+        return
+    missing = [
+        name
+        for name, given in (
+            ("first_port", peers.first_port > 0),
+            ("bootstrap", bool(peers.bootstrap)),
+            ("rendezvous", peers.rendezvous is not None),
+        )
+        if not given
+    ]
+    if missing:
+        raise UserError(
+            f"only nodes {local.start} to {local.stop - 1} of {nodes} start here; for the others to find them"
+            f" set {', '.join('peers.' + name for name in missing)} (README, more than one machine)"
+        )
+
+
 def split_address(address: str, field: str) -> tuple[str, int]:
     """Host and port of "host:port"; UserError names the field."""
     host, _, port = address.rpartition(":")

@@ -8,24 +8,21 @@ import json
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from skippipe.compression import with_compression
-from skippipe.config import RunConfig, load_config, split_address
+from skippipe.config import RunConfig, check_reachable, load_config
 from skippipe.errors import UserError
 from skippipe.schedule import SETTINGS, Schedule
 
 if TYPE_CHECKING:
     from skippipe.data.batches import Prepared
     from skippipe.model.checkpoint import Checkpoint
-    from skippipe.runtime.worker import Job
 
 DEFAULT_CONFIG = Path("configs/default.yaml")
-BOOTSTRAP_NODES = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,10 +58,15 @@ def run(arguments: argparse.Namespace) -> int:
         check_llama_folder(config.model, len(schedule.settings[setting].stages), prepared.vocabulary)
     checkpoint = find_checkpoint(arguments.resume, config, schedule, setting, prepared) if arguments.resume else None
     # Imported here: the argument errors above should not wait for torch.
+    from skippipe.cli.progress import Progress
+    from skippipe.runtime.endpoint import Endpoint, open_endpoints
     from skippipe.runtime.launcher import Launcher, NodeFailedError, Stopped, stop_on_signals
+    from skippipe.runtime.worker import Job, run_worker
 
-    jobs, reader = make_jobs(config, schedule, setting, local, folder, prepared, checkpoint)
-    launcher = Launcher(jobs, reader)
+    def run_node(endpoint: Endpoint) -> None:
+        run_worker(Job(endpoint, setting, schedule, config, prepared, checkpoint))
+
+    launcher = Launcher(*open_endpoints(config.peers, schedule.nodes, local, folder), run_node)
     stop_on_signals()
     try:
         launcher.start()
@@ -85,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         launcher.stop()
         print(f"\nerror: {error}; the other nodes were stopped. The end of {error.log}:", file=sys.stderr)
         print(error.last_lines(), file=sys.stderr)
+        print(newest_checkpoint(folder), file=sys.stderr)
         return 1
     except Stopped as stopped:
         launcher.stop()
@@ -120,7 +123,7 @@ def check(arguments: argparse.Namespace) -> tuple[RunConfig, Schedule, range]:
         schedule = schedule.with_samples(samples)
     schedule = with_compression(config.compression, schedule)
     local = range(first, last)
-    check_peers(config, schedule, local)
+    check_reachable(config.peers, schedule.nodes, local)
     return config, schedule, local
 
 
@@ -142,27 +145,6 @@ def check_model(config: RunConfig, schedule: Schedule) -> None:
             raise UserError(
                 f"{config.schedule}: pipeline.{name} is {theirs}, but model.{name} is {ours}; add model.{name}={theirs}"
             )
-
-
-def check_peers(config: RunConfig, schedule: Schedule, local: range) -> None:
-    """Nodes that run on other machines must be able to find this one."""
-    peers = config.peers
-    if len(local) == schedule.nodes:
-        return
-    missing = [
-        name
-        for name, given in (
-            ("first_port", peers.first_port > 0),
-            ("bootstrap", bool(peers.bootstrap)),
-            ("rendezvous", peers.rendezvous is not None),
-        )
-        if not given
-    ]
-    if missing:
-        raise UserError(
-            f"only nodes {local.start} to {local.stop - 1} of {schedule.nodes} start here; for the others to find them"
-            f" set {', '.join('peers.' + name for name in missing)} (README, more than one machine)"
-        )
 
 
 def make_folder(config: RunConfig, setting: str, local: range) -> Path:
@@ -208,9 +190,7 @@ def prepare_and_import(config: RunConfig) -> Prepared:
     return prepare(config.data)
 
 
-def find_checkpoint(
-    path: Path, config: RunConfig, schedule: Schedule, setting: str, prepared: Prepared
-) -> Checkpoint:
+def find_checkpoint(path: Path, config: RunConfig, schedule: Schedule, setting: str, prepared: Prepared) -> Checkpoint:
     """The checkpoint to go on from; UserError where it is of another model or has nothing left to do."""
     from skippipe.model.checkpoint import check_same_model, find_latest
 
@@ -223,105 +203,11 @@ def find_checkpoint(
     return checkpoint
 
 
-def make_jobs(
-    config: RunConfig,
-    schedule: Schedule,
-    setting: str,
-    local: range,
-    folder: Path,
-    prepared: Prepared,
-    checkpoint: Checkpoint | None,
-) -> tuple[list[Job], int]:
-    """One job a node, with its sockets bound, and the reading end of the pipe that they report to."""
-    from skippipe.runtime.gradients import Rendezvous
-    from skippipe.runtime.identity import cluster_secret
-    from skippipe.runtime.links import Listeners
-    from skippipe.runtime.worker import Job
+def newest_checkpoint(folder: Path) -> str:
+    """A line that says from where a failed run can go on."""
+    from skippipe.model.checkpoint import find_latest
 
-    peers = config.peers
-    secret = cluster_secret(peers.host, peers.secret_file) if peers.authenticate else None
     try:
-        listeners = {
-            node: Listeners.bind(peers.host, peers.first_port + node if peers.first_port else 0) for node in local
-        }
-    except OSError as error:
-        raise UserError(f"peers.first_port: can't listen on {peers.host} ({error.strerror}); choose another") from None
-    bootstrap = [split_address(address, "peers.bootstrap") for address in peers.bootstrap]
-    bootstrap = bootstrap or [listeners[node].address for node in local[:BOOTSTRAP_NODES]]
-    reader, writer = os.pipe()
-    rendezvous = Rendezvous(*split_address(peers.rendezvous, "peers.rendezvous")) if peers.rendezvous else None
-    if rendezvous is None:
-        store = socket.create_server((peers.host, 0), backlog=len(local))
-        rendezvous = Rendezvous(peers.host, store.getsockname()[1], store)
-    jobs = [
-        Job(
-            node=node,
-            setting=setting,
-            schedule=schedule,
-            config=config,
-            prepared=prepared,
-            folder=folder,
-            listeners=listeners[node],
-            bootstrap=tuple(bootstrap),
-            rendezvous=rendezvous,
-            secret=secret,
-            report=writer,
-            reports_metrics=node == local.start,
-            checkpoint=checkpoint,
-        )
-        for node in local
-    ]
-    return jobs, reader
-
-
-class Progress:
-    """What the user sees while the nodes work: a line when they are ready, a bar, a summary."""
-
-    def __init__(
-        self, schedule: Schedule, setting: str, config: RunConfig, folder: Path, nodes: int, began: float
-    ) -> None:
-        from tqdm import tqdm
-
-        from skippipe.metrics import Metrics
-
-        self.plan = schedule.settings[setting]
-        self.schedule, self.setting, self.folder, self.nodes, self.began = schedule, setting, folder, nodes, began
-        self.metrics = Metrics(folder)
-        self.ready = 0
-        # Without its monitor thread, which would poll in the background.
-        tqdm.monitor_interval = 0
-        self.bar = tqdm(total=config.iterations, unit="step", dynamic_ncols=True, desc="starting nodes")
-        self.shown: dict[str, str] = {"expected": f"{self.plan.expected_step_s:.1f} s"}
-
-    def on_event(self, event: dict[str, Any]) -> None:
-        """Take one event from a node."""
-        kind = event.pop("event")
-        if kind == "ready":
-            self.ready += 1
-            self.bar.set_description(f"{self.ready} of {self.nodes} nodes ready")
-            if self.ready == self.nodes:
-                self.bar.write(f"{self.nodes} nodes ready {time.monotonic() - self.began:.1f} s after the start")
-                self.bar.set_description(self.setting)
-        elif kind == "loss":
-            self.shown["loss"] = f"{event['loss']:.3f}"
-            self.bar.update(1)
-            self.bar.set_postfix(self.shown)
-        else:
-            self.metrics.add(event)
-            self.shown["step"] = f"{event['step_s']:.1f} s"
-            self.bar.set_postfix(self.shown)
-
-    def finish(self) -> None:
-        """Write and print the summary."""
-        self.bar.close()
-        summary = self.metrics.summary(self.setting, self.schedule.nodes, self.plan)
-        (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-        print(f"\n{'setting':24} {self.setting}, {self.schedule.nodes} nodes, {summary['iterations']} iterations")
-        print(f"{'loss':24} {summary['loss_first']:.3f} first, {summary['loss_last']:.3f} last (nats a token)")
-        for name in ("iteration", "step"):
-            measured, expected = summary[f"measured_{name}_s"], summary[f"expected_{name}_s"]
-            print(f"{name:24} {measured:.2f} s measured (median), {expected:.2f} s expected")
-        print(f"{'measured over expected':24} {summary['measured_over_expected']:.3f} (steps)")
-        print(f"{'tokens a second':24} {summary['tokens_per_second']:.0f} (real time)")
-        print(f"{'bytes sent':24} {summary['bytes_sent'] / 1e6:.1f} MB")
-        print(f"{'run folder':24} {self.folder}")
+        return f"newest checkpoint: {find_latest(folder).folder}; go on from it with --resume {folder}"
+    except UserError:
+        return "no checkpoint was made; checkpoint_every=10 makes one every ten iterations"

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as distributed
@@ -16,6 +17,9 @@ import torch.distributed as distributed
 from skippipe.optimizer import StageOptimizer
 from skippipe.runtime.emulation import Clock, Emulation, sleep_until
 from skippipe.schedule import Plan
+
+if TYPE_CHECKING:
+    from skippipe.runtime.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -36,25 +40,12 @@ class Rendezvous:
 class Group:
     """All nodes of the run, and within them the replicas of this node's stage."""
 
-    def __init__(self, node: int, plan: Plan, rendezvous: Rendezvous, host: str, timeout_s: float) -> None:
-        """Meet all the others; RuntimeError (torch.distributed) where they don't come in time."""
-        os.environ["GLOO_SOCKET_IFNAME"] = interface_of(host)
-        self.node = node
-        self.nodes = sum(len(stage) for stage in plan.stages)
+    def __init__(self, endpoint: Endpoint, plan: Plan, timeout_s: float) -> None:
+        """Meet all the others; torch.distributed.DistError where they don't come in time."""
+        self.nodes = endpoint.nodes
+        meet(endpoint, timeout_s)
         timeout = datetime.timedelta(seconds=timeout_s)
-        served_here = node == 0
-        listener = rendezvous.listener.detach() if served_here and rendezvous.listener is not None else None
-        store = distributed.TCPStore(  # type: ignore[attr-defined]
-            rendezvous.host,
-            rendezvous.port,
-            self.nodes,
-            is_master=served_here,
-            timeout=timeout,
-            wait_for_workers=False,
-            master_listen_fd=listener,
-        )
-        distributed.init_process_group("gloo", store=store, rank=node, world_size=self.nodes, timeout=timeout)
-        self.replicas = next(stage for stage in plan.stages if node in stage)
+        self.replicas = next(stage for stage in plan.stages if endpoint.node in stage)
         self.stage_group = distributed.new_group(list(self.replicas), use_local_synchronization=True, timeout=timeout)
 
     def sync(
@@ -79,14 +70,40 @@ class Group:
 
     def share(self, figures: list[float]) -> list[list[float]]:
         """Every node's figures, node by node."""
-        mine = torch.tensor(figures, dtype=torch.float64)
-        everyone = [torch.empty_like(mine) for _ in range(self.nodes)]
-        distributed.all_gather(everyone, mine)
-        return [row.tolist() for row in everyone]
+        return share(figures, self.nodes)
 
     def close(self) -> None:
         """Leave the groups."""
         distributed.destroy_process_group()
+
+
+def meet(endpoint: Endpoint, timeout_s: float) -> None:
+    """Join torch.distributed's default group of all nodes; node 0 serves the store."""
+    os.environ["GLOO_SOCKET_IFNAME"] = interface_of(endpoint.peers.host)
+    timeout = datetime.timedelta(seconds=timeout_s)
+    rendezvous = endpoint.rendezvous
+    serves = endpoint.node == 0
+    listener = rendezvous.listener.detach() if serves and rendezvous.listener is not None else None
+    store = distributed.TCPStore(  # type: ignore[attr-defined]
+        rendezvous.host,
+        rendezvous.port,
+        endpoint.nodes,
+        is_master=serves,
+        timeout=timeout,
+        wait_for_workers=False,
+        master_listen_fd=listener,
+    )
+    distributed.init_process_group(
+        "gloo", store=store, rank=endpoint.node, world_size=endpoint.nodes, timeout=timeout
+    )
+
+
+def share(figures: list[float], nodes: int) -> list[list[float]]:
+    """Every node's figures, node by node; all nodes must call it with as many."""
+    mine = torch.tensor(figures, dtype=torch.float64)
+    everyone = [torch.empty_like(mine) for _ in range(nodes)]
+    distributed.all_gather(everyone, mine)
+    return [row.tolist() for row in everyone]
 
 
 def interface_of(host: str) -> str:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from skippipe.errors import UserError
+from skippipe.runtime.endpoint import Endpoint
 from skippipe.runtime.inbox import PeerLostError
-from skippipe.runtime.worker import STOP_SIGNAL, Job, run_worker
+from skippipe.runtime.worker import STOP_SIGNAL
 
 logger = logging.getLogger(__name__)
 
@@ -66,52 +67,53 @@ class Process:
 class Launcher:
     """The nodes that run on this machine."""
 
-    def __init__(self, jobs: list[Job], reader: int) -> None:
-        """`reader` is the reading end of the pipe that the jobs report to."""
-        self.jobs = jobs
+    def __init__(self, endpoints: list[Endpoint], reader: int, run_node: Callable[[Endpoint], None]) -> None:
+        """`reader` is the reading end of the nodes' pipe; `run_node` is what a node's process does."""
+        self.endpoints = endpoints
         self.reader = reader
+        self.run_node = run_node
         self.processes: dict[int, Process] = {}
 
     def start(self) -> None:
         """Fork one process a node. No thread may be alive in this process."""
         gc.collect()
         gc.freeze()
-        for job in self.jobs:
+        for endpoint in self.endpoints:
             sys.stdout.flush()
             sys.stderr.flush()
             pid = os.fork()
             if pid == 0:
-                self.become(job)
-            (job.folder / f"node-{job.node}.pid").write_text(f"{pid}\n")
-            self.processes[job.node] = Process(job.node, pid, os.pidfd_open(pid))
-        for job in self.jobs:
-            job.listeners.close()
-        os.close(self.jobs[0].report)
+                self.become(endpoint)
+            (endpoint.folder / f"node-{endpoint.node}.pid").write_text(f"{pid}\n")
+            self.processes[endpoint.node] = Process(endpoint.node, pid, os.pidfd_open(pid))
+        for endpoint in self.endpoints:
+            endpoint.listeners.close()
+        os.close(self.endpoints[0].report)
 
-    def become(self, job: Job) -> NoReturn:
+    def become(self, endpoint: Endpoint) -> NoReturn:
         """Be the node's process until its end."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # Until the node can save: a request that comes this early is not worth dying for.
         signal.signal(STOP_SIGNAL, signal.SIG_IGN)
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        log = os.open(job.folder / f"node-{job.node}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        log = os.open(endpoint.folder / f"node-{endpoint.node}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.close(self.reader)
-        for other in self.jobs:
-            if other.node != job.node:
+        for other in self.endpoints:
+            if other is not endpoint:
                 other.listeners.close()
         set_up_log()
         code = 1
         try:
-            run_worker(job)
+            self.run_node(endpoint)
             code = 0
         except (UserError, PeerLostError) as error:
             logger.error("%s", error)
         except BaseException:
-            logger.error("node %d failed\n%s", job.node, traceback.format_exc())
+            logger.error("node %d failed\n%s", endpoint.node, traceback.format_exc())
         finally:
             logging.shutdown()
             sys.stdout.flush()
@@ -151,7 +153,7 @@ class Launcher:
         del self.processes[process.node]
         code = os.waitstatus_to_exitcode(status)
         if code != 0:
-            folder = self.jobs[0].folder
+            folder = self.endpoints[0].folder
             raise NodeFailedError(process.node, code, folder / f"node-{process.node}.log")
 
     def ask_to_stop(self) -> None:

@@ -20,12 +20,11 @@ from skippipe.model.checkpoint import Checkpoint, Meta, load_stage, save_stage
 from skippipe.model.stage import Stage
 from skippipe.optimizer import StageOptimizer
 from skippipe.runtime.emulation import Clock, Emulation
+from skippipe.runtime.endpoint import Endpoint
 from skippipe.runtime.executor import Executor, IterationRecord, Span, expected_senders
 from skippipe.runtime.full_model import full_model_perplexity
-from skippipe.runtime.gradients import Group, Rendezvous
+from skippipe.runtime.gradients import Group
 from skippipe.runtime.inbox import Inbox, PeerLostError
-from skippipe.runtime.links import Links, Listeners
-from skippipe.runtime.streams import Limits
 from skippipe.runtime.wire import HEADER, Encoding
 from skippipe.schedule import Plan, Schedule
 
@@ -42,22 +41,23 @@ STOP_SIGNAL = signal.SIGUSR1
 class Job:
     """Everything that a node's process is told."""
 
-    node: int
+    endpoint: Endpoint
     setting: str
     schedule: Schedule
     config: RunConfig
     prepared: Prepared
-    folder: Path
-    listeners: Listeners
-    bootstrap: tuple[tuple[str, int], ...]
-    rendezvous: Rendezvous
-    secret: bytes | None
-    report: int
-    """File descriptor of the launcher's pipe; one JSON object a line."""
-    reports_metrics: bool
-    """Whether this node reports the run's metrics to its machine's launcher."""
     checkpoint: Checkpoint | None
     """Where the run goes on from."""
+
+    @property
+    def node(self) -> int:
+        """The node's number."""
+        return self.endpoint.node
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.endpoint.folder
 
     @property
     def plan(self) -> Plan:
@@ -105,17 +105,12 @@ class Worker:
         self.emulation = emulation
         self.inbox = Inbox(expected_senders(plan, node), lambda sender: emulation.hop_from_s[sender])
         samples = job.schedule.pipeline.samples_per_microbatch
-        limits = Limits(
-            HEADER.size + 4 * samples * config.model.context * config.model.d_model,
-            config.peers.connect_seconds,
-            config.peers.silence_seconds,
-        )
         nodes = range(job.schedule.nodes)
         compressed = compressed_links(config.compression, job.schedule)[node]
         encoding = Encoding[config.compression.encoding.upper()]
         encodings = {other: encoding for other in nodes if compressed[other]}
-        self.links = Links(node, nodes, job.listeners, job.bootstrap, job.secret, limits, self.inbox, encodings)
-        self.links.start()
+        largest = HEADER.size + 4 * samples * config.model.context * config.model.d_model
+        self.links = job.endpoint.open_links(self.inbox, largest, encodings)
         origins = plan.stages[0]
         batches = None
         if node in origins:
@@ -126,7 +121,7 @@ class Worker:
             node, plan, self.stage, batches, self.inbox, self.links.send, emulation, self.clock
         )
         timeout = config.peers.connect_seconds + SLOWEST_STEP_FACTOR * plan.expected_step_s * job.time_scale
-        self.group = Group(node, plan, job.rendezvous, config.peers.host, timeout)
+        self.group = Group(job.endpoint, plan, timeout)
         receivers = {other for other in nodes if node in expected_senders(plan, other).values()}
         self.links.connect(sorted(receivers))
         self.bytes_reported = 0
@@ -149,7 +144,7 @@ class Worker:
             self.write_timeline(iteration, record, synced)
             stopping = any(row.stop_asked for row in figures)
             measured = self.after_step(iteration + 1, stopping)
-            if self.job.reports_metrics:
+            if self.job.endpoint.first_here:
                 if pending is not None:
                     self.report(self.metrics(*pending, [row.previous_step_end for row in figures]))
                 pending = (iteration, figures, measured)
@@ -157,7 +152,7 @@ class Worker:
             if stopping:
                 break
         ends = [row[0] for row in self.group.share([step_end])]
-        if self.job.reports_metrics and pending is not None:
+        if self.job.endpoint.first_here and pending is not None:
             self.report(self.metrics(*pending, ends))
         self.links.drain(DRAIN_SECONDS)
 
@@ -224,7 +219,7 @@ class Worker:
 
     def report(self, line: dict[str, object]) -> None:
         """Tell the launcher; a line is short enough for the pipe to keep whole."""
-        os.write(self.job.report, (json.dumps(line) + "\n").encode())
+        os.write(self.job.endpoint.report, (json.dumps(line) + "\n").encode())
 
     def write_timeline(self, iteration: int, record: IterationRecord, synced: Span) -> None:
         """Append this node's spans to the run's timeline in one write, so that nodes don't mix within a line."""

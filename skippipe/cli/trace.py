@@ -1,0 +1,93 @@
+"""A schedule's plan, or a run's real times beside it, as a Chrome/Perfetto trace and as pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from skippipe.errors import UserError
+from skippipe.plots import draw_gantt, draw_paths
+from skippipe.schedule import Schedule
+from skippipe.trace import Span, chrome_trace, measured_spans
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to show, and the files to write."""
+    parser.add_argument("source", type=Path, help="a schedule file, or the folder of a run")
+    parser.add_argument("--setting", help="setting of the schedule; a run knows its own")
+    parser.add_argument("--samples", type=int, help="sequences in a microbatch, where the run had other ones")
+    parser.add_argument("--iteration", type=int, help="iteration of the run (default: the one in the middle)")
+    parser.add_argument("--out", type=Path, help="trace to write, for chrome://tracing or ui.perfetto.dev")
+    parser.add_argument("--plot", type=Path, help="Gantt chart to write, a PNG")
+    parser.add_argument("--paths", type=Path, help="picture of the paths to write, a PNG")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write what was asked for."""
+    if not (arguments.out or arguments.plot or arguments.paths):
+        raise UserError("nothing to write; give --out trace.json, --plot gantt.png or --paths paths.png")
+    schedule, setting, measured = read_source(arguments)
+    try:
+        if arguments.out:
+            arguments.out.write_text(json.dumps(chrome_trace(schedule, setting, measured)), encoding="utf-8")
+        if arguments.plot:
+            draw_gantt(schedule, setting, arguments.plot, measured)
+        if arguments.paths:
+            draw_paths(schedule, setting, arguments.paths)
+    except (OSError, ValueError) as error:
+        raise UserError(f"can't write the output ({error})") from None
+    for written in (arguments.out, arguments.plot, arguments.paths):
+        if written:
+            print(f"wrote {written}")
+    return 0
+
+
+def read_source(arguments: argparse.Namespace) -> tuple[Schedule, str, list[Span] | None]:
+    """The schedule, the setting, and the measured spans of a run."""
+    source: Path = arguments.source
+    if not source.is_dir():
+        if arguments.iteration is not None:
+            raise UserError("--iteration is for runs; a schedule has one iteration")
+        schedule = with_samples(Schedule.load(source), arguments.samples)
+        setting = arguments.setting or next(iter(schedule.settings))
+        schedule.plan(setting, str(source))
+        return schedule, setting, None
+    summary, config = read_json(source / "summary.json"), read_json(source / "config.json")
+    try:
+        setting, iterations, path = str(summary["setting"]), int(summary["iterations"]), Path(config["schedule"])
+        expected = float(summary["expected_step_s"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{source}: summary.json or config.json is not a run's ({error})") from None
+    if arguments.setting not in (None, setting):
+        raise UserError(f"{source} ran setting {setting}, not {arguments.setting}; leave --setting out")
+    schedule = with_samples(Schedule.load(path), arguments.samples)
+    plan = schedule.plan(setting, str(path))
+    if abs(plan.expected_step_s - expected) > 1e-3 * expected:
+        raise UserError(
+            f"{source} expected {expected:.3f} s a step, {path} says {plan.expected_step_s:.3f} s; give the run's"
+            " --samples, or the schedule has changed since"
+        )
+    iteration = iterations // 2 if arguments.iteration is None else arguments.iteration
+    return schedule, setting, measured_spans(source, schedule, setting, iteration)
+
+
+def with_samples(schedule: Schedule, samples: int | None) -> Schedule:
+    """The schedule for another number of samples, where one is given."""
+    if samples is None:
+        return schedule
+    if samples < 1:
+        raise UserError(f"--samples must be at least 1, not {samples}")
+    return schedule.with_samples(samples)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a file of a run's folder."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: can't be read ({error}); give a schedule file or the folder of a run") from None
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: must hold a JSON object")
+    return document

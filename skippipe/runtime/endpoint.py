@@ -1,0 +1,84 @@
+"""Where a node listens and how it meets the others: what a launcher binds before it forks the node's process."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from skippipe.config import PeersConfig, split_address
+from skippipe.errors import UserError
+from skippipe.runtime.gradients import Rendezvous
+from skippipe.runtime.identity import cluster_secret
+from skippipe.runtime.inbox import Inbox
+from skippipe.runtime.links import Links, Listeners
+from skippipe.runtime.streams import Limits
+from skippipe.runtime.wire import Encoding
+
+BOOTSTRAP_NODES = 3
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One node's sockets and its way to the others."""
+
+    node: int
+    nodes: int
+    """Number of nodes, on all machines."""
+    peers: PeersConfig
+    listeners: Listeners
+    bootstrap: tuple[tuple[str, int], ...]
+    rendezvous: Rendezvous
+    secret: bytes | None
+    folder: Path
+    report: int
+    """File descriptor of the launcher's pipe; one JSON object a line."""
+    first_here: bool
+    """Whether this is the first node of its machine, which reports what concerns all."""
+
+    def open_links(self, inbox: Inbox, message_bytes: int, encodings: dict[int, Encoding] | None = None) -> Links:
+        """The node's links, started; messages of at most `message_bytes` are accepted."""
+        limits = Limits(message_bytes, self.peers.connect_seconds, self.peers.silence_seconds)
+        links = Links(
+            self.node, range(self.nodes), self.listeners, self.bootstrap, self.secret, limits, inbox, encodings
+        )
+        links.start()
+        return links
+
+
+def open_endpoints(peers: PeersConfig, nodes: int, local: range, folder: Path) -> tuple[list[Endpoint], int]:
+    """Endpoints of this machine's nodes, with their sockets bound, and the reading end of the pipe they report to.
+
+    Raises UserError where a port is taken.
+    """
+    secret = cluster_secret(peers.host, peers.secret_file) if peers.authenticate else None
+    try:
+        listeners = {
+            node: Listeners.bind(peers.host, peers.first_port + node if peers.first_port else 0) for node in local
+        }
+    except OSError as error:
+        raise UserError(f"peers.first_port: can't listen on {peers.host} ({error.strerror}); choose another") from None
+    bootstrap = [split_address(address, "peers.bootstrap") for address in peers.bootstrap]
+    bootstrap = bootstrap or [listeners[node].address for node in local[:BOOTSTRAP_NODES]]
+    rendezvous = Rendezvous(*split_address(peers.rendezvous, "peers.rendezvous")) if peers.rendezvous else None
+    if rendezvous is None:
+        store = socket.create_server((peers.host, 0), backlog=len(local))
+        rendezvous = Rendezvous(peers.host, store.getsockname()[1], store)
+    reader, writer = os.pipe()
+    endpoints = [
+        Endpoint(
+            node=node,
+            nodes=nodes,
+            peers=peers,
+            listeners=listeners[node],
+            bootstrap=tuple(bootstrap),
+            rendezvous=rendezvous,
+            secret=secret,
+            folder=folder,
+            report=writer,
+            first_here=node == local.start,
+        )
+        for node in local
+    ]
+    return endpoints, reader
