@@ -14,7 +14,9 @@ from skippipe.search.problem import Instance, Stages
 from skippipe.search.progress import Progress
 
 TRIALS_A_CHUNK = 100_000
-"""Work of one compiled call, in trials x nodes; the progress bar, the clock and Ctrl-C get their turn after it."""
+"""Work of one compiled call, in trials x nodes squared; the bar, the clock and Ctrl-C get their turn after it."""
+FOUNDING_SHARE = 0.3
+"""Part of the time in which the first population is made; large instances get a smaller one."""
 CYCLES_A_TRIAL = 24
 """Cyclic moves tried on each offspring."""
 PIPELINE_WEIGHT = 2.0
@@ -31,11 +33,16 @@ def assign(
     sizes = np.array(instance.stage_sizes, dtype=np.int64)
     hop_s = (instance.costs.hop_s + instance.costs.hop_s.T) / 2
     sync_pair_s = instance.pipeline.stage_bytes / (instance.bandwidth_gib_s * GIB)
-    groups = np.array([random_groups(sizes, rng) for _ in range(population)])
-    scores = np.array([score(group, len(sizes), hop_s, sync_pair_s)[0] for group in groups])
     chunk = max(1, TRIALS_A_CHUNK // instance.nodes**2)
+    values: list[float] = []
+    first = [random_groups(sizes, rng)]
     with progress.phase("assignment", trials, seconds) as phase:
-        while phase.left and population > 1:
+        while len(values) < len(first):
+            values.append(score(first[-1], len(sizes), hop_s, sync_pair_s)[0])
+            if len(first) < population and phase.fraction < FOUNDING_SHARE:
+                first.append(random_groups(sizes, rng))
+        groups, scores = np.array(first), np.array(values)
+        while phase.left and len(first) > 1:
             count = min(chunk, phase.left)
             evolve(groups, scores, len(sizes), hop_s, sync_pair_s, count, rng)
             phase.advance(count, float(scores.min()), "score")

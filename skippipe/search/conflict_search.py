@@ -64,7 +64,7 @@ class ConflictSearch:
 
     def run(self, phase: Phase) -> Whole | None:
         """The best feasible paths, (agents, path length), found until the phase is over; None if there were none."""
-        root = self.root()
+        root = self.root(phase)
         if root is None:
             return None
         open_sets: list[tuple[float, int]] = []
@@ -85,7 +85,7 @@ class ConflictSearch:
             focal = (entry for entry in nodes if nodes[entry].cost <= limit)
             chosen = min(focal, key=lambda entry: (nodes[entry].conflicts, nodes[entry].cost, entry))
             node = nodes.pop(chosen)
-            self.complete(node)
+            self.complete(node, phase)
             if node.conflicts == 0:
                 self.consider(node.paths)
             for child in self.children(node):
@@ -93,15 +93,15 @@ class ConflictSearch:
             phase.advance(1, self.best_seconds)
         return self.best
 
-    def root(self) -> Node | None:
-        """Every agent on its fastest path, without constraints."""
+    def root(self, phase: Phase) -> Node | None:
+        """Every agent on its fastest path, without constraints; None where time or paths run out."""
         agents, nodes = len(self.origins), self.instance.nodes
         blocked: NDArray[np.bool_] = np.zeros((agents, nodes), dtype=np.bool_)
         length = self.instance.pipeline.path_length
         paths, times = np.empty((agents, length), dtype=np.int64), np.empty((agents, 2 * length + 1))
         for agent in range(agents):
             found = self.finder.find(int(self.origins[agent]), float(self.release_s[agent]), blocked[agent], ())
-            if found is None:
+            if found is None or not phase.left:
                 return None
             paths[agent], times[agent] = found
         return self.measured(Node(paths, times, blocked, ((),) * agents, 0.0, 0))
@@ -181,7 +181,7 @@ class ConflictSearch:
         paths[agent], times[agent] = found
         return self.measured(Node(paths, times, blocked, tuple(windows), 0.0, 0))
 
-    def complete(self, node: Node) -> None:
+    def complete(self, node: Node, phase: Phase) -> None:
         """Plan agents one after the other under the node's constraints and the capacity that is left (prioritised)."""
         left = np.full(self.instance.nodes, self.capacity)
         paths = np.empty_like(node.paths)
@@ -190,7 +190,7 @@ class ConflictSearch:
             blocked = node.blocked[agent] | (left <= 0)
             windows = [*node.windows[agent], *taken] if self.aware else node.windows[agent]
             found = self.finder.find(int(self.origins[agent]), float(self.release_s[agent]), blocked, windows)
-            if found is None:
+            if found is None or not phase.left:
                 return
             paths[agent], times = found
             left[paths[agent, 1:]] -= 1

@@ -17,6 +17,8 @@ STARTS = 4
 """Annealed starts of the collision-blind setting, beside the one of conflict-based search."""
 CONFLICT_SHARE, PIPELINE_SHARE = 0.15, 0.25
 """Parts of a setting's time for each conflict-based search, and for paths shared by an origin's microbatches."""
+STEPS_FOR_NODES = 20
+"""pipeline_steps are for this many nodes; a move costs the same on any number, so larger instances get more."""
 
 
 def solve_blind(instance: Instance, options: SolverOptions) -> Plan:
@@ -50,8 +52,9 @@ def solve_aware(instance: Instance, options: SolverOptions) -> Plan:
 
     searched = conflict_search(instance, options, rng, True, True, f"{name}: conflict search, origins")
     start = start_paths(instance, 1, rng) if searched is None else searched
+    steps = options.pipeline_steps * -(-instance.nodes // STEPS_FOR_NODES)
     shared = improve_alone(
-        instance, start, memory, sends, options.pipeline_steps, seconds * PIPELINE_SHARE, rng, options.progress,
+        instance, start, memory, sends, steps, seconds * PIPELINE_SHARE, rng, options.progress,
         f"{name}: one path an origin",
     )  # fmt: skip
     searched = conflict_search(instance, options, rng, False, True, f"{name}: conflict search, microbatches")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from create_schedule import HYPERPARAMETERS
 from skippipe.config import build
 from skippipe.costs import Costs
 from skippipe.schedule import Pipeline
+from skippipe.search.options import SolverOptions
 from skippipe.search.problem import Instance, SearchConfig
 
 LIGHT = {
@@ -20,6 +22,13 @@ LIGHT = {
 
 def light_config(**fields: Any) -> SearchConfig:
     return build(SearchConfig, {**HYPERPARAMETERS, **LIGHT, **fields}, "test")
+
+
+def light_options(**fields: Any) -> SolverOptions:
+    """A solver's options with the effort of a test, whatever fields there are."""
+    effort = {**vars(light_config()), "seconds": 30.0, **fields}
+    names = (entry.name for entry in dataclasses.fields(SolverOptions))
+    return SolverOptions(**{name: effort[name] for name in names if name in effort})
 
 
 def random_instance(sizes: tuple[int, ...], path_length: int, memory: int, sends: int, seed: int) -> Instance:

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from skippipe.search.baselines import solve_baseline
 from skippipe.search.bounds import busiest_node_s, lower_bounds
 from skippipe.search.improve import improve_round
-from skippipe.search.options import SolverOptions
 from skippipe.search.progress import Progress
 from skippipe.search.rounds import every_round, iteration_s, plan_of, random_paths
-from tests.search.instances import random_instance
+from tests.search.instances import light_options, random_instance
 
 SHAPES = st.sampled_from([((3, 2, 2, 2), 3), ((2, 2, 2), 3), ((5, 3, 3, 3, 3, 3), 4), ((2, 1, 1), 2)])
 
@@ -29,7 +28,7 @@ def test_never_above_a_plan(shape: tuple[tuple[int, ...], int], memory: int, rou
         return
     improved, _ = improve_round(instance, paths, 60, 10.0, rng, Progress(), "")
     plans = [plan_of(instance, every_round(instance, each), {}) for each in (paths, improved)]
-    plans.append(solve_baseline(instance, SolverOptions(0, 1.0, 0, 0, 0)))
+    plans.append(solve_baseline(instance, light_options()))
     for plan in plans:
         sends = Counter(path[0] for path in plan.paths)
         iteration, step = lower_bounds(instance, plan.stages, sends, plan.path_length)

@@ -17,11 +17,10 @@ from skippipe.search.baselines import bottleneck_assignment
 from skippipe.search.conflict_search import ConflictSearch
 from skippipe.search.driver import SOLVERS, search
 from skippipe.search.matching import bottleneck, nearest_next, stage_order
-from skippipe.search.options import SolverOptions
 from skippipe.search.problem import Instance, SearchConfig
 from skippipe.search.progress import Progress
 from skippipe.search.rounds import every_round, iteration_s, plan_of
-from tests.search.instances import light_config, random_instance
+from tests.search.instances import light_config, light_options, random_instance
 
 ORIGINAL = Path("configs/schedules/original-20-nodes.json")
 
@@ -99,7 +98,7 @@ def test_a_clash_free_round_is_found_where_there_is_one() -> None:
     search = ConflictSearch(instance, False, True, np.random.default_rng(0))
     with Progress().phase("test", 500, 60.0) as phase:
         assert search.run(phase) is not None
-    root = search.root()
+        root = search.root(phase)
     assert root is not None
     assert search.best_seconds >= root.times[:, -1].max()
 
@@ -128,7 +127,7 @@ def test_the_same_seed_gives_the_same_plans(light_schedule: Schedule) -> None:
 
 def test_the_originals_solution_is_found_on_its_stages() -> None:
     instance = Instance.from_schedule(Schedule.load(ORIGINAL), "ca-partial")
-    options = SolverOptions(0, 30.0, 100, 20_000, 2_000)
+    options = light_options(conflict_nodes=100, pipeline_steps=20_000, path_steps=2_000)
     assert SOLVERS["ca-partial"](instance, options).expected_iteration_s <= 33.4
 
 

@@ -1,0 +1,218 @@
+"""How good the schedule search is, how long it takes and how it grows: prints the tables of results/search.md.
+
+    python benchmarks/search.py [--seeds 5] [--out benchmarks/results/search.md]
+
+Every search runs in its own process, whose peak memory is measured; the compiler runs once before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from create_schedule import HYPERPARAMETERS  # noqa: E402
+from skippipe.config import build, read_yaml  # noqa: E402
+from skippipe.costs import hop_seconds  # noqa: E402
+from skippipe.schedule import Schedule  # noqa: E402
+from skippipe.search import kernels  # noqa: E402
+from skippipe.search.driver import search  # noqa: E402
+from skippipe.search.problem import Instance, SearchConfig  # noqa: E402
+from skippipe.search.progress import Progress  # noqa: E402
+from skippipe.search.warm_up import warm_up  # noqa: E402
+
+ORIGINAL = ROOT / "configs" / "schedules" / "original-20-nodes.json"
+PAPER = ROOT / "configs" / "paper"
+SETTINGS = ["baseline", "random", "non-ca-partial", "ca-partial"]
+GIVEN, DEFAULTS = "original-20-nodes, its stages", "the original's defaults"
+PAPER_NAMES = ("18-nodes-4k", "18-nodes-8k", "18-nodes-16k", "20-nodes", "42-nodes")
+SCALES = {20: (6, 4), 42: (8, 6), 100: (6, 4), 300: (6, 4), 1000: (6, 4)}
+"""Stages and path length for each number of nodes of the synthetic networks."""
+REACH_S = {GIVEN: 33.4, DEFAULTS: 72.0}
+
+
+def config_of(name: str, seed: int) -> SearchConfig:
+    """The configuration of an instance by its name."""
+    fields: dict[str, Any] = {**HYPERPARAMETERS, "settings": SETTINGS, "seed": seed}
+    if name == DEFAULTS:
+        fields |= {"network": "gcp-12-as-published"}
+    elif name in PAPER_NAMES:
+        fields |= read_yaml(PAPER / f"search-{name}.yaml")
+    elif name != GIVEN:
+        nodes = int(name.split()[0])
+        stages, length = SCALES[nodes]
+        origins = nodes * (stages - 1) // ((stages - 1) + (length - 1) * (stages - 1))
+        others = (nodes - origins) // (stages - 1)
+        fields |= {"nodes": nodes, "stages": stages, "path_length": length}
+        fields |= {"stage_sizes": [origins] + [others] * (stages - 1), "layers_per_stage": 1}
+    return build(SearchConfig, fields, name)
+
+
+def instance_of(name: str, config: SearchConfig) -> Instance:
+    """The instance of a name: the original's file, a configured network or a synthetic one."""
+    if name == GIVEN:
+        return Instance.from_schedule(Schedule.load(ORIGINAL), "ca-partial")
+    if name == DEFAULTS or name in PAPER_NAMES:
+        return Instance.from_config(config)
+    return synthetic(Instance.from_config(config), config.seed)
+
+
+def synthetic(instance: Instance, seed: int) -> Instance:
+    """The same pipeline on nodes strewn over a square: latency 1 to 150 ms by distance, 0.25 to 0.01 GiB/s."""
+    rng = np.random.default_rng(seed)
+    places = rng.random((instance.nodes, 2))
+    distance = np.linalg.norm(places[:, None] - places[None], axis=2) / np.sqrt(2)
+    latency_ms = 1 + 149 * distance
+    bandwidth = np.minimum(0.25, 0.01 / np.maximum(distance, 0.01))
+    hop_s = hop_seconds(latency_ms, bandwidth, instance.pipeline.activation_bytes)
+    np.fill_diagonal(hop_s, 0.0)
+    return replace(
+        instance, network_name="square", locations=tuple(f"place {node}" for node in range(instance.nodes)),
+        latency_ms=latency_ms, bandwidth_gib_s=bandwidth, costs=replace(instance.costs, hop_s=hop_s),
+    )  # fmt: skip
+
+
+def one_search(name: str, seed: int) -> dict[str, Any]:
+    """Search one instance: times of each setting, seconds and peak memory."""
+    config = config_of(name, seed)
+    warm_up(config)
+    instance = instance_of(name, config)
+    begin = time.monotonic()
+    schedule = search(instance, config, Progress())
+    seconds = time.monotonic() - begin
+    plans = schedule.settings
+    alone = seconds - sum(plan.search["seconds"] for setting, plan in plans.items() if setting != "ca-partial")
+    return {
+        "iteration_s": {setting: plan.expected_iteration_s for setting, plan in plans.items()},
+        "step_s": {setting: plan.expected_step_s for setting, plan in plans.items()},
+        "bound_s": plans["ca-partial"].search["lower_bound_s"],
+        "seconds": seconds,
+        "alone_s": alone,
+        "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def in_own_process(name: str, seed: int) -> dict[str, Any] | None:
+    """The result of one_search; None where it failed, with its last line on stderr."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--one", name, "--seed", str(seed)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        print(f"{name}, seed {seed} failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        return None
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{name}, seed {seed}: {result}", file=sys.stderr)
+    return result
+
+
+def row(name: str, seeds: int) -> tuple[str, dict[str, Any] | None]:
+    """One line of the reach table: medians over the seeds."""
+    results = [result for seed in range(seeds) if (result := in_own_process(name, seed))]
+    if not results:
+        return f"| {name} | failed | | | | | | | |", None
+    middle = {setting: statistics.median(result["iteration_s"][setting] for result in results) for setting in SETTINGS}
+    ordered = sum(
+        times["baseline"] > times["random"] > times["non-ca-partial"] >= times["ca-partial"]
+        for times in (result["iteration_s"] for result in results)
+    )
+    median = {
+        field: statistics.median(result[field] for result in results)
+        for field in ("seconds", "alone_s", "memory_mib", "bound_s")
+    }
+    worst = max(result["iteration_s"]["ca-partial"] for result in results)
+    gap = statistics.median(result["iteration_s"]["ca-partial"] / result["bound_s"] - 1 for result in results)
+    times = " | ".join(f"{middle[setting]:.2f}" for setting in SETTINGS)
+    return (
+        f"| {name} | {times} (worst {worst:.2f}) | {gap:+.0%} | {ordered} of {len(results)} | {median['alone_s']:.1f} |"
+        f" {median['seconds']:.1f} | {median['memory_mib']:.0f} |"
+    ), {**median, "ca_s": middle["ca-partial"]}
+
+
+def simulations_a_minute() -> list[str]:
+    """Speed of both kernels on the original's ca-partial, one core."""
+    schedule = Schedule.load(ORIGINAL)
+    plan, costs = schedule.settings["ca-partial"], schedule.costs
+    times = (costs.forward_s, costs.loss_s, costs.backward_s, costs.hop_s, costs.task_gap_s)
+    paths, arrays = plan.paths_array, plan.order_arrays(schedule.nodes)
+    lines = []
+    for name, kernel, rest in (
+        ("first come, first served", kernels.first_come_first_served, (schedule.pipeline.memory,)),
+        ("following an order", kernels.follow_order, arrays),
+    ):
+        kernel(paths, *times, *rest)
+        begin, count = time.perf_counter(), 0
+        while time.perf_counter() - begin < 2.0:
+            for _ in range(500):
+                kernel(paths, *times, *rest)
+            count += 500
+        each = (time.perf_counter() - begin) / count
+        lines.append(f"| {name} | {each * 1e6:.1f} | {60 / each:,.0f} |")
+    return lines
+
+
+def report(seeds: int) -> str:
+    """The whole results file."""
+    warm_up(config_of(GIVEN, 0))
+    header = [
+        "| instance | baseline | random | non-ca-partial | ca-partial | over the bound | in the paper's order |"
+        " ca-partial, s of search | all four, s | MiB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines, missed = [*header], []
+    for name in (GIVEN, DEFAULTS, *PAPER_NAMES):
+        text, median = row(name, seeds)
+        lines.append(text)
+        if name in REACH_S and (median is None or median["ca_s"] > REACH_S[name]):
+            missed.append(name)
+    scale = [*header, *(row(f"{nodes} nodes on a square", 1)[0] for nodes in SCALES)]
+    cores = os.cpu_count()
+    return "\n".join(
+        [
+            "# The schedule search", "",
+            f"`python benchmarks/search.py --seeds {seeds}`, {datetime.date.today()}, {platform.machine()}, {cores}"
+            f" cores shared with other work, Python {platform.python_version()}. Expected iteration in seconds, median of"
+            f" {seeds} seeds; every schedule validates, and its times are the simulation's. 'Over the bound': ca-partial"
+            " against the lower bound for its stages. 'ca-partial, s of search' includes the choice of the stages.", "",
+            "## Reach", "", *lines, "",
+            f"Asked: {GIVEN} <= {REACH_S[GIVEN]} s in 10 s; {DEFAULTS} <= {REACH_S[DEFAULTS]:.0f} s in 30 s, all four"
+            f" settings in 90 s. Missed: {', '.join(missed) or 'none'}.", "",
+            "## Scale (one seed, time budget 60 s)", "", *scale, "",
+            "## Simulations of the 20-node instance on one core", "",
+            "| kernel | µs | a minute |", "|---|---|---|", *simulations_a_minute(), "",
+        ]
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Print the report and write it, or one search's result as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "search.md")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(one_search(options.one, options.seed)))
+        return
+    text = report(options.seeds)
+    options.out.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
