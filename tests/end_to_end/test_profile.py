@@ -1,0 +1,55 @@
+"""Peers measure their links and compute, and the file that they write is a network for the search."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skippipe.network import load_network
+from skippipe.runtime.profiler import turns
+from tests.end_to_end.conftest import SECONDS
+
+
+def test_profile_writes_a_network_of_all_pairs(tmp_path: Path) -> None:
+    out = tmp_path / "measured.yaml"
+    finished = subprocess.run(
+        [sys.executable, "-m", "skippipe", "profile", "0", "4", "4", "2", "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    network = load_network(out)
+    locations = network.spread(4)
+    latency_ms, bandwidth_gib_s = network.between(locations)
+    assert len(set(locations)) == 4
+    # Loopback: far below a second, far above a modem.
+    assert (latency_ms < 500).all()
+    assert (bandwidth_gib_s > 0.001).all()
+    assert all(0 < seconds < 1 for seconds in network.compute_seconds(locations))
+
+
+def test_profile_refuses_nodes_beyond_all() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "skippipe", "profile", "0", "5", "4", "2"],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert finished.returncode == 2
+    assert "LAST <= NODES" in finished.stderr
+
+
+@pytest.mark.parametrize("hosts", [[1], [1, 1, 1], [1, 2, 3, 4, 5], [1, 1, 2, 3, 3]])
+def test_turns_measure_every_pair_once_and_no_host_twice_at_a_time(hosts: list[int]) -> None:
+    rounds = turns(hosts)
+    pairs = [pair for together in rounds for pair in together]
+    assert len(pairs) == len(set(pairs)) == len(hosts) * (len(hosts) + 1) // 2
+    for together in rounds:
+        used = [{hosts[node] for node in pair} for pair in together]
+        assert sum(map(len, used)) == len(set().union(*used))
