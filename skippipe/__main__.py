@@ -11,6 +11,7 @@ from skippipe.errors import UserError
 COMMANDS = {
     "run": "train on this machine's nodes (what run.sh calls)",
     "profile": "measure links and compute between nodes, write a network file",
+    "trace": "a schedule or a run as a Chrome trace and a Gantt chart",
     "evaluate": "perplexity of a trained model, with all stages or without some",
     "generate": "text from a trained model, with all stages or without some",
     "export": "a trained model as a Hugging Face folder",
