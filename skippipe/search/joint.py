@@ -13,7 +13,7 @@ import numpy as np
 
 from skippipe.errors import UserError
 from skippipe.schedule import Plan, make_plan
-from skippipe.search.joint_chain import Chain
+from skippipe.search.joint_chain import FOCUS, MOVE_PARTS, Chain
 from skippipe.search.joint_robustness import link_scenarios
 from skippipe.search.joint_state import Integers, Problem, make_problem
 from skippipe.search.options import SolverOptions
@@ -39,16 +39,23 @@ class JointOptions:
     """Relative error of the links that the objective averages over; 0 trusts them."""
     scenarios: int = 8
     """Sampled networks of a robust search."""
+    move_parts: tuple[float, ...] = MOVE_PARTS
+    """Probabilities of the kinds of moves, in the order of joint_moves.py."""
+    focus: float = FOCUS
+    """Part of the moves that touch the critical path."""
 
 
-ROUNDS = ((0.6, 2.0), (0.2, 0.6), (0.2, 0.3))
-"""Part of the budget and temperature at its beginning, one each round; rounds share the best state."""
+ROUNDS = ((0.6, (2.0, 0.5)), (0.2, (0.6, 0.3)), (0.2, (0.3, 0.15)))
+"""Part of the budget and temperatures in seconds at its beginning, of even and odd chains; rounds share the best state.
+
+One chain may leave the warm start behind, the other stays near it: large instances have no time for the first.
+"""
+COLD = 0.03
+"""Temperature in seconds at the end of a round."""
 SHORTEST_S = 0.1
 """Time that the joint search gets even where nothing is left of the budget."""
-REFERENCE_S = 33.0
-"""Objective of the warm start that the temperatures in seconds are for; others are scaled."""
-COLD = 0.015
-"""Temperature at the end of a round, over that at the beginning."""
+REFERENCE_S, REFERENCE_TASKS = 33.0, 270
+"""Objective of the warm start and number of tasks that the temperatures are for; others are scaled."""
 
 
 def solve_joint(instance: Instance, options: SolverOptions) -> Plan:
@@ -74,7 +81,10 @@ def search_joint(instance: Instance, warm_start: Plan, options: JointOptions, pr
     sync_bytes = pipeline.stage_bytes if options.sync else 0
     problem = make_problem(hop_s, costs, pipeline.memory, warm_start, instance.bandwidth_gib_s, sync_bytes)
     start_s = simulate_order(warm_start.paths_array, costs, *warm_start.order_arrays(instance.nodes))
-    chains = [Chain(problem, warm_start, start_s, options.seed * 1_000 + worker) for worker in range(options.workers)]
+    chains = [
+        Chain(problem, warm_start, start_s, options.seed * 1_000 + worker, options.move_parts, options.focus)
+        for worker in range(options.workers)
+    ]
     chains[0].compile()  # off the clock
     began = time.monotonic()
     run_rounds(chains, options, progress or Progress())
@@ -94,8 +104,9 @@ def run_rounds(chains: list[Chain], options: JointOptions, progress: Progress) -
     """Anneal all chains round by round on threads of their own; each round starts from the best state of all."""
     stop = threading.Event()
     began, spent, scale = time.monotonic(), 0.0, chains[0].best_s / REFERENCE_S
+    calm = min(1.0, REFERENCE_TASKS / len(chains[0].state.sequence))
     with ThreadPoolExecutor(len(chains)) as pool, progress.phase("joint", 1000, math.inf) as phase:
-        for number, (part, heat) in enumerate(ROUNDS):
+        for number, (part, heats) in enumerate(ROUNDS):
             if number:
                 best = min(chains, key=lambda chain: chain.best_s)
                 for chain in sorted(chains, key=lambda chain: chain is best):
@@ -103,9 +114,9 @@ def run_rounds(chains: list[Chain], options: JointOptions, progress: Progress) -
             spent += part
             iterations = None if options.iterations is None else int(options.iterations * part)
             until = began + options.time_budget_s * spent
-            hot_s = heat * scale
             futures: list[Future[None]] = [
-                pool.submit(chain.run, hot_s, hot_s * COLD, iterations, until, stop) for chain in chains
+                pool.submit(chain.run, scale * max(COLD, calm * heats[i % 2]), scale * COLD, iterations, until, stop)
+                for i, chain in enumerate(chains)
             ]
             while wait(futures, timeout=0.1).not_done:
                 phase.advance(0, min(chain.best_s for chain in chains))

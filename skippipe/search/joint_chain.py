@@ -16,8 +16,8 @@ from skippipe.simulate import Starts
 
 CHUNK_TASKS = 2_000_000
 """Simulated tasks, about, between two looks at the clock."""
-WEIGHTS = np.cumsum([0.35, 0.2, 0.15, 0.1, 0.1, 0.1])
-"""Cumulated probabilities of the kinds of moves, in the order of joint_moves.py."""
+MOVE_PARTS = (0.25, 0.2, 0.15, 0.1, 0.1, 0.2)
+"""Probabilities of the kinds of moves, in the order of joint_moves.py."""
 FOCUS = 0.6
 """Part of the moves that touch the critical path."""
 
@@ -25,12 +25,22 @@ FOCUS = 0.6
 class Chain:
     """A walk through solutions; not to be run by two threads at once."""
 
-    def __init__(self, problem: Problem, plan: Plan, start_s: Starts, seed: int) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        plan: Plan,
+        start_s: Starts,
+        seed: int,
+        move_parts: tuple[float, ...] = MOVE_PARTS,
+        focus: float = FOCUS,
+    ) -> None:
+        """Start from a plan whose steps start at start_s, (M, 2K + 1)."""
         self.problem = problem
         self.state, self.best = make_state(problem, plan, start_s), make_state(problem, plan, start_s)
         self.costs: Floats = np.array(record(problem, self.state, True))
         self.counts: Integers = np.zeros((KINDS, 2), dtype=np.int64)
-        self.seed = seed
+        self.weights: Floats = np.cumsum(move_parts) / sum(move_parts)
+        self.focus, self.seed = focus, seed
         self.proposals = 0
 
     @property
@@ -48,7 +58,7 @@ class Chain:
 
     def compile(self) -> None:
         """Compile the kernels, or read the compiled ones, without a move: a minute at the first use after a change."""
-        anneal(self.problem, self.state, self.best, self.costs, WEIGHTS, self.counts, 0, 0, 1.0, FOCUS)
+        anneal(self.problem, self.state, self.best, self.costs, self.weights, self.counts, 0, 0, 1.0, self.focus)
 
     def run(self, hot_s: float, cold_s: float, iterations: int | None, until: float, stop: threading.Event) -> None:
         """Anneal from hot_s to cold_s for a number of proposals, or at most until the monotonic clock says `until`."""
@@ -64,7 +74,16 @@ class Chain:
             temperature = hot_s * (cold_s / hot_s) ** spent
             seed = (self.seed * 1_000_003 + self.proposals) % 2**32
             anneal(
-                self.problem, self.state, self.best, self.costs, WEIGHTS, self.counts, seed, chunk, temperature, FOCUS
+                self.problem,
+                self.state,
+                self.best,
+                self.costs,
+                self.weights,
+                self.counts,
+                seed,
+                chunk,
+                temperature,
+                self.focus,
             )
             done += chunk
             self.proposals += chunk

@@ -1,0 +1,165 @@
+"""Reach of the joint search: every instance of benchmarks/results/joint.md, its seeds, and the ablation.
+
+    python benchmarks/joint.py [--rows NAME ..] [--seeds N] [--seconds S] [--ablation] [--robust]
+
+Every plan is validated, and its expected times are the simulation's, before its numbers are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from create_schedule import HYPERPARAMETERS
+from skippipe.config import build
+from skippipe.network import find_network, load_network
+from skippipe.schedule import Plan, Schedule, make_plan
+from skippipe.search import joint_chain, joint_moves
+from skippipe.search.bounds import lower_bounds
+from skippipe.search.driver import search
+from skippipe.search.joint import JointOptions, search_joint
+from skippipe.search.joint_robustness import mean_step_under_drift
+from skippipe.search.problem import Instance, SearchConfig
+from skippipe.search.progress import Progress
+
+Row = tuple[Instance, Plan, bool]
+"""Instance, the ca-partial plan that the search starts from, and whether the sync counts."""
+
+
+def original(sync: bool, sync_layers: int = 1, corrected: bool = False) -> Row:
+    """The shipped schedule; `corrected` takes NL-London's bandwidth from gcp-12, for the sync (its hops stay)."""
+    schedule = Schedule.load(Path("configs/schedules/original-20-nodes.json"))
+    instance = Instance.from_schedule(schedule, "ca-partial")
+    instance = replace(
+        instance, pipeline=replace(instance.pipeline, stage_bytes=instance.pipeline.stage_bytes * sync_layers)
+    )
+    if corrected:
+        _, bandwidth = load_network(find_network("gcp-12")).between(instance.locations)
+        instance = replace(instance, bandwidth_gib_s=bandwidth)
+    return instance, retimed(instance, schedule.plan("ca-partial")), sync
+
+
+def retimed(instance: Instance, plan: Plan) -> Plan:
+    """The plan with the instance's own sync."""
+    stages, costs, memory = [list(stage) for stage in plan.stages], instance.costs, instance.pipeline.memory
+    return make_plan(stages, plan.paths_array, costs, memory, instance.sync_s(plan.stages), {"solver": "retimed"})
+
+
+def searched(sync: bool, seconds: float, **fields: object) -> Row:
+    """Our own ca-partial for a configuration."""
+    settings = {"settings": ["ca-partial"], "time_budget_s": seconds}
+    config = build(SearchConfig, {**HYPERPARAMETERS, **settings, **fields}, "benchmark")
+    instance = Instance.from_config(config)
+    return instance, search(instance, config, Progress()).plan("ca-partial"), sync
+
+
+WIDE = {"nodes": 100, "stages": 6, "stage_sizes": [25, 15, 15, 15, 15, 15], "path_length": 4, "layers_per_stage": 1}
+DEEP = {"nodes": 42, "stages": 8, "stage_sizes": [7] + [5] * 7, "path_length": 6, "layers_per_stage": 1}
+ROWS: dict[str, Callable[[], Row]] = {
+    "original, iteration": lambda: original(sync=False),
+    "original, step, 1 layer": lambda: original(sync=True, corrected=True),
+    "original, step, 4 layers' sync": lambda: original(sync=True, sync_layers=4, corrected=True),
+    "defaults, iteration": lambda: searched(False, 30.0, network="gcp-12-as-published"),
+    "42 nodes, step": lambda: searched(True, 30.0, **DEEP),
+    "100 nodes, step": lambda: searched(True, 30.0, **WIDE),
+}
+
+
+def objective(plan: Plan, sync: bool) -> float:
+    """What the row minimises, in seconds."""
+    return plan.expected_step_s if sync else plan.expected_iteration_s
+
+
+def solve(row: Row, options: JointOptions) -> Plan:
+    """One search, validated."""
+    instance, warm_start, _ = row
+    plan = search_joint(instance, warm_start, options)
+    instance.schedule({"joint": plan}).validate()
+    return plan
+
+
+def measure(name: str, seeds: int, seconds: float) -> None:
+    """One line of the reach table."""
+    row = ROWS[name]()
+    instance, warm_start, sync = row
+    values, simulations, bound = [], [], 0.0
+    begin, busy = time.monotonic(), time.process_time()
+    for seed in range(seeds):
+        plan = solve(row, JointOptions(seconds, seed=seed, sync=sync))
+        if not values or objective(plan, sync) < min(values):
+            sends = Counter(path[0] for path in plan.paths)
+            bound = lower_bounds(instance, plan.stages, sends, plan.path_length)[sync]
+        values.append(objective(plan, sync))
+        simulations.append(plan.search["simulations"])
+    start, middle = objective(warm_start, sync), statistics.median(values)
+    cores = (time.process_time() - busy) / (time.monotonic() - begin)
+    print(
+        f"| {name} | {start:.2f} | {middle:.2f} | {min(values):.2f} to {max(values):.2f} | {1 - middle / start:.1%} |"
+        f" {bound:.2f} | {min(values) / bound - 1:.1%} | {statistics.median(simulations) / 1e6:.1f} M | {cores:.2f} |",
+        flush=True,
+    )
+
+
+def ablation(seeds: int, iterations: int) -> None:
+    """What is lost without one idea, at equal numbers of proposals, so that load on the machine does not matter."""
+    without = {
+        "everything": (),
+        "no order moves": (joint_moves.ORDER,),
+        "no exchange of nodes' stages and roles": (joint_moves.NODES,),
+        "no uneven loads (no moved visits)": (joint_moves.RELOCATE,),
+        "no exchanged visits and parts of paths": (joint_moves.EXCHANGE, joint_moves.CROSS),
+        "no reordered paths": (joint_moves.REORDER,),
+        "no focus on the critical path": (),
+    }
+    for sync in (False, True):
+        row = original(sync, corrected=sync)
+        for name, kinds in without.items():
+            parts = tuple(0.0 if kind in kinds else part for kind, part in enumerate(joint_chain.MOVE_PARTS))
+            options = JointOptions(
+                1e6, iterations, sync=sync, move_parts=parts, focus=0.0 if "focus" in name else joint_chain.FOCUS
+            )
+            values = [objective(solve(row, replace(options, seed=seed)), sync) for seed in range(seeds)]
+            print(f"| {'step' if sync else 'iteration'} | {name} | {statistics.median(values):.2f} |", flush=True)
+
+
+def robustness(seconds: float) -> None:
+    """The price of preparing for drifting links, and what it buys."""
+    row = original(sync=True, corrected=True)
+    for error in (0.0, 0.1, 0.3):
+        plan = solve(row, JointOptions(seconds, seed=0, robust=error))
+        means = [mean_step_under_drift(plan, row[0].costs, drift, 200, 99) for drift in (0.1, 0.3)]
+        cells = " | ".join(f"{mean:.2f} | {worst:.2f}" for mean, worst in means)
+        print(f"| {error} | {plan.expected_step_s:.2f} | {cells} |", flush=True)
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--iterations", type=int, default=1_000_000, help="proposals of each chain in the ablation")
+    parser.add_argument("--ablation", action="store_true")
+    parser.add_argument("--robust", action="store_true")
+    arguments = parser.parse_args()
+    print(f"load before: {os.getloadavg()[0]:.2f}", flush=True)
+    if arguments.ablation:
+        ablation(arguments.seeds, arguments.iterations)
+    elif arguments.robust:
+        robustness(arguments.seconds)
+    else:
+        for name in arguments.rows:
+            measure(name, arguments.seeds, arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()
