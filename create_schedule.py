@@ -19,6 +19,8 @@ import yaml
 
 from skippipe.config import build, convert, read_yaml
 from skippipe.errors import UserError
+from skippipe.maps import draw_maps
+from skippipe.plots import draw_gantt
 from skippipe.schedule import Schedule
 from skippipe.search.driver import SOLVERS, search
 from skippipe.search.problem import Instance, SearchConfig
@@ -64,18 +66,21 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options, config = parse(arguments)
         instance = Instance.from_config(config)
+        out = Path(options.out)
+        if out.is_dir() or not out.absolute().parent.is_dir():
+            raise UserError(f"--out {out}: can't be written (no such folder, or a folder itself)")
         progress = Progress(show=not options.quiet)
         print(describe(instance), flush=True)
         print("loading the compiled simulator (the first run compiles it, once: half a minute)", flush=True)
         warm_up(config)
         with progress.stop_on_interrupt():
             schedule = search(instance, config, progress)
-        out = Path(options.out)
         try:
             schedule.save(out)
         except OSError as error:
             raise UserError(f"--out {out}: can't be written ({error.strerror or error})") from None
-        print(f"\nwrote {out}\n\n{result_table(schedule)}")
+        pictures = draw(schedule, out) if options.plot else []
+        print("\n".join(f"wrote {path}" for path in [out, *pictures]) + f"\n\n{result_table(schedule)}")
     except UserError as error:
         print(f"create_schedule.py: {error}", file=sys.stderr)
         return 2
@@ -122,6 +127,16 @@ def describe(instance: Instance) -> str:
         f" path length {pipeline.path_length} (skips {1 - pipeline.path_length / pipeline.stages:.0%}),"
         f" forward {instance.costs.forward_s.mean():.2f} s, {pipeline.activation_bytes / 2**20:.0f} MiB a hop"
     )
+
+
+def draw(schedule: Schedule, out: Path) -> list[Path]:
+    """Node map, stages and Gantt chart of each setting, as PNGs beside the schedule file."""
+    pictures = []
+    for setting in schedule.settings:
+        for name, drawing in (("map", draw_maps), ("gantt", draw_gantt)):
+            pictures.append(out.with_name(f"{out.stem}-{setting}-{name}.png"))
+            drawing(schedule, setting, pictures[-1])
+    return pictures
 
 
 def result_table(schedule: Schedule) -> str:

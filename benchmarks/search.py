@@ -41,6 +41,7 @@ PAPER = ROOT / "configs" / "paper"
 SETTINGS = ["baseline", "random", "non-ca-partial", "ca-partial"]
 GIVEN, DEFAULTS = "original-20-nodes, its stages", "the original's defaults"
 PAPER_NAMES = ("18-nodes-4k", "18-nodes-8k", "18-nodes-16k", "20-nodes", "42-nodes")
+PAPER_SEEDS = 2
 SCALES = {20: (6, 4), 42: (8, 6), 100: (6, 4), 300: (6, 4), 1000: (6, 4)}
 """Stages and path length for each number of nodes of the synthetic networks."""
 REACH_S = {GIVEN: 33.4, DEFAULTS: 72.0}
@@ -175,7 +176,7 @@ def report(seeds: int) -> str:
     ]
     lines, missed = [*header], []
     for name in (GIVEN, DEFAULTS, *PAPER_NAMES):
-        text, median = row(name, seeds)
+        text, median = row(name, min(seeds, PAPER_SEEDS) if name in PAPER_NAMES else seeds)
         lines.append(text)
         if name in REACH_S and (median is None or median["ca_s"] > REACH_S[name]):
             missed.append(name)
@@ -185,9 +186,10 @@ def report(seeds: int) -> str:
         [
             "# The schedule search", "",
             f"`python benchmarks/search.py --seeds {seeds}`, {datetime.date.today()}, {platform.machine()}, {cores}"
-            f" cores shared with other work, Python {platform.python_version()}. Expected iteration in seconds, median of"
-            f" {seeds} seeds; every schedule validates, and its times are the simulation's. 'Over the bound': ca-partial"
-            " against the lower bound for its stages. 'ca-partial, s of search' includes the choice of the stages.", "",
+            f" cores shared with other work, Python {platform.python_version()}. Expected iteration in seconds, the"
+            f" median of {seeds} seeds ({min(seeds, PAPER_SEEDS)} for the paper's setups); every schedule validates and"
+            " its times are the simulation's. 'Over the bound': ca-partial against the lower bound for its stages."
+            " 'ca-partial, s of search' includes the choice of the stages.", "",
             "## Reach", "", *lines, "",
             f"Asked: {GIVEN} <= {REACH_S[GIVEN]} s in 10 s; {DEFAULTS} <= {REACH_S[DEFAULTS]:.0f} s in 30 s, all four"
             f" settings in 90 s. Missed: {', '.join(missed) or 'none'}.", "",

@@ -1,0 +1,123 @@
+"""create_schedule.py as a user runs it: a file that loads, pictures, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from create_schedule import HYPERPARAMETERS, main, parse
+from skippipe.schedule import Schedule
+from skippipe.search.problem import Instance
+
+ROOT = Path(__file__).resolve().parent.parent
+LIGHT = [
+    "--quiet", "--settings", "baseline,random,non-ca-partial,ca-partial", "--population", "10", "--trials", "20",
+    "--conflict-nodes", "5", "--pipeline-steps", "200", "--path-steps", "200",
+]  # fmt: skip
+
+
+def test_writes_a_schedule_and_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "schedule.json"
+    config = tmp_path / "config.yaml"
+    config.write_text("layers_per_stage: 1\nseed: 5\nnetwork: gcp-12-as-published\n", encoding="utf-8")
+    assert main([*LIGHT, "--config", str(config), "--out", str(out), "--seed", "6", "--plot"]) == 0
+    schedule = Schedule.load(out)
+    assert list(schedule.settings) == ["baseline", "random", "non-ca-partial", "ca-partial"]
+    assert schedule.pipeline.layers_per_stage == 1
+    assert schedule.network_name == "gcp-12-as-published"
+    assert all(plan.search["seed"] == 6 for plan in schedule.settings.values())
+    printed = capsys.readouterr().out
+    for setting, plan in schedule.settings.items():
+        assert re.search(rf"{setting} +{plan.expected_iteration_s:.2f} s +{plan.expected_step_s:.2f} s", printed)
+        for picture in ("map", "gantt"):
+            path = tmp_path / f"schedule-{setting}-{picture}.png"
+            assert path.read_bytes().startswith(b"\x89PNG")
+            assert str(path) in printed
+
+
+def test_subsets_and_own_networks(tmp_path: Path) -> None:
+    out = tmp_path / "s.json"
+    assert main([*LIGHT, "--subset", "single-cluster", "--out", str(out)]) == 0
+    assert set(Schedule.load(out).locations) == {"Germany"}
+    network = tmp_path / "own.yaml"
+    network.write_text(
+        "locations: [here, there]\ndefault: {latency_ms: 5, bandwidth_gib_s: 0.1}\n"
+        "same_location: {latency_ms: 1, bandwidth_gib_s: 1}\n",
+        encoding="utf-8",
+    )
+    small = ["--nodes", "9", "--stages", "4", "--stage-sizes", "3,2,2,2", "--path-length", "3"]
+    assert main([*LIGHT, *small, "--network", str(network), "--out", str(out)]) == 0
+    assert Schedule.load(out).locations[:3] == ("here", "there", "here")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "paper").glob("search-*.yaml")), ids=lambda path: path.stem)
+def test_the_papers_setups_load(path: Path) -> None:
+    _, config = parse(["--config", str(path)])
+    assert Instance.from_config(config).nodes == config.nodes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--stage-sizes", "5,3,3,3,3,4"], r"add up to nodes = 20; nearest: nodes 20 .*\[5, 3, 3, 3, 3, 3\]"),
+        (["--stage-sizes", "5,3,3,3"], "4 entries for 6 stages; nearest"),
+        (["--stage-sizes", "4,3,3,3,3,4"], "same size"),
+        (["--stage-sizes", "10,2,2,2,2,2"], "30 must equal .* 10; nearest"),
+        (["--nodes", "21", "--stage-sizes", "6,3,3,3,3,3"], "nearest: nodes 20 .* or nodes 40"),
+        (["--stage-sizes", "20,0,0,0,0,0"], "positive"),
+        (["--path-length", "7"], "path_length 7 must lie between 2 and stages = 6; nearest: path_length 6"),
+        (["--path-length", "1"], "nearest: path_length 2"),
+        (["--path-length", "2"], "never reaches stage 5.*nearest: path_length 3"),
+        (["--microbatches-per-node", "7"], "multiple of memory = 3.*nearest: 6 or 9"),
+        (["--memory", "0"], "memory must be positive"),
+        (["--nodes", "1000000"], "at most 10000"),
+        (["--nodes", "many"], "--nodes must be a whole number"),
+        (["--time-budget-s", "nan"], "time-budget-s must be"),
+        (["--seed", "-1"], "seed can't be negative"),
+        (["--sync-slack", "0.5"], "at least 1"),
+        (["--network", "gcp-13"], "gcp-13.*gcp-12"),
+        (["--network", "nowhere.yaml"], "nowhere.yaml"),
+        (["--subset", "6-clusters"], "5-clusters"),
+        (["--locations", ",".join(["Belgum"] * 20)], "did you mean Belgium"),
+        (["--locations", "Belgium"], "locations has 1 entries"),
+        (["--settings", "best"], "best"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_what_can_not_work_is_refused_at_once(
+    arguments: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin = time.monotonic()
+    assert main([*LIGHT, "--out", str(tmp_path / "s.json"), *arguments]) == 2
+    assert time.monotonic() - begin < 10.0
+    message = capsys.readouterr().err
+    assert re.search(expected, message), message
+    assert len(message.strip().splitlines()) == 1
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_missing_link_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = tmp_path / "own.yaml"
+    network.write_text("locations: [here, there]\nsame_location: {latency_ms: 1, bandwidth_gib_s: 1}\n", "utf-8")
+    assert main([*LIGHT, "--network", str(network)]) == 2
+    assert "no link between here and there" in capsys.readouterr().err
+
+
+def test_unknown_field_in_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("node: 20\n", encoding="utf-8")
+    assert main(["--config", str(config)]) == 2
+    assert f"{config}: no field node; did you mean nodes?" in capsys.readouterr().err
+
+
+def test_a_place_that_can_not_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*LIGHT, "--out", str(tmp_path / "no" / "s.json")]) == 2
+    assert "can't be written" in capsys.readouterr().err
+
+
+def test_every_field_stands_in_the_block() -> None:
+    _, config = parse([])
+    assert set(vars(config)) == set(HYPERPARAMETERS)
