@@ -75,3 +75,8 @@ def header(title: str, command: str) -> list[str]:
     """First lines of a results file."""
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
     return [f"# {title}", "", f"`{command}`, {time.strftime('%Y-%m-%d')}, {machine}.", ""]
+
+
+def resident_megabytes() -> float:
+    """Resident memory of this process in MB."""
+    return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1000  # type: ignore[index]
