@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -23,7 +26,7 @@ def test_writes_a_schedule_and_a_table(tmp_path: Path, capsys: pytest.CaptureFix
     out = tmp_path / "schedule.json"
     config = tmp_path / "config.yaml"
     config.write_text("layers_per_stage: 1\nseed: 5\nnetwork: gcp-12-as-published\n", encoding="utf-8")
-    assert main([*LIGHT, "--config", str(config), "--out", str(out), "--seed", "6", "--plot"]) == 0
+    assert main([*LIGHT, "--config", str(config), "--out", str(out), "--seed", "6"]) == 0
     schedule = Schedule.load(out)
     assert list(schedule.settings) == ["baseline", "random", "non-ca-partial", "ca-partial"]
     assert schedule.pipeline.layers_per_stage == 1
@@ -32,10 +35,12 @@ def test_writes_a_schedule_and_a_table(tmp_path: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     for setting, plan in schedule.settings.items():
         assert re.search(rf"{setting} +{plan.expected_iteration_s:.2f} s +{plan.expected_step_s:.2f} s", printed)
-        for picture in ("map", "gantt"):
-            path = tmp_path / f"schedule-{setting}-{picture}.png"
-            assert path.read_bytes().startswith(b"\x89PNG")
-            assert str(path) in printed
+
+
+def test_pictures_beside_the_file(tmp_path: Path) -> None:
+    assert main([*LIGHT, "--settings", "ca-partial", "--out", str(tmp_path / "s.json"), "--plot"]) == 0
+    for picture in ("map", "gantt"):
+        assert (tmp_path / f"s-ca-partial-{picture}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_subsets_and_own_networks(tmp_path: Path) -> None:
@@ -121,3 +126,25 @@ def test_a_place_that_can_not_be_written(tmp_path: Path, capsys: pytest.CaptureF
 def test_every_field_stands_in_the_block() -> None:
     _, config = parse([])
     assert set(vars(config)) == set(HYPERPARAMETERS)
+
+
+def test_interrupt_writes_the_best_found(tmp_path: Path) -> None:
+    """Ctrl-C while a search runs that would take an hour: the file is there, complete and valid, soon after."""
+    out = tmp_path / "s.json"
+    endless = ["--trials", "100000000", "--time-budget-s", "3600", "--settings", "random,ca-partial"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "create_schedule.py"), "--out", str(out), *endless],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        shown = ""
+        while "score" not in shown:
+            shown += process.stderr.read(1)
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert f"wrote {out}" in printed
+    assert list(Schedule.load(out).settings) == ["random", "ca-partial"]
