@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import common
-from searching import searched
+from searching import add_budget, budget_of, searched
 
 from skippipe.schedule import Plan, Schedule
 
@@ -16,15 +16,14 @@ GIB = 2**30
 
 def experiment() -> None:
     """Count bytes in the shipped schedule and in one searched anew."""
-    arguments = common.parse_arguments(__doc__)
+    arguments = common.parse_arguments(__doc__, add_budget)
     scale = "quick" if arguments.quick else "full"
     results = common.Results(f"bytes-and-time-{scale}", f"Bytes moved against time saved, {scale} scale",
                              arguments.results)  # fmt: skip
-    budget = "60" if arguments.quick else "600"
     schedules = {
         "original's schedule, 20 nodes, 33% skip": Schedule.load(ORIGINAL),
         "searched, 20 nodes, 33% skip": searched(
-            "--config", "configs/paper/search-20-nodes.yaml", "--time-budget-s", budget
+            "--config", "configs/paper/search-20-nodes.yaml", "--time-budget-s", budget_of(arguments)
         ),
     }
     results.text(
@@ -91,7 +90,7 @@ def plot(schedules: dict[str, Schedule]) -> Any:
         axes.text(34, 37, "time falls as bytes do", rotation=38, fontsize=8, alpha=0.7)
         axes.set(xlim=(0, 110), ylim=(0, 110), title=title, xlabel="activation and gradient bytes (% of DT-FM*)",
                  ylabel="time of a step (% of DT-FM*)")  # fmt: skip
-    panels[0].legend(frameon=False, fontsize=9, loc="upper left")
+    panels[-1].legend(frameon=False, fontsize=9, loc="upper left")
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,16 @@ from skippipe.search.progress import Progress
 from skippipe.search.warm_up import warm_up
 
 KEPT = Path("runs/schedules")
+
+
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """How long a schedule is searched."""
+    parser.add_argument("--budget", type=float, help="seconds of search a schedule (default: 60 quick, 600 full)")
+
+
+def budget_of(arguments: argparse.Namespace) -> str:
+    """Seconds of search a schedule, as create_schedule.py takes them."""
+    return f"{arguments.budget or (60 if arguments.quick else 600):g}"
 
 
 @cache

@@ -1,0 +1,50 @@
+"""Every experiment runs at its smallest and writes a results file with its provenance, tables and figures."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 300
+
+SMALLEST = {
+    "convergence": ["--iterations", "1", "--variants", "full", "skip-25"],
+    "inference_robustness": ["--iterations", "1", "--draws", "2"],
+    "iteration_time": ["--budget", "1", "--setups", "1", "--no-run"],
+    "bytes_and_time": ["--budget", "1"],
+    "search_cost": ["--nodes", "20", "--budgets", "1"],
+}
+TRAINS = ("convergence", "inference_robustness")
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_an_experiment_writes_its_results(name: str, tmp_path: Path) -> None:
+    runs = ["--runs", str(tmp_path)] if name in TRAINS else []
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / f"{name}.py"), "--quick", "--results", str(tmp_path),
+         *SMALLEST[name], *runs],
+        cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    [results] = tmp_path.glob("*.md")
+    text = results.read_text()
+    assert f"- Command: `python experiments/{name}.py --quick" in text
+    assert "- Hardware: " in text
+    assert "| --- |" in text
+    for figure in tmp_path.glob("*.png"):
+        assert f"({figure.name})" in text
+    assert any(tmp_path.glob("*.png"))
+
+
+def test_full_scale_without_a_gpu_says_so(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / "convergence.py"), "--full", "--results", str(tmp_path)],
+        capture_output=True, text=True, timeout=SECONDS, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --full trains on a GPU")
