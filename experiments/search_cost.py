@@ -74,7 +74,8 @@ def report(results: common.Results, outcomes: list[Outcome]) -> None:
         "`create_schedule.py` at its defaults (33% skip, 6 stages, network gcp-12, 4 layers and 8 samples of 1024 "
         "tokens) but for nodes and budget. Seconds of one iteration for each setting, and of a step (with sync) for "
         "the two that differ most in it: the joint search goes for the step. \"Over the bound\": SkipPipe's "
-        "iteration over the largest lower bound that we know for its stages. Seconds: whole search, assignment included, on two shared cores."
+        "iteration over the largest lower bound that we know for its stages. Took: whole search, assignment "
+        "included, on two shared cores. One seed each: where more budget finds less, the choice of stages was unlucky."
     )
     names = ("baseline", "random", "non-ca-partial", "ca-partial")
     results.table(
@@ -95,7 +96,7 @@ def report(results: common.Results, outcomes: list[Outcome]) -> None:
 
 
 def plot(outcomes: list[Outcome]) -> Any:
-    """What the search found over its budget, a line a number of nodes: SkipPipe's iteration, the joint search's step."""
+    """What was found over the budget, a line a number of nodes: SkipPipe's iteration, the joint search's step."""
     figure, (left, right) = common.new_figure(2, 10)
     for colour, nodes in zip(("#1b9e77", "#d95f02", "#7570b3", "#e7298a"), SIZES, strict=True):
         rows = [outcome for outcome in outcomes if outcome.nodes == nodes]
