@@ -120,7 +120,7 @@ def ablation(seeds: int, iterations: int) -> None:
         "no reordered paths": (joint_moves.REORDER,),
         "no focus on the critical path": (),
     }
-    for sync in (False, True):
+    for sync in (True, False):
         row = original(sync, corrected=sync)
         for name, kinds in without.items():
             parts = tuple(0.0 if kind in kinds else part for kind, part in enumerate(joint_chain.MOVE_PARTS))
