@@ -33,7 +33,7 @@ def most_held(schedule: Schedule, setting: str, costs: Costs) -> int:
     return most
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(SHAPES, st.integers(1, 3), st.integers(1, 2), st.integers(0, 10**6))
 def test_searched_schedules_hold_under_any_timing(
     shape: tuple[tuple[int, ...], int], memory: int, rounds: int, seed: int

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy.optimize import LinearConstraint, milp
 
 from skippipe.errors import UserError
 from skippipe.schedule import MOST_STAGES_BEHIND_FRONTIER, MOST_STAGES_PAST_FRONTIER, MOST_SWAPS
@@ -74,6 +76,44 @@ def next_states(state: State, stages: int) -> list[State]:
     if not behind_visited and swaps < MOST_SWAPS:
         following.append((frontier, frontier - 1, True, swaps + 1, visited + 1))
     return following
+
+
+def even_walks(rules: StageRules, stages: int, count: int, rng: Generator) -> Whole:
+    """`count` walks over the stages that visit each stage but 0 equally often, (count, path length).
+
+    They are a whole-numbered flow over the rule automaton whose visits of every stage are given, cut at random.
+    Raises UserError where there is none: the bound on skipping leaves too few visits to some stages (CC3).
+    """
+    length, states = int(rules.visited[-1]), len(rules.stage)
+    sources = np.repeat(np.arange(states), np.diff(rules.offsets))
+    edges = np.arange(len(rules.targets))
+    kept, visits = np.zeros((states, len(edges))), np.zeros((stages, len(edges)))
+    np.add.at(kept, (sources, edges), 1.0)
+    inner = np.diff(rules.offsets) > 0
+    np.add.at(kept, (rules.targets, edges), -1.0)
+    visits[rules.stage[rules.targets], edges] = 1.0
+    wanted = np.full(stages, count * (length - 1) / (stages - 1))
+    wanted[0] = 0.0
+    supply = np.where(np.arange(states) == 0, float(count), 0.0)[inner]
+    constraints = [LinearConstraint(kept[inner], supply, supply), LinearConstraint(visits, wanted, wanted)]
+    solution = milp(np.zeros(len(edges)), integrality=np.ones(len(edges)), constraints=constraints,
+                    options={"mip_rel_gap": 1.0})  # fmt: skip
+    if solution.x is None:
+        raise UserError(
+            f"no {count} paths of path_length {length} visit the {stages} stages equally often, since a path skips at"
+            f" most 3 stages in a row (CC3); nearest: path_length {length + 1} or {stages - 1} stages"
+        )
+    flow = np.rint(solution.x).astype(np.int64)
+    walks = np.zeros((count, length), dtype=np.int64)
+    for walk in walks:
+        state = 0
+        for place in range(1, length):
+            choices = range(int(rules.offsets[state]), int(rules.offsets[state + 1]))
+            edge = rng.choice([edge for edge in choices if flow[edge] > 0])
+            flow[edge] -= 1
+            state = int(rules.targets[edge])
+            walk[place] = rules.stage[state]
+    return walks
 
 
 @compiled

@@ -20,7 +20,7 @@ from skippipe.costs import (
 from skippipe.errors import UserError
 from skippipe.network import Matrix, find_network, load_network
 from skippipe.schedule import MOST_STAGES_PAST_FRONTIER, Pipeline, Plan, Schedule
-from skippipe.search.constraints import StageRules
+from skippipe.search.constraints import StageRules, even_walks
 
 MOST_NODES = 10_000
 
@@ -122,6 +122,7 @@ def check_shape(config: SearchConfig) -> None:
             f" {sizes[0] * (length - 1)} must equal nodes of every other stage x (stages - 1) ="
             f" {sizes[1] * (stages - 1)}; {nearest}"
         )
+    even_walks(StageRules.make(stages, length), stages, sizes[0], np.random.default_rng(0))
     if config.microbatches_per_node % config.memory:
         below = config.microbatches_per_node // config.memory * config.memory
         raise UserError(

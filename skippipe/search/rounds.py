@@ -7,56 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from skippipe.errors import UserError
 from skippipe.schedule import Plan, make_plan
 from skippipe.search import kernels
 from skippipe.search.compiled import compiled
-from skippipe.search.constraints import Reals, StageRules, Whole, stage_table
+from skippipe.search.constraints import Whole, even_walks, stage_table
 from skippipe.search.pipelines import propose, write_rounds
 from skippipe.search.problem import Instance
 from skippipe.simulate import Starts
 
 SHUFFLES_A_PATH = 100
 """Random moves a path, under the rules, after which walks over the stages forget where they began."""
-USED_UP = -1e12
-
-
-def even_walks(rules: StageRules, stages: int, count: int, rng: Generator) -> Whole:
-    """`count` walks over the stages that visit each stage but 0 equally often, (count, path length).
-
-    Raises UserError where none were found: the bound on skipping leaves too few visits to the far stages.
-    """
-    length = int(rules.visited[-1])
-    remaining = np.full(stages, count * (length - 1) // (stages - 1), dtype=np.int64)
-    remaining[0] = count
-    walks = np.empty((count, length), dtype=np.int64)
-    for walk in walks:
-        weight = np.where(remaining > 0, remaining + rng.random(stages) / 2, USED_UP)
-        heaviest_walk(rules.stage, rules.offsets, rules.targets, weight, walk)
-        remaining[walk] -= 1
-    if remaining.any():
-        raise UserError(
-            f"no {count} paths of path_length {length} visit all {stages} stages equally often (CC3); nearest: a longer"
-            f" path_length or fewer stages"
-        )
-    return walks
-
-
-@compiled
-def heaviest_walk(stage: Whole, offsets: Whole, targets: Whole, weight: Reals, walk: Whole) -> None:
-    """Write the legal walk with the largest sum of its stages' weights into walk."""
-    states = len(stage)
-    value, following = np.zeros(states), np.full(states, -1)
-    for state in range(states - 1, -1, -1):
-        for k in range(offsets[state], offsets[state + 1]):
-            target = targets[k]
-            total = value[target] + weight[stage[target]]
-            if following[state] < 0 or total > value[state]:
-                value[state], following[state] = total, target
-    state = 0
-    for place in range(len(walk)):
-        walk[place] = stage[state]
-        state = following[state]
 
 
 def start_paths(instance: Instance, visits: int, rng: Generator) -> Whole:

@@ -18,7 +18,7 @@ from tests.search.instances import light_options, random_instance
 SHAPES = st.sampled_from([((3, 2, 2, 2), 3), ((2, 2, 2), 3), ((5, 3, 3, 3, 3, 3), 4), ((2, 1, 1), 2)])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(SHAPES, st.integers(1, 3), st.integers(1, 3), st.integers(0, 10**6))
 def test_never_above_a_plan(shape: tuple[tuple[int, ...], int], memory: int, rounds: int, seed: int) -> None:
     instance = random_instance(*shape, memory, memory * rounds, seed)
@@ -36,6 +36,7 @@ def test_never_above_a_plan(shape: tuple[tuple[int, ...], int], memory: int, rou
         assert iteration <= step <= plan.expected_step_s + 1e-9
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0.1, 5), min_size=1, max_size=4), st.integers(1, 6))
 def test_busiest_node_is_the_best_spread(visit_s: list[float], visits: int) -> None:
     def spread(left: int, nodes: list[float]) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skippipe.errors import UserError
-from skippipe.search.constraints import StageRules, obeys_rules
+from skippipe.search.constraints import StageRules, even_walks, obeys_rules
 from skippipe.validation import path_problem
 
 
@@ -38,3 +38,10 @@ def test_no_path_reaches_far_enough() -> None:
     assert len(StageRules.make(30, 2).stage) == 5
     with pytest.raises(UserError, match=r"path_length 3 .* 2 stages"):
         StageRules.make(2, 3)
+
+
+@pytest.mark.parametrize(("stages", "length", "count"), [(6, 4, 15), (8, 6, 21), (9, 3, 4), (11, 4, 10), (12, 12, 3)])
+def test_even_walks_are_legal_and_even(stages: int, length: int, count: int) -> None:
+    walks = even_walks(StageRules.make(stages, length), stages, count, np.random.default_rng(0))
+    assert all(path_problem(walk.tolist()) is None for walk in walks)
+    assert np.bincount(walks.ravel()).tolist() == [count] + [count * (length - 1) // (stages - 1)] * (stages - 1)
