@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from pathlib import Path
 from typing import Any
 
 import common
-import torch
 import training
 from training import MAIN, VARIANTS, Scale, Variant
 
@@ -21,19 +18,14 @@ COLOURS = {"full": "#8c8c8c", "skip-25": "#d95f02", "skip-33": "#1b9e77"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What this experiment takes besides the scale."""
     names = [variant.name for variant in VARIANTS]
-    parser.add_argument("--iterations", type=int, help="train for another number of iterations")
+    training.add_arguments(parser)
     parser.add_argument("--variants", nargs="+", choices=names, default=names, help="train these only")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the trained models")
 
 
 def experiment() -> None:
     """Train every variant that is not trained yet and write the results."""
     arguments = common.parse_arguments(__doc__, add_arguments)
-    scale = training.QUICK if arguments.quick else training.FULL
-    if arguments.iterations:
-        scale = dataclasses.replace(scale, iterations=arguments.iterations)
-    if arguments.quick:
-        torch.set_num_threads(1)
+    scale = training.scale_of(arguments)
     results = common.Results(f"convergence-{scale.name}", f"Convergence, {scale.name} scale", arguments.results)
     trained = {
         variant: training.train(variant, scale, arguments.runs)

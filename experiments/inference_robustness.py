@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import common
 import convergence
-import torch
 import training
 from training import MAIN, VARIANTS, Scale, Variant
 
@@ -28,11 +26,7 @@ PAPER = (
 def experiment() -> None:
     """Load or train the three models and leave stages out of each."""
     arguments = common.parse_arguments(__doc__, add_arguments)
-    scale = training.QUICK if arguments.quick else training.FULL
-    if arguments.iterations:
-        scale = dataclasses.replace(scale, iterations=arguments.iterations)
-    if arguments.quick:
-        torch.set_num_threads(1)
+    scale = training.scale_of(arguments)
     results = common.Results(f"inference-robustness-{scale.name}", f"Inference without some stages, {scale.name} scale",
                              arguments.results)  # fmt: skip
     measured: dict[Variant, dict[str, list[Validation | None]]] = {}
@@ -45,9 +39,8 @@ def experiment() -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What this experiment takes besides the scale."""
-    parser.add_argument("--iterations", type=int, help="train for another number of iterations")
+    training.add_arguments(parser)
     parser.add_argument("--draws", type=int, default=12, help="random choices of stages a ratio (default %(default)s)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the trained models")
 
 
 def measure(variant: Variant, scale: Scale, runs: Path, draws: int) -> dict[str, list[Validation | None]]:

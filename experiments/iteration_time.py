@@ -207,8 +207,8 @@ def report_measured(results: common.Results, summaries: list[dict[str, Any]]) ->
     most = 1 - plans["ca-partial"].expected_step_s / plans["baseline"].expected_step_s
     results.text(
         f"A step has the data-parallel sync too, {max(plans['baseline'].sync_s):.1f} s on this schedule's stages "
-        f"whatever the paths, so {most:.1%} of the step is all that SkipPipe's paths can save here; the paper's 55% are of "
-        "the iteration. The joint search above goes for the step and chooses the stages for their sync as well."
+        f"whatever the paths, so {most:.1%} of the step is all that SkipPipe's paths can save here; the paper's 55% "
+        "are of the iteration. The joint search above goes for the step and chooses the stages for their sync as well."
     )
 
 

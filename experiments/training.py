@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import hashlib
 import json
@@ -97,6 +98,25 @@ FULL = Scale(
 )
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What experiments that train take besides the scale."""
+    parser.add_argument("--iterations", type=int, help="train for another number of iterations")
+    parser.add_argument("--validation-samples", type=int, help="validate on another number of sequences")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the trained models")
+
+
+def scale_of(arguments: argparse.Namespace) -> Scale:
+    """The scale that the arguments ask for; on a CPU one thread, so that a machine's other work goes on."""
+    scale = QUICK if arguments.quick else FULL
+    if scale.device == "cpu":
+        torch.set_num_threads(1)
+    return dataclasses.replace(
+        scale,
+        iterations=arguments.iterations or scale.iterations,
+        validation_samples=arguments.validation_samples or scale.validation_samples,
+    )
+
+
 def draw_paths(variant: Variant, seed: int = 0) -> list[list[int]]:
     """Stages of each microbatch's path, drawn under CC1 and CC2, and under CC3 where the variant is even."""
     generator = numpy.random.default_rng(seed)
@@ -190,7 +210,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def held_out(scale: Scale, prepared: Prepared) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The validation batches of a scale."""
-    return validation_batches(prepared, 16, scale.model.context, scale.validation_samples // 16)
+    return validation_batches(prepared, 8, scale.model.context, max(1, scale.validation_samples // 8))
 
 
 def full_model_perplexity(trainer: ReferenceTrainer, scale: Scale, prepared: Prepared) -> float:

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 300
 
 SMALLEST = {
-    "convergence": ["--iterations", "1", "--variants", "full", "skip-25"],
-    "inference_robustness": ["--iterations", "1", "--draws", "2"],
+    "convergence": ["--iterations", "1", "--variants", "skip-25", "--validation-samples", "8"],
+    "inference_robustness": ["--iterations", "1", "--draws", "2", "--validation-samples", "8"],
     "iteration_time": ["--budget", "1", "--setups", "1", "--no-run"],
     "bytes_and_time": ["--budget", "1"],
     "search_cost": ["--nodes", "20", "--budgets", "1"],
