@@ -84,6 +84,7 @@ def report(
             "These models are small and saw few tokens, so depth does little for them yet: that is why leaving out one "
             "stage can even help the skipping ones. The order of the three is what to take from here, not the sizes."
         )
+        results.text(training.NOT_RUN)
     results.figure(plot(measured), results.name, "Perplexity against the part of the stages that is left out")
 
 

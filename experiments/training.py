@@ -26,6 +26,10 @@ from skippipe.schedule import Plan, Schedule
 
 SCHEDULE = Path("configs/schedules/original-20-nodes.json")
 ORIGINS, MICROBATCHES = 5, 30
+NOT_RUN = (
+    "Full scale (`--full`: 24 layers, d_model 1024, context 1024 in bf16, as near to the paper's 500M model as an hour "
+    "of one GPU allows): not run, there was no GPU."
+)
 
 
 @dataclass(frozen=True)
