@@ -16,7 +16,6 @@ FRAME = struct.Struct("<QQ")
 """Sequence number from 1, length of the body in bytes; an empty body is a heartbeat."""
 SEQUENCE = struct.Struct("<Q")
 ACKNOWLEDGEMENT_BYTES = SEQUENCE.size + TAG_BYTES
-STAGING_BYTES = 1 << 16
 
 
 def acknowledgement(sequence: int, session: Session) -> bytes:
@@ -63,43 +62,3 @@ async def receive(connection: socket.socket, size: int) -> bytes:
             raise ConnectionError("closed by the other end")
         data += part
     return data
-
-
-class FrameReader:
-    """Reads a connection's frames: small ones with one call, large bodies straight into their own memory."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.loop = asyncio.get_running_loop()
-        self.staging = memoryview(bytearray(STAGING_BYTES))
-        self.begin = 0
-        self.end = 0
-
-    async def exactly(self, size: int) -> bytes:
-        """The next `size` bytes (few); ConnectionError where the other end closes before."""
-        while self.end - self.begin < size:
-            if self.begin + size > STAGING_BYTES:
-                left = bytes(self.staging[self.begin : self.end])
-                self.staging[: len(left)] = left
-                self.begin, self.end = 0, len(left)
-            self.end += await self.receive(self.staging[self.end :])
-        self.begin += size
-        return bytes(self.staging[self.begin - size : self.begin])
-
-    async def into(self, view: memoryview) -> None:
-        """Fill the view with the next bytes; ConnectionError where the other end closes before."""
-        staged = min(len(view), self.end - self.begin)
-        view[:staged] = self.staging[self.begin : self.begin + staged]
-        self.begin += staged
-        if self.begin == self.end:
-            self.begin = self.end = 0
-        view = view[staged:]
-        while len(view):
-            view = view[await self.receive(view) :]
-
-    async def receive(self, view: memoryview) -> int:
-        """Some bytes from the socket."""
-        count = await self.loop.sock_recv_into(self.connection, view)
-        if count == 0:
-            raise ConnectionError("closed by the other end")
-        return count

@@ -9,8 +9,9 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from skippipe.runtime.discovery import PeerNotFoundError
-from skippipe.runtime.frames import ACKNOWLEDGEMENT_BYTES, FRAME, check_acknowledgement, receive
+from skippipe.runtime.frames import ACKNOWLEDGEMENT_BYTES, FRAME, check_acknowledgement
 from skippipe.runtime.identity import AuthenticationError, Session
+from skippipe.runtime.receiver import AcknowledgementReader
 
 if TYPE_CHECKING:
     from skippipe.runtime.streams import PeerStreams
@@ -129,18 +130,32 @@ class Link:
 
     async def exchange(self, connection: socket.socket, session: Session) -> None:
         """Send frames and read acknowledgements until the connection breaks (OSError, AuthenticationError)."""
-        tasks = {
-            asyncio.create_task(self.send_frames(connection, session)),
-            asyncio.create_task(self.read_acknowledgements(connection, session)),
-        }
+        reader = AcknowledgementReader(
+            connection, ACKNOWLEDGEMENT_BYTES, lambda data: self.forget(check_acknowledgement(data, session))
+        )
+        sender = asyncio.create_task(self.send_frames(connection, session))
+        loop = asyncio.get_running_loop()
+        self.heard_at = loop.time()
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            while True:
+                done, _ = await asyncio.wait(
+                    (sender, reader.ended), timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+                for ended in done:
+                    ended.result()
+                if loop.time() - self.heard_at > self.streams.limits.silence_seconds:
+                    raise TimeoutError("silent, even to heartbeats")
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            reader.close()
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+
+    def forget(self, sequence: int) -> None:
+        """The peer has every frame up to this one."""
+        self.heard_at = asyncio.get_running_loop().time()
+        self.retry_seconds = SHORTEST_RETRY_SECONDS
+        while self.unacknowledged and self.unacknowledged[0][0] <= sequence:
+            self.unacknowledged.popleft()
 
     async def send_frames(self, connection: socket.socket, session: Session) -> None:
         """Send what waits; a heartbeat where nothing does."""
@@ -176,14 +191,3 @@ class Link:
                 self.left_over = head + session.tags(head, b"")
         finally:
             self.idle = None
-
-    async def read_acknowledgements(self, connection: socket.socket, session: Session) -> None:
-        """Forget frames as the peer acknowledges them; TimeoutError after too long a silence."""
-        while True:
-            async with asyncio.timeout(self.streams.limits.silence_seconds):
-                data = await receive(connection, ACKNOWLEDGEMENT_BYTES)
-            sequence = check_acknowledgement(data, session)
-            self.heard_at = asyncio.get_running_loop().time()
-            self.retry_seconds = SHORTEST_RETRY_SECONDS
-            while self.unacknowledged and self.unacknowledged[0][0] <= sequence:
-                self.unacknowledged.popleft()

@@ -134,7 +134,7 @@ class Links:
         """Open the links to the nodes that this one sends to; PeerLostError where one can't be reached in time."""
 
         async def connect_all() -> None:
-            links = [self.streams.link(node_id(node), f"node {node}") for node in nodes]
+            links = [self.streams.link(self.members[node], node) for node in nodes]
             connected = [asyncio.create_task(link.connected.wait()) for link in links]
             ends = [asyncio.shield(link.task) for link in links]
             for link, wait, end in zip(links, connected, ends, strict=True):
@@ -153,7 +153,7 @@ class Links:
 
     def send_now(self, node: int, packed: bytes, payload: memoryview) -> None:
         """Queue a packed message (network thread)."""
-        self.streams.link(node_id(node), f"node {node}").send(packed, payload)
+        self.streams.link(self.members[node], node).send(packed, payload)
 
     def drain(self, seconds: float) -> None:
         """Wait until peers have acknowledged everything, at most so long."""

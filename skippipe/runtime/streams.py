@@ -21,8 +21,6 @@ from skippipe.runtime.buffers import BufferPool
 from skippipe.runtime.discovery import Discovery
 from skippipe.runtime.frames import (
     ACKNOWLEDGEMENT_BYTES,
-    FRAME,
-    FrameReader,
     acknowledgement,
     check_acknowledgement,
     receive,
@@ -32,13 +30,13 @@ from skippipe.runtime.frames import (
 from skippipe.runtime.identity import (
     NONCE_BYTES,
     PROOF_BYTES,
-    TAGS_BYTES,
     AuthenticationError,
     Handshake,
     Session,
 )
 from skippipe.runtime.link import Link
-from skippipe.runtime.wire import HEADER, MalformedMessageError
+from skippipe.runtime.receiver import FrameReader
+from skippipe.runtime.wire import MalformedMessageError
 
 logger = logging.getLogger(__name__)
 
@@ -103,11 +101,12 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         self.tasks: set[asyncio.Task[None]] = set()
         self.set_lower(discovery)
 
-    def link(self, identity: bytes, name: str) -> Link:
+    def link(self, identity: bytes, node: int) -> Link:
         """The link to a peer, opened on first use."""
-        if identity not in self.links:
-            self.links[identity] = Link(self, identity, name)
-        return self.links[identity]
+        link = self.links.get(identity)
+        if link is None:
+            link = self.links[identity] = Link(self, identity, f"node {node}")
+        return link
 
     async def connect(self, host: str, port: int, identity: bytes) -> tuple[socket.socket, Session, int]:
         """Open a connection to a peer: its socket, its session, and the last frame that the peer has of us.
@@ -194,40 +193,39 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         return incoming, session
 
     async def receive_frames(self, connection: socket.socket, incoming: Incoming, session: Session) -> None:
-        """Deliver frames in order, each once, and acknowledge them."""
+        """Deliver frames in order, each once, and acknowledge them, until the connection ends (raises why)."""
         loop = asyncio.get_running_loop()
-        reader = FrameReader(connection)
         owed: asyncio.TimerHandle | None = None
 
         def acknowledge() -> None:
             nonlocal owed
-            owed = None
+            if owed is not None:
+                owed.cancel()
+                owed = None
             send_at_once(connection, acknowledgement(incoming.delivered, session))
 
-        while True:
-            start = await reader.exactly(FRAME.size + TAGS_BYTES)
-            sequence, length = FRAME.unpack_from(start)
-            if length > self.limits.message_bytes or 0 < length < HEADER.size:
-                raise MalformedMessageError(f"a frame of {length} bytes, expected at most {self.limits.message_bytes}")
-            body = self.buffers.take(length)
-            await reader.into(body.data)
+        def take(sequence: int, body: NDArray[np.uint8]) -> None:
+            nonlocal owed
             if incoming.connection is not connection:
                 raise ConnectionError("replaced by a newer connection")
-            head = start[: FRAME.size] + body[: HEADER.size].tobytes()
-            session.verify(head, body.data[HEADER.size :], start[FRAME.size :])
-            if length and sequence > incoming.delivered:
+            if len(body) and sequence > incoming.delivered:
                 if sequence != incoming.delivered + 1:
                     raise MalformedMessageError(f"frame {sequence} after frame {incoming.delivered}")
                 self.deliver(body)
                 incoming.delivered = sequence
-            # Ours until the next frame is here would keep the pool from using it again.
-            del body
             # One acknowledgement serves many small frames; the sender waits for none of them.
-            if length > PROMPT_BYTES and owed is not None:
-                owed.cancel()
+            if len(body) > PROMPT_BYTES:
                 acknowledge()
             elif owed is None:
-                owed = loop.call_later(0.0 if length > PROMPT_BYTES else ACKNOWLEDGE_SECONDS, acknowledge)
+                owed = loop.call_later(ACKNOWLEDGE_SECONDS, acknowledge)
+
+        reader = FrameReader(connection, session, self.limits.message_bytes, self.buffers, take)
+        try:
+            await reader.ended
+        finally:
+            reader.close()
+            if owed is not None:
+                owed.cancel()
 
     async def stop(self) -> None:
         """Close every connection."""
