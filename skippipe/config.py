@@ -198,6 +198,8 @@ class RunConfig:
     """Folder in which a run's folder is made."""
     checkpoint_every: int = 0
     """Save a checkpoint after this many iterations, again and again, at the end and on SIGTERM; 0: never."""
+    checkpoints_kept: int = 3
+    """How many of the newest checkpoints stay on the disk; at least 2, as the newest may be unfinished."""
     evaluate_every: int = 0
     """Measure the full model's validation perplexity after this many iterations, again and again; 0: never."""
     name: str | None = None
@@ -211,6 +213,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "iterations")
+        if self.checkpoints_kept < 2:
+            raise UserError(f"checkpoints_kept must be at least 2, not {self.checkpoints_kept}")
         for name in ("seed", "checkpoint_every", "evaluate_every"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} can't be negative, not {getattr(self, name)}")

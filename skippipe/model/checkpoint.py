@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -77,6 +78,7 @@ def save_stage(run: Path, meta: Meta, stage: Stage, optimizer: StageOptimizer, t
     """Save one stage into the run's checkpoint for meta.iteration; stage 0 brings the tokenizer along.
 
     The checkpoint counts once all of its stages are there. Each file appears whole, under its name, or not at all.
+    Then the stage's files in all but the newest meta.config.checkpoints_kept checkpoints are removed.
     """
     folder = checkpoint_folder(run, meta.iteration)
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +93,18 @@ def save_stage(run: Path, meta: Meta, stage: Stage, optimizer: StageOptimizer, t
     if stage.stage == 0:
         write_whole(folder / TOKENIZER, lambda path: path.write_bytes(tokenizer.read_bytes()))
     write_whole(stage_file(folder, stage.stage), lambda path: save_file(held, path, metadata={"skippipe": text}))
+    folders = sorted(folder.parent.glob("iteration-*"), reverse=True)
+    for old in folders[meta.config.checkpoints_kept :]:
+        forget_stage(old, stage.stage)
+
+
+def forget_stage(folder: Path, stage: int) -> None:
+    """Remove one stage from a checkpoint, and the folder with the last one."""
+    stage_file(folder, stage).unlink(missing_ok=True)
+    if stage == 0:
+        (folder / TOKENIZER).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty yet
+        folder.rmdir()
 
 
 def write_whole(path: Path, write: Any) -> None:

@@ -148,6 +148,14 @@ def test_a_checkpoint_of_another_model_is_refused(prepared, tmp_path, change, na
         find_latest(tmp_path / "nowhere")
 
 
+def test_old_checkpoints_make_room_for_new_ones(prepared, tmp_path):
+    trainer = trainer_of(prepared)
+    train_and_save(tmp_path, trainer, last=5, every=1)
+    kept = sorted(folder.name for folder in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["iteration-000003", "iteration-000004", "iteration-000005"]
+    assert find_latest(tmp_path / "checkpoints" / kept[0]).meta.iteration == 3
+
+
 def test_everything_of_the_configuration_comes_back(prepared, tmp_path):
     trainer = trainer_of(prepared)
     trainer.config = dataclasses.replace(trainer.config, name="a", seed=5, data=DataConfig(paths=("x", "y")))
