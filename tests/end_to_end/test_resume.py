@@ -8,7 +8,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from skippipe.model.checkpoint import find_latest
+import pytest
+
+from skippipe.data.batches import prepare, validation_batches
+from skippipe.inference import all_stages, validate
+from skippipe.model.checkpoint import find_latest, load_stages
+from skippipe.runtime.full_model import VALIDATION_BATCHES
 from tests.end_to_end.conftest import SECONDS, Start, node_pids, wait_for
 
 
@@ -30,6 +35,10 @@ def test_a_resumed_run_has_the_losses_of_an_unbroken_one_bit_for_bit(start: Star
     runs = workplace / "runs"
     assert find_latest(runs / "unbroken").meta.iteration == 5
     assert set(values(unbroken, "validation_perplexity")) == {1, 3}
+    checkpoint = find_latest(runs / "unbroken" / "checkpoints" / "iteration-000004")
+    batches = validation_batches(prepare(checkpoint.meta.config.data), 2, 32, VALIDATION_BATCHES)
+    in_one_process = validate(load_stages(checkpoint), [all_stages(3)], batches).perplexity
+    assert values(unbroken, "validation_perplexity")[3] == pytest.approx(in_one_process, rel=1e-5)
     second = runs / "unbroken" / "checkpoints" / "iteration-000002"
     resumed = finish(start, workplace, "ca-partial", "resumed", "--resume", str(second), *every)
     for field in ("loss", "gradient_norm", "validation_perplexity"):
