@@ -49,7 +49,8 @@ def report(results: common.Results, scale: Scale, trained: dict[Variant, Lines])
         "skippipe/reference.py, which does in one process exactly what the peers do. Validation perplexity is that of "
         f"the full model, every stage in order, on {scale.validation_samples} held-out sequences; one seed each. "
         f"The unigram model of the training text has perplexity {unigram:.0f}. All models saw the same number of "
-        f"tokens; processor time of training: {sum(line['cpu_s'] for line in ends.values()) / 60:.0f} minutes in all."
+        f"tokens; processor time of training: {sum(line['cpu_s'] for line in ends.values()) / 60:.0f} minutes in all, "
+        "in earlier calls of the command too, which takes models that it finds trained as they are."
     )
     full = next((line["validation_perplexity"] for variant, line in ends.items() if variant.name == "full"), None)
     header = ["model", "stages", "tokens", "training loss", "validation perplexity", "against full", "CPU s"]
@@ -74,7 +75,8 @@ def report(results: common.Results, scale: Scale, trained: dict[Variant, Lines])
         results.text(
             "That skipping models come out ahead is a matter of so short a training: a shallower path is easier to "
             "train at first, and depth has not paid yet. What can be read from here is that skipping a third of the "
-            "stages, swapping them and the choice of paths do not hurt."
+            "stages, swapping them and the choice of paths do not hurt; uneven visits (no CC3) cost no more "
+            "than the settings differ among themselves, with one seed each."
         )
         results.text(training.NOT_RUN)
     results.figure(curves(trained), f"{results.name}-curves", "Validation perplexity over tokens and over time")
