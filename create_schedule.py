@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from skippipe.config import build, convert, read_yaml
+from skippipe.config import build, convert, field_docs, read_yaml
 from skippipe.errors import UserError
 from skippipe.maps import draw_maps
 from skippipe.plots import draw_gantt
@@ -95,9 +95,10 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, SearchConfig
     parser.add_argument("--plot", action="store_true", help="draw node map, stages and Gantt charts beside the file")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     hints = typing.get_type_hints(SearchConfig)
+    docs = field_docs(SearchConfig)
     for entry in dataclasses.fields(SearchConfig):
-        default = HYPERPARAMETERS[entry.name]
-        parser.add_argument(f"--{entry.name.replace('_', '-')}", metavar="VALUE", help=f"default: {default}")
+        text = f"{docs[entry.name]} Default: {HYPERPARAMETERS[entry.name]}".replace("%", "%%")
+        parser.add_argument(f"--{entry.name.replace('_', '-')}", metavar="VALUE", help=text)
     options = parser.parse_args(arguments)
     document = dict(HYPERPARAMETERS)
     if options.config:

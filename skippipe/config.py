@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import inspect
 import ipaddress
+import itertools
 import math
 import types
 import typing
@@ -254,6 +257,22 @@ def require_positive(config: Any, *names: str) -> None:
         value = getattr(config, name)
         if not (value > 0 and math.isfinite(value)):
             raise UserError(f"{name} must be positive, not {value}")
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """The docstring under each field of a configuration class, for --help."""
+    (definition,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(definition, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for field_node, text in itertools.pairwise(definition.body):
+        if (
+            isinstance(field_node, ast.AnnAssign)
+            and isinstance(field_node.target, ast.Name)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+        ):
+            docs[field_node.target.id] = " ".join(str(text.value.value).split())
+    return docs
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

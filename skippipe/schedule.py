@@ -165,7 +165,8 @@ class Schedule:
     def plan(self, setting: str, where: str = "schedule") -> Plan:
         """The plan of a setting; UserError names those that there are."""
         if setting not in self.settings:
-            raise UserError(f"{where} has no setting {setting!r}; it has: {', '.join(self.settings)}")
+            have = ", ".join(self.settings)
+            raise UserError(f"{where} has no setting {setting!r}, only {have}; make one with create_schedule.py")
         return self.settings[setting]
 
     def simulate(self, setting: str) -> Starts:
