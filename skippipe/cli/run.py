@@ -38,8 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"a YAML file (default {DEFAULT_CONFIG}), then fields to override, such as iterations=20"
         " emulation.time_scale=0.05 model.blocks=simplellm",
     )
-    parser.add_argument(
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
         "--resume", metavar="RUN", type=Path, help="go on from the newest checkpoint of this run's folder, or from one"
+    )
+    start.add_argument(
+        "--evaluate", metavar="RUN", type=Path,
+        help="no training: validate this run's newest checkpoint over live nodes",
     )
 
 
@@ -49,6 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     config, schedule, local = check(arguments)
     setting = arguments.setting
+    if arguments.evaluate:
+        from skippipe.cli.live_evaluation import run_evaluation
+
+        return run_evaluation(arguments.evaluate, config, schedule, setting, local)
     folder = make_folder(config, setting, local)
     print(f"nodes {local.start} to {local.stop - 1} of {schedule.nodes}, setting {setting}, run folder {folder}")
     prepared = prepare_and_import(config)

@@ -73,6 +73,10 @@ class Inbox:
             self.changed.wait_for(lambda: self.failure is not None, seconds)
             return self.failure
 
+    def lose(self, node: int, reason: str) -> None:
+        """A peer is lost (network thread): in training nobody can go on without it."""
+        self.fail(reason)
+
     def fail(self, reason: str) -> None:
         """Wake the torch thread: no more messages will come."""
         with self.changed:

@@ -73,6 +73,8 @@ class Launcher:
         self.reader = reader
         self.run_node = run_node
         self.processes: dict[int, Process] = {}
+        self.rest = b""
+        """The beginning of a line whose end is still to come through the pipe."""
 
     def start(self) -> None:
         """Fork one process a node. No thread may be alive in this process."""
@@ -120,23 +122,25 @@ class Launcher:
             os._exit(code)
 
     def watch(self, on_event: Callable[[Event], None]) -> None:
-        """Pass on the nodes' events until all have ended well; NodeFailedError as soon as one has not."""
+        """Pass on the nodes' events until all have ended well; NodeFailedError as soon as one has not.
+
+        It may be called again after an error, to watch those that are left.
+        """
         with selectors.DefaultSelector() as selector:
             selector.register(self.reader, selectors.EVENT_READ)
             for process in self.processes.values():
                 selector.register(process.handle, selectors.EVENT_READ, process)
-            rest = b""
             while len(selector.get_map()) > 1:
                 for key, _ in selector.select():
                     if key.data is None:
-                        *lines, rest = (rest + os.read(self.reader, PIPE_BYTES)).split(b"\n")
+                        *lines, self.rest = (self.rest + os.read(self.reader, PIPE_BYTES)).split(b"\n")
                         for line in lines:
                             on_event(json.loads(line))
                         continue
                     selector.unregister(key.fileobj)
                     self.reap(key.data)
         # What the last nodes wrote just before they ended.
-        for line in (rest + self.read_rest()).splitlines():
+        for line in (self.rest + self.read_rest()).splitlines():
             on_event(json.loads(line))
 
     def read_rest(self) -> bytes:

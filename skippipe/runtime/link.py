@@ -31,10 +31,11 @@ Frame = tuple[int, bytes, memoryview]
 class Link:
     """One peer that this node sends to."""
 
-    def __init__(self, streams: PeerStreams, identity: bytes, name: str) -> None:
+    def __init__(self, streams: PeerStreams, identity: bytes, node: int) -> None:
         self.streams = streams
         self.identity = identity
-        self.name = name
+        self.node = node
+        self.name = f"node {node}"
         self.waiting: deque[Frame] = deque()
         self.unacknowledged: deque[Frame] = deque()
         self.sequence = 0
@@ -115,7 +116,7 @@ class Link:
         """Report the peer as lost."""
         silent = asyncio.get_running_loop().time() - self.heard_at
         reason = f"{type(error).__name__} {error}".strip()
-        self.streams.give_up(f"{self.name} can't be reached for {silent:.0f} s ({reason})")
+        self.streams.give_up(self.node, f"{self.name} can't be reached for {silent:.0f} s ({reason})")
 
     async def pause(self) -> None:
         """Wait before the next attempt, longer each time until the peer is heard again."""

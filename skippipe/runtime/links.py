@@ -125,10 +125,10 @@ class Links:
         """Take a frame's body into the inbox (network thread)."""
         self.inbox.put(*unpack(body))
 
-    def give_up(self, reason: str) -> None:
+    def give_up(self, node: int, reason: str) -> None:
         """A peer is lost (network thread)."""
         logger.error(reason)
-        self.inbox.fail(reason)
+        self.inbox.lose(node, reason)
 
     def connect(self, nodes: Iterable[int]) -> None:
         """Open the links to the nodes that this one sends to; PeerLostError where one can't be reached in time."""

@@ -84,9 +84,12 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         secret: bytes | None,
         limits: Limits,
         deliver: Deliver,
-        give_up: Callable[[str], None],
+        give_up: Callable[[int, str], None],
     ) -> None:
-        """`deliver` gets each frame's body once; MalformedMessageError from it closes the connection."""
+        """`deliver` gets each frame's body once; MalformedMessageError from it closes the connection.
+
+        `give_up` is told which node is lost, and why.
+        """
         super().__init__(False)
         self.discovery = discovery
         self.secret = secret
@@ -105,7 +108,7 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         """The link to a peer, opened on first use."""
         link = self.links.get(identity)
         if link is None:
-            link = self.links[identity] = Link(self, identity, f"node {node}")
+            link = self.links[identity] = Link(self, identity, node)
         return link
 
     async def connect(self, host: str, port: int, identity: bytes) -> tuple[socket.socket, Session, int]:
