@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from skippipe.config import build, convert, field_docs, read_yaml
 from skippipe.errors import UserError
+from skippipe.fields import build, convert, field_docs, read_yaml
 from skippipe.maps import draw_maps
 from skippipe.plots import draw_gantt
 from skippipe.schedule import Schedule

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from create_schedule import HYPERPARAMETERS
-from skippipe.config import build
+from skippipe.fields import build
 from skippipe.network import find_network, load_network
 from skippipe.schedule import Plan, Schedule, make_plan
 from skippipe.search import joint_chain, joint_moves

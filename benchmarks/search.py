@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from create_schedule import HYPERPARAMETERS  # noqa: E402
-from skippipe.config import build, read_yaml  # noqa: E402
 from skippipe.costs import hop_seconds  # noqa: E402
+from skippipe.fields import build, read_yaml  # noqa: E402
 from skippipe.schedule import Schedule  # noqa: E402
 from skippipe.search import kernels  # noqa: E402
 from skippipe.search.driver import search  # noqa: E402

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skippipe.config import read_yaml
 from skippipe.errors import UserError
+from skippipe.fields import read_yaml
 
 NETWORKS = Path(__file__).resolve().parent.parent / "configs" / "networks"
 MOST_LOCATIONS = 10_000

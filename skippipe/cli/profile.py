@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from skippipe.cli.run import DEFAULT_CONFIG, whole
-from skippipe.config import RunConfig, check_reachable, load_config
+from skippipe.config import RunConfig, check_reachable
 from skippipe.errors import UserError
+from skippipe.fields import load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skippipe.compression import with_compression
-from skippipe.config import RunConfig, check_reachable, load_config
+from skippipe.config import RunConfig, check_reachable
 from skippipe.errors import UserError
+from skippipe.fields import load_config
 from skippipe.schedule import SETTINGS, Schedule
 
 if TYPE_CHECKING:

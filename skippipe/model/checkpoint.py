@@ -18,8 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from skippipe.config import RunConfig, build
+from skippipe.config import RunConfig
 from skippipe.errors import UserError
+from skippipe.fields import build
 from skippipe.model.stage import Stage, canonical_state, canonical_tensors, own_state
 from skippipe.optimizer import StageOptimizer
 

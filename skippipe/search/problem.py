@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from skippipe.config import require_positive
 from skippipe.costs import (
     BACKWARD_FACTOR,
     LOSS_FACTOR,
@@ -18,6 +17,7 @@ from skippipe.costs import (
     sync_seconds,
 )
 from skippipe.errors import UserError
+from skippipe.fields import require_positive
 from skippipe.network import Matrix, find_network, load_network
 from skippipe.schedule import MOST_STAGES_PAST_FRONTIER, Pipeline, Plan, Schedule
 from skippipe.search.constraints import StageRules, even_walks

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from skippipe.config import RunConfig, load_config
+from skippipe.config import RunConfig
 from skippipe.data.batches import prepare
+from skippipe.fields import load_config
 from skippipe.model.checkpoint import find_latest, load_stages
 from skippipe.model.stage import canonical_state
 from skippipe.reference import ReferenceTrainer

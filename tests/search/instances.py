@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from create_schedule import HYPERPARAMETERS
-from skippipe.config import build
 from skippipe.costs import Costs
+from skippipe.fields import build
 from skippipe.schedule import Pipeline
 from skippipe.search.options import SolverOptions
 from skippipe.search.problem import Instance, SearchConfig

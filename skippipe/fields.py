@@ -1,0 +1,151 @@
+"""Typed dataclasses from YAML and key=value arguments; a mistake is one line that names file, field and remedy."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import itertools
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from skippipe.errors import UserError
+
+T = TypeVar("T")
+MOST_YAML_CHARACTERS = 4_000_000
+FastSafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""PyYAML's safe loader in C where it was built; the one in Python takes seconds for deep nesting."""
+
+
+def require_positive(config: Any, *names: str) -> None:
+    """Raise UserError naming the first of the fields that is not a positive, finite number."""
+    for name in names:
+        value = getattr(config, name)
+        if not (value > 0 and math.isfinite(value)):
+            raise UserError(f"{name} must be positive, not {value}")
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """The docstring under each field of a configuration class, for --help."""
+    (definition,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(definition, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for field_node, text in itertools.pairwise(definition.body):
+        if (
+            isinstance(field_node, ast.AnnAssign)
+            and isinstance(field_node.target, ast.Name)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+        ):
+            docs[field_node.target.id] = " ".join(str(text.value.value).split())
+    return docs
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping from a file; UserError names the file and what is wrong with it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if len(text) > MOST_YAML_CHARACTERS:
+            raise UserError(f"{path}: is longer than {MOST_YAML_CHARACTERS} characters, too long to be a configuration")
+        document = yaml.load(text, FastSafeLoader)
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: must hold fields (name: value), not a {type(document).__name__}")
+    return document
+
+
+def load_config(cls: type[T], path: Path | None, overrides: typing.Iterable[str] = ()) -> T:
+    """Build a configuration dataclass from a YAML file (or nothing but defaults) and `a.b=value` overrides.
+
+    Raises UserError that names the file or argument, the field and the remedy.
+    """
+    document = read_yaml(path) if path else {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise UserError(f"argument {override!r}: overrides are written key=value, such as iterations=20")
+        try:
+            value = yaml.safe_load(text) if text else None
+        except yaml.YAMLError:
+            value = text
+        set_path(document, key.split("."), value, override)
+    return build(cls, document, str(path) if path else "arguments")
+
+
+def set_path(document: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    """Put a value into nested mappings, making those that are missing."""
+    for key in keys[:-1]:
+        child = document.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise UserError(f"argument {override!r}: {key} is a value, not a section")
+        document = child
+    document[keys[-1]] = value
+
+
+def build(cls: type[T], document: dict[str, Any], where: str, prefix: str = "") -> T:
+    """Build a dataclass from a mapping: unknown names, wrong types and failed checks raise UserError."""
+    assert dataclasses.is_dataclass(cls)
+    hints = typing.get_type_hints(cls)
+    known = [entry.name for entry in dataclasses.fields(cls)]
+    values: dict[str, Any] = {}
+    for name, value in document.items():
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known fields: {', '.join(known)}"
+            raise UserError(f"{where}: no field {prefix}{name}; {hint}")
+        hint_type = hints[name]
+        if dataclasses.is_dataclass(hint_type):
+            if not isinstance(value, dict):
+                raise UserError(f"{where}: {prefix}{name} must be a section of fields, not {value!r}")
+            values[name] = build(typing.cast(type, hint_type), value, where, f"{prefix}{name}.")
+        else:
+            values[name] = convert(value, hint_type, f"{where}: {prefix}{name}")
+    try:
+        return cls(**values)
+    except UserError as error:
+        message = str(error)
+        raise UserError(message if message.startswith(where) else f"{where}: {prefix}{message}") from None
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """Check a YAML value against a type hint; whole numbers serve as floats and 1e-4 written as text too."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        if value in typing.get_args(hint):
+            return value
+        raise UserError(f"{where} must be one of {', '.join(map(str, typing.get_args(hint)))}, not {value!r}")
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in typing.get_args(hint):
+            return None
+        return convert(value, next(arg for arg in typing.get_args(hint) if arg is not type(None)), where)
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            raise UserError(f"{where} must be a list, not {value!r}")
+        return tuple(convert(item, typing.get_args(hint)[0], f"{where}[{i}]") for i, item in enumerate(value))
+    if hint is float and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise UserError(f"{where} must be a number, not {value!r}") from None
+        if not math.isfinite(number):
+            raise UserError(f"{where} must be finite, not {value!r}")
+        return number
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is str and isinstance(value, str):
+        return value
+    names = {int: "a whole number", bool: "true or false", str: "text", float: "a number"}
+    raise UserError(f"{where} must be {names.get(hint, hint)}, not {value!r}")
