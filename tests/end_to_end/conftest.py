@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -65,6 +68,20 @@ def start(workplace: Path) -> Iterator[Start]:
             continue
         finally:
             process.communicate()
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` neighbouring ports that nobody listens on, for runs that must be told their ports."""
+    while True:
+        first = random.randrange(20000, 30000)
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                        stack.enter_context(socket.socket(socket.AF_INET, kind)).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return first
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = SECONDS) -> None:

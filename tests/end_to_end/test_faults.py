@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import SECONDS, Start, alive, node_pids, wait_for
+from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, node_pids, wait_for
 
 END_SECONDS = 30
 FOREVER = "iterations=100000"
@@ -67,10 +66,10 @@ def test_a_node_that_stops_for_20_s_delays_the_run(start: Start, workplace: Path
 
 def two_machines(workplace: Path, hosts: tuple[str, str]) -> list[list[str]]:
     """Arguments of a run whose nodes 0 and 1 are on one host, 2 to 5 on another."""
-    port = random.randrange(20000, 30000)
+    port = free_ports(7)
     common = [
         "ca-partial", "2", f"{workplace}/small.yaml", FOREVER, f"peers.first_port={port}",
-        f'peers.bootstrap=["{hosts[0]}:{port}"]', f"peers.rendezvous={hosts[0]}:{port + 100}",
+        f'peers.bootstrap=["{hosts[0]}:{port}"]', f"peers.rendezvous={hosts[0]}:{port + 6}",
     ]  # fmt: skip
     return [
         ["0", "2", *common, f"peers.host={hosts[0]}"],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import SECONDS, Start, alive, node_pids, wait_for
+from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, node_pids, wait_for
 
 SUMMARY_KEYS = {
     "setting", "nodes", "iterations", "loss_first", "loss_last", "measured_iteration_s", "measured_step_s",
@@ -58,12 +58,10 @@ def test_a_signal_stops_every_node(start: Start, workplace: Path, number: signal
 
 
 def test_two_machines_meet_through_configured_ports(start: Start, workplace: Path) -> None:
-    import random
-
-    port = random.randrange(20000, 30000)
+    port = free_ports(7)
     common = [
         "ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}",
-        f'peers.bootstrap=["127.0.0.1:{port}"]', f"peers.rendezvous=127.0.0.1:{port + 100}",
+        f'peers.bootstrap=["127.0.0.1:{port}"]', f"peers.rendezvous=127.0.0.1:{port + 6}",
     ]  # fmt: skip
     secret = {"SKIPPIPE_SECRET": "a secret that both machines know"}
     halves = [
