@@ -78,10 +78,10 @@ def run(name: str, disturbed: bool) -> tuple[dict[str, object], list[float], lis
     whole_runs.wait_for_iteration(process, folder)
     before = sum(whole_runs.proportional_megabytes(folder))
     stop, sent = threading.Event(), [0]
-    thread = threading.Thread(target=lambda: sent.__setitem__(0, attack(stop, 4.5 * (ITERATIONS - 3))))
+    thread = threading.Thread(target=lambda: sent.__setitem__(0, attack(stop, 3.5 * (ITERATIONS - 3))))
     if disturbed:
         thread.start()
-    while len(whole_runs.iterations(folder)) < ITERATIONS - 1 and process.poll() is None:
+    while len(whole_runs.iterations(folder)) < ITERATIONS - 3 and process.poll() is None:
         time.sleep(0.2)
     after = sum(whole_runs.proportional_megabytes(folder))
     stop.set()

@@ -27,7 +27,7 @@ from skippipe.runtime.links import Links, Listeners
 from skippipe.runtime.streams import Limits
 from skippipe.runtime.wire import HEADER, Header, MessageKind, pack, unpack
 
-SIZES_MB = {1: 512, 32: 32, 256: 6}
+SIZES_MB = {1: 512, 32: 32, 256: 12}
 """Messages sent of each size."""
 ROUND_TRIPS = 2000
 ROUND_TRIP_BYTES = 100

@@ -137,10 +137,14 @@ class Links:
             links = [self.streams.link(self.members[node], node) for node in nodes]
             connected = [asyncio.create_task(link.connected.wait()) for link in links]
             ends = [asyncio.shield(link.task) for link in links]
-            for link, wait, end in zip(links, connected, ends, strict=True):
-                await asyncio.wait((wait, end), return_when=asyncio.FIRST_COMPLETED)
-                if not link.connected.is_set():
-                    raise PeerLostError(self.inbox.failure or f"{link.name} can't be reached")
+            try:
+                for link, wait, end in zip(links, connected, ends, strict=True):
+                    await asyncio.wait((wait, end), return_when=asyncio.FIRST_COMPLETED)
+                    if not link.connected.is_set():
+                        raise PeerLostError(self.inbox.failure or f"{link.name} can't be reached")
+            finally:
+                for wait in connected:
+                    wait.cancel()
 
         pending: Future[None] = asyncio.run_coroutine_threadsafe(connect_all(), self.loop)
         pending.result()
