@@ -22,7 +22,7 @@ CASES = {
 def main() -> None:
     """Run every case on the same schedule and data, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--iterations", type=int, default=20, help="optimizer steps of each run")
+    parser.add_argument("--iterations", type=int, default=8, help="optimizer steps of each run")
 
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/compression.md"), help="results file")
     arguments = parser.parse_args()
