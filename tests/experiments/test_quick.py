@@ -17,6 +17,7 @@ SMALLEST = {
     "inference_robustness": ["--iterations", "1", "--draws", "2", "--validation-samples", "8"],
     "iteration_time": ["--budget", "1", "--setups", "1", "--no-run"],
     "bytes_and_time": ["--budget", "1"],
+    "drifting_links": ["--budget", "1"],
     "search_cost": ["--nodes", "20", "--budgets", "1"],
 }
 TRAINS = ("convergence", "inference_robustness")
