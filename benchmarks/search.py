@@ -101,6 +101,7 @@ def one_search(name: str, seed: int) -> dict[str, Any]:
         "iteration_s": {setting: plan.expected_iteration_s for setting, plan in plans.items()},
         "step_s": {setting: plan.expected_step_s for setting, plan in plans.items()},
         "bound_s": plans["ca-partial"].search["lower_bound_s"],
+        "bound_of_stages_s": plans["ca-partial"].search["lower_bound_of_stages_s"],
         "seconds": seconds,
         "alone_s": alone,
         "memory_mib": peak_memory_mib(),
@@ -130,21 +131,23 @@ def row(name: str, seeds: int) -> tuple[str, dict[str, Any] | None]:
     """One line of the reach table: medians over the seeds."""
     results = [result for seed in range(seeds) if (result := in_own_process(name, seed))]
     if not results:
-        return f"| {name} | failed | | | | | | | |", None
+        return f"| {name} | failed | | | | | | | | |", None
     middle = {setting: statistics.median(result["iteration_s"][setting] for result in results) for setting in SETTINGS}
     ordered = sum(
         times["baseline"] > times["random"] > times["non-ca-partial"] >= times["ca-partial"]
         for times in (result["iteration_s"] for result in results)
     )
     median = {
-        field: statistics.median(result[field] for result in results)
-        for field in ("seconds", "alone_s", "memory_mib", "bound_s")
+        field: statistics.median(result[field] for result in results) for field in ("seconds", "alone_s", "memory_mib")
     }
     worst = max(result["iteration_s"]["ca-partial"] for result in results)
-    gap = statistics.median(result["iteration_s"]["ca-partial"] / result["bound_s"] - 1 for result in results)
+    gaps = " | ".join(
+        f"{statistics.median(result['iteration_s']['ca-partial'] / result[bound] - 1 for result in results):+.0%}"
+        for bound in ("bound_s", "bound_of_stages_s")
+    )
     times = " | ".join(f"{middle[setting]:.2f}" for setting in SETTINGS)
     return (
-        f"| {name} | {times} (worst {worst:.2f}) | {gap:+.0%} | {ordered} of {len(results)} | {median['alone_s']:.1f} |"
+        f"| {name} | {times} (worst {worst:.2f}) | {gaps} | {ordered} of {len(results)} | {median['alone_s']:.1f} |"
         f" {median['seconds']:.1f} | {median['memory_mib']:.0f} |"
     ), {**median, "ca_s": middle["ca-partial"]}
 
@@ -175,9 +178,9 @@ def report(seeds: int) -> str:
     """The whole results file."""
     warm_up(config_of(GIVEN, 0))
     header = [
-        "| instance | baseline | random | non-ca-partial | ca-partial | over the bound | in the paper's order |"
-        " ca-partial, s of search | all four, s | MiB |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| instance | baseline | random | non-ca-partial | ca-partial | over any stages' bound |"
+        " over its stages' bound | in the paper's order | ca-partial, s of search | all four, s | MiB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines, missed = [*header], []
     for name in (GIVEN, DEFAULTS, *PAPER_NAMES):
@@ -193,8 +196,8 @@ def report(seeds: int) -> str:
             f"`python benchmarks/search.py --seeds {seeds}`, {datetime.date.today()}, {platform.machine()}, {cores}"
             f" cores shared with other work, Python {platform.python_version()}. Expected iteration in seconds, the"
             f" median of {seeds} seeds ({min(seeds, PAPER_SEEDS)} for the paper's setups); every schedule validates and"
-            " its times are the simulation's. 'Over the bound': ca-partial against the lower bound for its stages."
-            " 'ca-partial, s of search' includes the choice of the stages.", "",
+            " its times are the simulation's. ca-partial stands against two lower bounds: whatever nodes are in which"
+            " stage, and with its own stages. 'ca-partial, s of search' includes the choice of the stages.", "",
             "## Reach", "", *lines, "",
             f"Asked: {GIVEN} <= {REACH_S[GIVEN]} s in 10 s; {DEFAULTS} <= {REACH_S[DEFAULTS]:.0f} s in 30 s, all four"
             f" settings in 90 s. Missed: {', '.join(missed) or 'none'}.", "",

@@ -62,7 +62,7 @@ def run_search(nodes: int, budget: float) -> Outcome:
     seconds = time.monotonic() - began
     print(f"{nodes} nodes, budget {budget:g} s: {seconds:.1f} s", flush=True)
     plans = schedule.settings
-    bound = plans["ca-partial"].search.get("lower_bound_s")
+    bound = plans["ca-partial"].search.get("lower_bound_of_stages_s")
     iteration_s = {name: plan.expected_iteration_s for name, plan in plans.items()}
     step_s = {name: plan.expected_step_s for name, plan in plans.items()}
     return Outcome(nodes, budget, seconds, iteration_s, step_s, bound)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -95,7 +96,7 @@ class Plan:
     expected_iteration_s: float
     expected_step_s: float
     search: dict[str, Any] = field(default_factory=dict)
-    """How the plan was found: solver, seed, seconds, lower_bound_s."""
+    """How the plan was found: solver, seed, seconds, and the bounds of driver.with_record."""
 
     @property
     def paths_array(self) -> Paths:
@@ -106,6 +107,11 @@ class Plan:
     def path_length(self) -> int:
         """Stages that every path of this plan visits."""
         return len(self.paths[0])
+
+    @property
+    def sends(self) -> Counter[int]:
+        """Microbatches that each origin sends."""
+        return Counter(path[0] for path in self.paths)
 
     def stage_of(self) -> dict[int, int]:
         """Stage of each node."""
