@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import uvloop
 from deccom.peers.peer import Peer
 from numpy.typing import NDArray
 
@@ -91,7 +92,8 @@ class Links:
         self.limits = limits
         self.inbox = inbox
         self.bytes_sent = 0
-        self.loop = asyncio.new_event_loop()
+        # libuv's loop halves the round trip of small messages (benchmarks/results/links.md).
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self.thread = threading.Thread(target=self.run_loop, name="network", daemon=True)
         self.streams: PeerStreams
 
