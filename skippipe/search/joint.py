@@ -45,10 +45,10 @@ class JointOptions:
     """Part of the moves that touch the critical path."""
 
 
-ROUNDS = ((0.6, (2.0, 0.5)), (0.2, (0.6, 0.3)), (0.2, (0.3, 0.15)))
+ROUNDS = ((0.6, (1.2, 0.7)), (0.2, (0.5, 0.3)), (0.2, (0.3, 0.15)))
 """Part of the budget and temperatures in seconds at its beginning, of even and odd chains; rounds share the best state.
 
-One chain may leave the warm start behind, the other stays near it: large instances have no time for the first.
+Hotter rounds leave the warm start behind for good, colder ones never leave it (benchmarks/results/joint.md).
 """
 COLD = 0.03
 """Temperature in seconds at the end of a round."""

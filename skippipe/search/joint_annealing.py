@@ -34,8 +34,7 @@ def anneal(
     the cumulated probabilities of the kinds.
     """
     np.random.seed(seed)
-    length = state.paths.shape[1]
-    undo = Undo(np.zeros(3, dtype=np.int64), np.zeros((2, length), dtype=np.int64))
+    undo = Undo(np.zeros(3, dtype=np.int64), np.zeros_like(state.paths[:2]), np.zeros_like(state.paths))
     for _ in range(iterations):
         draw = np.random.random()
         kind = 0

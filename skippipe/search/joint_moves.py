@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from skippipe.search.joint_evaluation import follow, repair, sort_by
-from skippipe.search.joint_state import Problem, State, compiled, path_allowed, refresh, refresh_all, stage_sync
+from skippipe.search.joint_state import Problem, State, compiled, path_allowed, refresh, refresh_all
 
 ORDER, EXCHANGE, RELOCATE, REORDER, CROSS, NODES = range(6)
 KINDS = 6
@@ -26,6 +25,8 @@ class Undo(NamedTuple):
     """Kind of move, then its two slots or microbatches."""
     paths: NDArray[np.int64]
     """Paths of the two microbatches before the move, (2, K)."""
+    all_paths: NDArray[np.int64]
+    """Paths of all microbatches before nodes were exchanged, (M, K)."""
 
 
 @compiled
@@ -69,7 +70,9 @@ def revert(problem: Problem, state: State, undo: Undo) -> None:
     """Undo the last proposed change."""
     kind, a, b = undo.numbers[0], undo.numbers[1], undo.numbers[2]
     if kind == NODES:
-        swap_slots(problem, state, a, b)
+        state.paths[:] = undo.all_paths
+        swap_slots(state, a, b)
+        refresh_all(problem, state)
     elif kind != ORDER:
         state.paths[a] = undo.paths[0]
         state.paths[b] = undo.paths[1]
@@ -230,29 +233,44 @@ def cross(problem: Problem, state: State, undo: Undo, m: int, k: int) -> int:
 
 @compiled
 def exchange_nodes(problem: Problem, state: State, undo: Undo, slot: int) -> int:
-    """Exchange the nodes of two slots: their stages, or their roles in one stage."""
+    """Exchange the nodes of two slots, their stages or their roles in one, and lead paths round them where shorter."""
     other = pick(state.node_of_slot.shape[0])
     if other == slot:
         return REFUSED
     undo.numbers[1], undo.numbers[2] = slot, other
-    swap_slots(problem, state, slot, other)
-    if np.random.random() < RETIMED and repair(problem, state, 0) and follow(problem, state, 0, 0, np.inf) < np.inf:
-        sort_by(state.trial, state.key_s)
+    undo.all_paths[:] = state.paths
+    swap_slots(state, slot, other)
+    for changed in (slot, other):
+        if problem.stage_of_slot[changed] > 0:
+            reroute(problem, state, changed)
+    refresh_all(problem, state)
     return 0
 
 
 @compiled
-def swap_slots(problem: Problem, state: State, a: int, b: int) -> None:
-    """Exchange the nodes of two slots and compute the tables that follow."""
+def swap_slots(state: State, a: int, b: int) -> None:
+    """Exchange the nodes of two slots."""
     state.node_of_slot[a], state.node_of_slot[b] = state.node_of_slot[b], state.node_of_slot[a]
-    changed = False
-    for stage in (problem.stage_of_slot[a], problem.stage_of_slot[b]):
-        changed = changed or stage_sync(problem, state, stage) != state.sync_s[stage]
-    if changed:
-        refresh_all(problem, state)
-        return
-    for m in range(state.paths.shape[0]):
-        for k in range(state.paths.shape[1]):
-            if state.paths[m, k] == a or state.paths[m, k] == b:
-                refresh(problem, state, m)
-                break
+
+
+@compiled
+def reroute(problem: Problem, state: State, slot: int) -> None:
+    """Move each visit to a slot to a random one of its stage where the hops around it then take less time."""
+    stage = problem.stage_of_slot[slot]
+    first, count = problem.first_slot[stage], problem.first_slot[stage + 1] - problem.first_slot[stage]
+    microbatches, length = state.paths.shape
+    for m in range(microbatches):
+        for k in range(1, length):
+            if state.paths[m, k] == slot:
+                other = first + pick(count)
+                if hops_around(problem, state, m, k, other) < hops_around(problem, state, m, k, slot):
+                    state.paths[m, k] = other
+
+
+@compiled
+def hops_around(problem: Problem, state: State, m: int, k: int, slot: int) -> float:
+    """Seconds of the hops, forth and back, beside place k of a path if it were this slot."""
+    hop_s, node = problem.hop_s[0], state.node_of_slot[slot]
+    before = state.node_of_slot[state.paths[m, k - 1]]
+    after = state.node_of_slot[state.paths[m, (k + 1) % state.paths.shape[1]]]
+    return float(hop_s[before, node] + hop_s[node, after] + hop_s[after, node] + hop_s[node, before])

@@ -35,7 +35,7 @@ def started(schedule: Schedule, scenarios: int = 0) -> tuple[Problem, State]:
 
 
 def new_undo(state: State) -> Undo:
-    return Undo(np.zeros(3, dtype=np.int64), np.zeros((2, state.paths.shape[1]), dtype=np.int64))
+    return Undo(np.zeros(3, dtype=np.int64), np.zeros_like(state.paths[:2]), np.zeros_like(state.paths))
 
 
 def decisions(state: State) -> list[list[int]]:
