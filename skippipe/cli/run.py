@@ -94,8 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
             return 128 + stopped.number
         progress.finish()
     except NodeFailedError as error:
-        launcher.stop()
-        print(f"\nerror: {error}; the other nodes were stopped. The end of {error.log}:", file=sys.stderr)
+        launcher.stop_after(error)
+        print(f"\nerror: {error}; the other nodes here were stopped. The end of {error.log}:", file=sys.stderr)
         print(error.last_lines(), file=sys.stderr)
         print(newest_checkpoint(folder), file=sys.stderr)
         return 1

@@ -36,12 +36,22 @@ class Endpoint:
     """File descriptor of the launcher's pipe; one JSON object a line."""
     first_here: bool
     """Whether this is the first node of its machine, which reports what concerns all."""
+    notices: int | None = None
+    """File descriptor from which the node's process learns what its launcher knows of failures."""
 
     def open_links(self, inbox: Inbox, message_bytes: int, encodings: dict[int, Encoding] | None = None) -> Links:
         """The node's links, started; messages of at most `message_bytes` are accepted."""
         limits = Limits(message_bytes, self.peers.connect_seconds, self.peers.silence_seconds)
         links = Links(
-            self.node, range(self.nodes), self.listeners, self.bootstrap, self.secret, limits, inbox, encodings
+            self.node,
+            range(self.nodes),
+            self.listeners,
+            self.bootstrap,
+            self.secret,
+            limits,
+            inbox,
+            encodings,
+            self.notices,
         )
         links.start()
         return links

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -13,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
 GRACE_SECONDS = 2.0
+FAREWELL_SECONDS = 0.5
+"""Time for the nodes here to tell those on other machines who failed, before they end."""
+PEER_LOST_EXIT = 3
+"""Exit code of a node that ended because another one did; the last line of its log says which."""
 LOG_LINES_SHOWN = 12
 PIPE_BYTES = 65536
 
@@ -38,8 +43,10 @@ class NodeFailedError(Exception):
     def __init__(self, node: int, status: int, log: Path) -> None:
         self.node = node
         self.log = log
+        self.of_another = status == PEER_LOST_EXIT
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
-        super().__init__(f"node {node} {how}")
+        found = self.last_lines().rpartition(" ERROR ")[2] if self.of_another else ""
+        super().__init__(found or f"node {node} {how}")
 
     def last_lines(self) -> str:
         """The end of the node's log."""
@@ -62,6 +69,13 @@ class Process:
     pid: int
     handle: int
     """File descriptor that becomes readable when the process ends (pidfd)."""
+    notices: int
+    """File descriptor to tell the process of failures."""
+
+    def close(self) -> None:
+        """Forget a process that has ended."""
+        os.close(self.handle)
+        os.close(self.notices)
 
 
 class Launcher:
@@ -83,11 +97,14 @@ class Launcher:
         for endpoint in self.endpoints:
             sys.stdout.flush()
             sys.stderr.flush()
+            notices, to_node = os.pipe()
             pid = os.fork()
             if pid == 0:
-                self.become(endpoint)
+                os.close(to_node)
+                self.become(replace(endpoint, notices=notices))
+            os.close(notices)
             (endpoint.folder / f"node-{endpoint.node}.pid").write_text(f"{pid}\n")
-            self.processes[endpoint.node] = Process(endpoint.node, pid, os.pidfd_open(pid))
+            self.processes[endpoint.node] = Process(endpoint.node, pid, os.pidfd_open(pid), to_node)
         for endpoint in self.endpoints:
             endpoint.listeners.close()
         os.close(self.endpoints[0].report)
@@ -105,15 +122,18 @@ class Launcher:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.close(self.reader)
         for other in self.endpoints:
-            if other is not endpoint:
+            if other.node != endpoint.node:
                 other.listeners.close()
         set_up_log()
         code = 1
         try:
             self.run_node(endpoint)
             code = 0
-        except (UserError, PeerLostError) as error:
+        except UserError as error:
             logger.error("%s", error)
+        except PeerLostError as error:
+            logger.error("%s", error)
+            code = PEER_LOST_EXIT
         except BaseException:
             logger.error("node %d failed\n%s", endpoint.node, traceback.format_exc())
         finally:
@@ -153,7 +173,7 @@ class Launcher:
     def reap(self, process: Process) -> None:
         """Collect a process that has ended; NodeFailedError where it failed."""
         _, status = os.waitpid(process.pid, 0)
-        os.close(process.handle)
+        process.close()
         del self.processes[process.node]
         code = os.waitstatus_to_exitcode(status)
         if code != 0:
@@ -164,6 +184,16 @@ class Launcher:
         """Let all nodes end the iteration, save a checkpoint and leave."""
         for process in self.processes.values():
             signal.pidfd_send_signal(process.handle, STOP_SIGNAL)
+
+    def stop_after(self, failed: NodeFailedError) -> None:
+        """End every process, after they have told other machines, if there are any, which node here failed first."""
+        if len(self.endpoints) < self.endpoints[0].nodes and not failed.of_another:
+            for process in self.processes.values():
+                # One that has just ended of its own cannot be told, and need not.
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(process.notices, f"{failed.node}\n".encode())
+            time.sleep(FAREWELL_SECONDS)
+        self.stop()
 
     def stop(self) -> None:
         """End every process that is still there: SIGTERM, and SIGKILL after a grace."""
@@ -177,7 +207,7 @@ class Launcher:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     signal.pidfd_send_signal(process.handle, signal.SIGKILL)
             os.waitpid(process.pid, 0)
-            os.close(process.handle)
+            process.close()
         self.processes.clear()
 
 

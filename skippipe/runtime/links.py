@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import threading
 import time
@@ -22,11 +23,12 @@ from skippipe.runtime.discovery import Discovery, SealedDatagrams, quiet_deccom
 from skippipe.runtime.identity import node_id, public_name
 from skippipe.runtime.inbox import Inbox, PeerLostError
 from skippipe.runtime.streams import Limits, PeerStreams
-from skippipe.runtime.wire import HEADER, Encoding, Header, pack, unpack
+from skippipe.runtime.wire import HEADER, Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 256
+NOTICE_BYTES = 32
 START_SECONDS = 20.0
 
 
@@ -78,11 +80,15 @@ class Links:
         limits: Limits,
         inbox: Inbox,
         encodings: dict[int, Encoding] | None = None,
+        notices: int | None = None,
     ) -> None:
         """`nodes` are all nodes of the run; `bootstrap` the datagram addresses of some of them.
 
-        `encodings` says how to write what goes to a node, where not in fp32.
+        `encodings` says how to write what goes to a node, where not in fp32; from the file descriptor `notices` comes
+        the number of a node that failed on this machine, to be passed on to the others.
         """
+        self.notices = notices
+        self.told_of_loss = False
         self.encodings = encodings or {}
         self.node = node
         self.members = [node_id(member) for member in nodes]
@@ -122,10 +128,35 @@ class Links:
         me = Peer(self.listeners.address, pub_key=public_name(self.node), tcp=self.listeners.streams.getsockname()[1])
         await self.streams.start(me)
         self.server = asyncio.create_task(self.streams.serve(self.listeners.streams))
+        if self.notices is not None:
+            self.loop.add_reader(self.notices, self.on_notice, self.notices)
 
     def deliver(self, body: NDArray[np.uint8]) -> None:
         """Take a frame's body into the inbox (network thread)."""
-        self.inbox.put(*unpack(body))
+        header, tensor = unpack(body)
+        if header.kind is not MessageKind.LOST:
+            self.inbox.put(header, tensor)
+            return
+        lost = header.microbatch
+        if lost >= len(self.members):
+            raise MalformedMessageError(f"there is no node {lost} to lose")
+        if self.spread_loss(lost):
+            self.give_up(lost, f"node {lost} failed on its machine, says node {header.sender}")
+
+    def on_notice(self, notices: int) -> None:
+        """The launcher names a node that failed, before it ends this one (network thread)."""
+        self.loop.remove_reader(notices)
+        if line := os.read(notices, NOTICE_BYTES):
+            self.spread_loss(int(line))
+
+    def spread_loss(self, lost: int) -> bool:
+        """Tell all peers once that a node is lost, so that every machine names the same; whether this is news."""
+        news, self.told_of_loss = not self.told_of_loss, True
+        if news:
+            packed, payload = pack(Header(MessageKind.LOST, 0, lost, self.node, time.time()), torch.zeros(1))
+            for link in self.streams.links.values():
+                link.send(packed, payload)
+        return news
 
     def give_up(self, node: int, reason: str) -> None:
         """A peer is lost (network thread)."""

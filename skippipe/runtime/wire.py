@@ -40,10 +40,12 @@ class MalformedMessageError(ValueError):
 
 
 class MessageKind(IntEnum):
-    """Which way a tensor walks its path."""
+    """Which way a tensor walks its path, or that no more will come."""
 
     ACTIVATION = 1
     GRADIENT = 2
+    LOST = 3
+    """The node in the microbatch's place has failed; the tensor says nothing."""
 
 
 KINDS = {int(kind): kind for kind in MessageKind}

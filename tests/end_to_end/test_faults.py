@@ -92,6 +92,23 @@ def test_a_lost_machine_ends_the_run_on_the_other(start: Start, workplace: Path)
     assert not any(alive(pid) for pid in node_pids(folder).values())
 
 
+@pytest.mark.parametrize("lost", [1, 5])
+def test_both_machines_name_the_node_that_was_killed(start: Start, workplace: Path, lost: int) -> None:
+    arguments = two_machines(workplace, ("127.0.0.1", "127.0.0.1"))
+    runs = [start(*arguments[i], f"name={name}-{lost}", **SECRET) for i, name in enumerate(("here", "there"))]
+    folders = [workplace / "runs" / f"{name}-{lost}" for name in ("here", "there")]
+    wait_for(lambda: iterations_done(folders[0]) > 0)
+    own = 0 if lost < 2 else 1
+    os.kill(node_pids(folders[own])[lost], signal.SIGKILL)
+    began = time.monotonic()
+    errors = [run.communicate(timeout=SECONDS)[1] for run in runs]
+    assert time.monotonic() - began < END_SECONDS
+    assert f"error: node {lost} was killed by SIGKILL" in errors[own]
+    assert f"error: node {lost} failed on its machine, says node" in errors[1 - own]
+    assert all("no checkpoint was made" in text for text in errors)
+    assert not any(alive(pid) for folder in folders for pid in node_pids(folder).values())
+
+
 def network_namespaces_permitted() -> bool:
     """Whether this process may make network namespaces."""
     if shutil.which("ip") is None or os.geteuid() != 0:

@@ -124,12 +124,34 @@ def test_a_peer_that_never_comes_is_reported_by_name() -> None:
         links.close()
 
 
+def test_word_of_a_lost_node_goes_all_the_way_round() -> None:
+    listeners = [Listeners.bind("127.0.0.1") for _ in range(3)]
+    made = [make_node(i, 4, listeners[i], [listeners[0].address]) for i in range(3)]
+    try:
+        for node, (links, _) in enumerate(made):
+            links.connect([(node + 1) % 3])
+        made[0][0].loop.call_soon_threadsafe(made[0][0].spread_loss, 3)
+        for teller, (_, inbox) in enumerate((made[1], made[2])):
+            with pytest.raises(PeerLostError, match=f"node 3 failed on its machine, says node {teller}"):
+                receive(inbox, 0)
+    finally:
+        for links, _ in made:
+            links.close()
+
+
+def test_word_of_an_impossible_node_is_refused(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    sender, _, inbox = pair
+    sender.send(1, Header(MessageKind.LOST, 0, 2, 0, time.time()), torch.zeros(1))
+    threading.Timer(1.0, inbox.fail, ["nothing came"]).start()
+    with pytest.raises(PeerLostError, match="nothing came"):
+        inbox.take((MessageKind.ACTIVATION, 0, 0))
+    assert "there is no node 2 to lose" in caplog.text
+
+
 def test_a_peer_with_the_wrong_secret_gets_nowhere(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     sender, receiver, inbox = pair
     listener = Listeners.bind("127.0.0.1")
-    stranger, _ = make_node(
-        0, 2, listener, [receiver.listeners.address], b"w" * 32, Limits(1 << 20, 1.0, 1.0)
-    )
+    stranger, _ = make_node(0, 2, listener, [receiver.listeners.address], b"w" * 32, Limits(1 << 20, 1.0, 1.0))
     try:
         with pytest.raises(PeerLostError):
             stranger.connect([1])
