@@ -11,5 +11,5 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def compiled(function: Function) -> Function:
-    """The function compiled by numba; touch its file after a change to a compiled function of another file."""
+    """The function compiled by numba; warm_up.py forgets machine code of older sources."""
     return cast(Function, numba.njit(cache=True)(function))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import replace
+from pathlib import Path
 
 from skippipe.search.driver import search
 from skippipe.search.problem import Instance, SearchConfig
 from skippipe.search.progress import Progress
+
+PACKAGE = Path(__file__).parent.parent
 
 
 def warm_up(config: SearchConfig) -> None:
@@ -14,9 +19,27 @@ def warm_up(config: SearchConfig) -> None:
 
     Searches a tiny instance, so that nothing of it counts against the time budget.
     """
+    forget_stale_kernels(PACKAGE)
     tiny = replace(
         config, network="gcp-12", subset=None, locations=(), nodes=4, stages=2, stage_sizes=(2, 2), path_length=2,
         memory=1, microbatches_per_node=1, population=4, trials=4, conflict_nodes=2, pipeline_steps=4, path_steps=8,
         joint_steps=4, robust=0.0, seed=0, time_budget_s=600.0,
     )  # fmt: skip
     search(Instance.from_config(tiny), tiny, Progress())
+
+
+def forget_stale_kernels(package: Path) -> None:
+    """Remove machine code that was compiled from other sources than the package's present ones.
+
+    Numba looks at the age of a function's own file only, not at those of the compiled functions that it calls, so that
+    an update of one file would leave the others' old code in use.
+    """
+    sources = b"".join(path.read_bytes() for path in sorted(package.rglob("*.py")))
+    digest = hashlib.sha256(sources).hexdigest()
+    stamp = package / "search" / "__pycache__" / "kernels.sha256"
+    if not os.access(package, os.W_OK) or (stamp.exists() and stamp.read_text() == digest):
+        return
+    for path in [*package.rglob("__pycache__/*.nbi"), *package.rglob("__pycache__/*.nbc")]:
+        path.unlink(missing_ok=True)
+    stamp.parent.mkdir(exist_ok=True)
+    stamp.write_text(digest)
