@@ -72,16 +72,24 @@ def start(workplace: Path) -> Iterator[Start]:
 
 def free_ports(count: int) -> int:
     """The first of `count` neighbouring ports that nobody listens on, for runs that must be told their ports."""
-    while True:
-        first = random.randrange(20000, 30000)
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                        stack.enter_context(socket.socket(socket.AF_INET, kind)).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return first
+    while not ports_are_free(first := random.randrange(20000, 30000), count):
+        pass
+    return first
+
+
+def ports_are_free(first: int, count: int) -> bool:
+    """Whether `count` neighbouring ports of 127.0.0.1 can be bound, for streams and for datagrams."""
+    with contextlib.ExitStack() as stack:
+        try:
+            for port in range(first, first + count):
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    listener = stack.enter_context(socket.socket(socket.AF_INET, kind))
+                    # A connection that has ended keeps its address for a minute; a listener is what must be gone.
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
+                    listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
