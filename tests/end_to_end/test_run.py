@@ -51,7 +51,7 @@ def test_a_signal_stops_every_node(start: Start, workplace: Path, number: signal
     process.send_signal(number)
     began = time.monotonic()
     _, errors = process.communicate(timeout=SECONDS)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert process.returncode == 128 + number
     assert "stopped" in errors
     assert not any(alive(pid) for pid in node_pids(folder).values())

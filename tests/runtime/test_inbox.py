@@ -56,11 +56,11 @@ def test_an_early_message_of_the_next_iteration_waits() -> None:
 
 
 def test_the_hop_counts_from_the_send() -> None:
-    box = inbox(delay_s=0.5)
-    sent_at = time.time() - 0.2
+    box = inbox(delay_s=100.0)
+    sent_at = time.time() - 40.0
     box.put(Header(ACTIVATION, 0, 0, 7, sent_at), torch.zeros(1))
     ready, _ = box.take((ACTIVATION, 0, 0))
-    assert ready - time.monotonic() == pytest.approx(0.3, abs=0.05)
+    assert 30.0 < ready - time.monotonic() < 61.0
 
 
 def test_a_sender_with_a_fast_clock_can_not_delay_more_than_the_hop() -> None:

@@ -16,8 +16,9 @@ from skippipe.search.problem import Instance, SearchConfig
 
 LIGHT = {
     "population": 12, "trials": 30, "conflict_nodes": 8, "pipeline_steps": 300, "path_steps": 300, "joint_steps": 300,
+    "time_budget_s": 1e5,
 }  # fmt: skip
-"""Effort for tests: every part of the search runs, none for long."""
+"""Effort for tests: every part of the search runs, none for long; steps end it, not a clock that compiling eats up."""
 
 
 def light_config(**fields: Any) -> SearchConfig:
@@ -26,7 +27,7 @@ def light_config(**fields: Any) -> SearchConfig:
 
 def light_options(**fields: Any) -> SolverOptions:
     """A solver's options with the effort of a test, whatever fields there are."""
-    effort = {**vars(light_config()), "seconds": 30.0, **fields}
+    effort = {**vars(light_config()), "seconds": LIGHT["time_budget_s"], **fields}
     names = (entry.name for entry in dataclasses.fields(SolverOptions))
     return SolverOptions(**{name: effort[name] for name in names if name in effort})
 

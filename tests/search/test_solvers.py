@@ -119,7 +119,7 @@ def test_a_search_gives_valid_plans_in_the_papers_order(light_schedule: Schedule
 
 
 def test_the_same_seed_gives_the_same_plans(light_schedule: Schedule) -> None:
-    config = light_config(time_budget_s=600.0)
+    config = light_config()
     again = search(Instance.from_config(config), config, Progress())
     for name in ("baseline", "random", "non-ca-partial", "ca-partial"):
         assert again.settings[name].paths == light_schedule.settings[name].paths
