@@ -1,4 +1,4 @@
-"""Frames on a connection: FRAME, its tags (identity.py), then the body, a message's header and payload (wire.py)."""
+"""Frames on a connection: FRAME, then the body, a message's header and payload (wire.py), then a tag (identity.py)."""
 
 from __future__ import annotations
 

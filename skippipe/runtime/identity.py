@@ -1,9 +1,9 @@
 """Who may talk: node ids, the cluster secret, proofs of it at connection, and tags on every message and datagram.
 
 Both ends of a connection prove that they hold the secret by a keyed BLAKE2b over both nonces and both node ids, and
-derive a session key from them. Every frame carries AES-GCM tags (RFC 5116; the frame is associated data, so it is
+derive a session key from them. Every frame ends with an AES-GCM tag (RFC 5116; the frame is associated data, so it is
 authenticated and stays readable in place) whose nonce counts the connection's frames: a replayed, reordered or altered
-frame does not verify.
+frame does not verify. The tag comes last, so that both ends compute it while the frame travels.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import AEADEncryptionContext, Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 from deccom.cryptofuncs.hash import SHA256
 
 from skippipe.errors import UserError
@@ -24,7 +26,6 @@ from skippipe.errors import UserError
 NONCE_BYTES = 32
 PROOF_BYTES = 32
 TAG_BYTES = 16
-TAGS_BYTES = 2 * TAG_BYTES
 DATAGRAM_TAG_BYTES = 16
 SECRET_VARIABLE = "SKIPPIPE_SECRET"
 SHORTEST_SECRET = 16
@@ -105,34 +106,51 @@ class Session:
         self.cipher = AESGCM(key) if key is not None else None
         self.frames = 0
 
-    def tags(self, head: bytes, payload: memoryview | bytes) -> bytes:
-        """Tags of the next frame that is sent, TAGS_BYTES long."""
+    def tag(self, frame: memoryview | bytes) -> bytes:
+        """Tag of a whole frame, the next one; RunningTag computes the same from parts."""
         if self.cipher is None:
-            return bytes(TAGS_BYTES)
-        payload_tag = self.cipher.encrypt(self.nonce(0), b"", payload)
-        head_tag = self.cipher.encrypt(self.nonce(1), b"", head + payload_tag)
-        self.frames += 1
-        return head_tag + payload_tag
+            return bytes(TAG_BYTES)
+        return self.cipher.encrypt(self.next_nonce(), b"", frame)
 
-    def verify(self, head: bytes, payload: memoryview | bytes, tags: bytes) -> None:
-        """Check the next frame that came; AuthenticationError where the tags are not its own."""
-        if self.cipher is None:
-            return
-        head_tag, payload_tag = tags[:TAG_BYTES], tags[TAG_BYTES:]
-        try:
-            self.cipher.decrypt(self.nonce(1), head_tag, head + payload_tag)
-            self.cipher.decrypt(self.nonce(0), payload_tag, payload)
-        except InvalidTag:
-            raise AuthenticationError("a frame's tag does not verify") from None
-        self.frames += 1
+    def running_tag(self) -> RunningTag:
+        """Tag of the next frame, part by part."""
+        return RunningTag(self.key, self.next_nonce())
 
-    def nonce(self, place: int) -> bytes:
-        """AES-GCM nonce for the payload (place 0) or head (place 1) of the frame that is next, 12 bytes."""
-        return self.frames.to_bytes(8, "big") + place.to_bytes(4, "big")
+    def next_nonce(self) -> bytes:
+        """AES-GCM nonce that no other frame of this connection has, 12 bytes."""
+        self.frames += 1
+        return self.frames.to_bytes(12, "big")
 
     def acknowledgement_tag(self, sequence: bytes) -> bytes:
         """Tag of an acknowledgement, TAG_BYTES long."""
         return keyed(self.key, b"acknowledge", sequence)[:TAG_BYTES] if self.key is not None else bytes(TAG_BYTES)
+
+
+class RunningTag:
+    """The tag of a frame that comes in parts; each is read while it is still in the processor's cache."""
+
+    def __init__(self, key: bytes | None, nonce: bytes) -> None:
+        self.context: AEADEncryptionContext | None = None
+        if key is not None:
+            self.context = Cipher(AES(key), GCM(nonce)).encryptor()
+
+    def update(self, part: memoryview | bytes) -> None:
+        """The next part."""
+        if self.context is not None:
+            self.context.authenticate_additional_data(part)
+
+    def finish(self) -> bytes:
+        """The tag, TAG_BYTES long."""
+        if self.context is None:
+            return bytes(TAG_BYTES)
+        self.context.finalize()
+        return self.context.tag
+
+
+def check_tag(expected: bytes, tag: bytes) -> None:
+    """Raise AuthenticationError where a frame came with another tag than expected."""
+    if not hmac.compare_digest(expected, tag):
+        raise AuthenticationError("a frame's tag does not verify")
 
 
 def datagram_tag(secret: bytes, sender: tuple[str, int], data: bytes) -> bytes:

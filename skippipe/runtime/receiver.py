@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from skippipe.runtime.buffers import BufferPool
 from skippipe.runtime.frames import FRAME
-from skippipe.runtime.identity import TAGS_BYTES, Session
+from skippipe.runtime.identity import TAG_BYTES, RunningTag, Session, check_tag
 from skippipe.runtime.wire import HEADER, MalformedMessageError
 
 STAGING_BYTES = 1 << 16
 TURN_BYTES = 1 << 23
 """What one connection may read before the others get their turn."""
-START_BYTES = FRAME.size + TAGS_BYTES
+PART_BYTES = 1 << 19
+"""What is read at once of a body: its tag is computed while this is still in the processor's cache."""
 
 TakeFrame = Callable[[int, NDArray[np.uint8]], None]
 
@@ -74,25 +75,25 @@ class FrameReader(Reader):
         self.most_bytes = most_bytes
         self.buffers = buffers
         self.take = take
-        self.staging = memoryview(bytearray(STAGING_BYTES))
+        self.staging = np.empty(STAGING_BYTES, dtype=np.uint8)
         self.begin = self.end = 0
-        self.start = b""
-        self.body: NDArray[np.uint8] | None = None
-        self.filled = 0
+        self.sequence = 0
+        self.large: NDArray[np.uint8] | None = None
+        """Body and tag of a frame that did not come at once, filled from the front."""
+        self.filled = self.tagged = 0
+        self.tag: RunningTag
         super().__init__(connection)
 
     def receive(self) -> None:
         """Read until the socket is empty or the turn is over."""
         turn = 0
         while turn < TURN_BYTES:
-            if self.body is not None:
-                view = self.body.data[self.filled :]
+            if self.large is not None:
+                view = self.large.data[self.filled : self.filled + PART_BYTES]
                 count = self.receive_into(view)
-                self.filled += count
-                if self.filled == len(self.body):
-                    self.finish_frame()
+                self.fill(self.large, count)
             else:
-                view = self.staging[self.end :]
+                view = self.staging.data[self.end :]
                 count = self.receive_into(view)
                 self.end += count
                 self.parse()
@@ -102,30 +103,49 @@ class FrameReader(Reader):
 
     def parse(self) -> None:
         """Take the frames apart that begin in the staging buffer."""
-        while self.body is None and self.end - self.begin >= START_BYTES:
-            self.start = bytes(self.staging[self.begin : self.begin + START_BYTES])
-            self.begin += START_BYTES
-            _, length = FRAME.unpack_from(self.start)
+        while self.large is None and self.end - self.begin >= FRAME.size:
+            self.sequence, length = FRAME.unpack_from(self.staging.data, self.begin)
             if length > self.most_bytes or 0 < length < HEADER.size:
                 raise MalformedMessageError(f"a frame of {length} bytes, expected at most {self.most_bytes}")
-            self.body = self.buffers.take(length)
-            self.filled = min(length, self.end - self.begin)
-            self.body.data[: self.filled] = self.staging[self.begin : self.begin + self.filled]
-            self.begin += self.filled
-            if self.filled == length:
-                self.finish_frame()
-        left = bytes(self.staging[self.begin : self.end])
-        self.staging[: len(left)] = left
-        self.begin, self.end = 0, len(left)
+            body = self.begin + FRAME.size
+            end = body + length
+            if end + TAG_BYTES <= self.end:
+                if self.session.key is not None:
+                    tag = self.session.tag(self.staging.data[self.begin : end])
+                    check_tag(tag, self.staging[end : end + TAG_BYTES].tobytes())
+                self.begin = end + TAG_BYTES
+                self.take(self.sequence, self.staging[body:end].copy())
+            else:
+                self.begin_large(length)
+        left = self.end - self.begin
+        if left and self.begin:
+            self.staging[:left] = self.staging[self.begin : self.end].copy()
+        self.begin, self.end = 0, left
 
-    def finish_frame(self) -> None:
-        """The frame is whole: check it and hand it on."""
-        body, self.body = self.body, None
-        assert body is not None
-        sequence, _ = FRAME.unpack_from(self.start)
-        head = self.start[: FRAME.size] + body[: HEADER.size].tobytes()
-        self.session.verify(head, body.data[HEADER.size :], self.start[FRAME.size :])
-        self.take(sequence, body)
+    def begin_large(self, length: int) -> None:
+        """The rest of the frame goes right to its place."""
+        self.tag = self.session.running_tag()
+        self.tag.update(self.staging.data[self.begin : self.begin + FRAME.size])
+        came = self.staging[self.begin + FRAME.size : self.end]
+        self.begin = self.end
+        self.large = self.buffers.take(length + TAG_BYTES)
+        self.large[: len(came)] = came
+        self.filled = self.tagged = 0
+        self.fill(self.large, len(came))
+
+    def fill(self, frame: NDArray[np.uint8], count: int) -> None:
+        """So many more bytes of the large frame are there; once all are, check it and hand it on."""
+        self.filled += count
+        length = len(frame) - TAG_BYTES
+        upto = min(self.filled, length)
+        if upto > self.tagged:
+            self.tag.update(frame.data[self.tagged : upto])
+            self.tagged = upto
+        if self.filled == len(frame):
+            self.large = None
+            if self.session.key is not None:
+                check_tag(self.tag.finish(), frame[length:].tobytes())
+            self.take(self.sequence, frame[:length])
 
 
 class AcknowledgementReader(Reader):

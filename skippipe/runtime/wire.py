@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,8 +52,7 @@ KINDS = {int(kind): kind for kind in MessageKind}
 ENCODINGS = {int(encoding): encoding for encoding in Encoding}
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """What a message says about its tensor."""
 
     kind: MessageKind
@@ -108,10 +107,10 @@ def encode(tensor: torch.Tensor, encoding: Encoding) -> memoryview:
 
 
 def decode(data: NDArray[np.uint8], encoding: Encoding, shape: list[int]) -> torch.Tensor:
-    """The float32 tensor that these bytes stand for; uncompressed, it shares their memory."""
+    """The float32 tensor of a message's bytes; uncompressed, it shares their memory."""
     if encoding is Encoding.FP32:
-        return torch.from_numpy(data.view(np.float32).reshape(shape))
-    raw = torch.from_numpy(data)
+        return torch.from_numpy(np.ndarray(shape, np.float32, data.data, HEADER.size))
+    raw = torch.from_numpy(data[HEADER.size :])
     if encoding is Encoding.BF16:
         return raw.view(torch.bfloat16).view(shape).float()
     row_count = math.prod(shape[:-1])
@@ -132,11 +131,11 @@ def unpack(data: NDArray[np.uint8]) -> tuple[Header, torch.Tensor]:
         raise MalformedMessageError(f"kind {kind}, encoding {code} or {dimensions} dimensions are unknown")
     if not math.isfinite(sent_at):
         raise MalformedMessageError("its time is not a number")
-    encoding, shape = ENCODINGS[code], padded[MOST_DIMENSIONS - dimensions :]
-    if min(shape) == 0 or math.prod(padded) != math.prod(shape):
+    encoding, missing = ENCODINGS[code], MOST_DIMENSIONS - dimensions
+    shape = padded[missing:]
+    if 0 in shape or padded[:missing] != [1] * missing:
         raise MalformedMessageError(f"shape {padded} with {dimensions} dimensions")
     size, came = encoding.payload_bytes(shape), len(data) - HEADER.size
     if length != size or came != size:
         raise MalformedMessageError(f"shape {shape} needs {size} bytes, it says {length}, {came} came")
-    tensor = decode(data[HEADER.size :], encoding, shape)
-    return Header(KINDS[kind], iteration, microbatch, sender, sent_at), tensor
+    return Header(KINDS[kind], iteration, microbatch, sender, sent_at), decode(data, encoding, shape)

@@ -1,0 +1,234 @@
+"""Pairs of processes that move bytes: plain sockets, plain asyncio streams, and our links, each told when to send.
+
+All pairs of a benchmark live at once and take turns, so that a machine whose speed changes favours none of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skippipe.runtime.inbox import Inbox
+from skippipe.runtime.links import Links, Listeners
+from skippipe.runtime.streams import Limits
+from skippipe.runtime.wire import HEADER, Header, MessageKind, pack, unpack
+
+ROUND_TRIP_BYTES = 100
+MOST_MESSAGES = 1 << 16
+SECRET = b"b" * 32
+
+Address = tuple[str, int]
+
+
+class SocketPair:
+    """One loop.sock_sendall a message, loop.sock_recv_into one buffer: what goodput is compared with."""
+
+    def __init__(self) -> None:
+        self.pipe, theirs = multiprocessing.Pipe()
+        self.buffers: dict[int, bytearray] = {}
+        self.loop = asyncio.new_event_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.child = multiprocessing.Process(target=send_on_socket, args=(theirs, listener.getsockname()))
+            self.child.start()
+            self.connection, _ = listener.accept()
+        self.connection.setblocking(False)
+
+    def goodput(self, size: int, count: int) -> float:
+        """GB/s of `count` messages of `size` bytes."""
+        if size not in self.buffers:
+            self.buffers[size] = bytearray(size)
+        buffer = memoryview(self.buffers[size])
+
+        async def receive() -> None:
+            for _ in range(count):
+                view = buffer
+                while len(view):
+                    view = view[await self.loop.sock_recv_into(self.connection, view) :]
+
+        began = time.perf_counter()
+        self.pipe.send((size, count))
+        self.loop.run_until_complete(receive())
+        return count * size / (time.perf_counter() - began) / 1e9
+
+    def close(self) -> None:
+        """End the other process."""
+        self.pipe.send(None)
+        self.child.join()
+        self.connection.close()
+        self.loop.close()
+
+
+def send_on_socket(pipe: Connection, address: Address) -> None:
+    """The sending process of SocketPair."""
+    loop = asyncio.new_event_loop()
+    buffers: dict[int, bytearray] = {}
+    with socket.create_connection(address) as connection:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while (command := pipe.recv()) is not None:
+            size, count = command
+            if size not in buffers:
+                buffers[size] = bytearray(size)
+            data = memoryview(buffers[size])
+            for _ in range(count):
+                loop.run_until_complete(loop.sock_sendall(connection, data))
+    loop.close()
+
+
+class StreamPair:
+    """Plain asyncio streams that answer each message: what round trips are compared with."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.child = multiprocessing.Process(target=echo_on_streams, args=(listener.getsockname(),))
+            self.child.start()
+            connection, _ = listener.accept()
+        self.reader, self.writer = self.loop.run_until_complete(asyncio.open_connection(sock=connection))
+
+    def round_trip(self, count: int) -> float:
+        """Median seconds of a round trip."""
+        times: list[float] = []
+
+        async def ping() -> None:
+            for _ in range(count):
+                began = time.perf_counter()
+                self.writer.write(bytes(ROUND_TRIP_BYTES))
+                await self.writer.drain()
+                await self.reader.readexactly(ROUND_TRIP_BYTES)
+                times.append(time.perf_counter() - began)
+
+        self.loop.run_until_complete(ping())
+        return statistics.median(times)
+
+    def close(self) -> None:
+        """End the other process."""
+        self.writer.close()
+        self.loop.run_until_complete(self.writer.wait_closed())
+        self.child.join()
+        self.loop.close()
+
+
+def echo_on_streams(address: Address) -> None:
+    """The answering process of StreamPair."""
+
+    async def echo() -> None:
+        reader, writer = await asyncio.open_connection(*address)
+        while data := await reader.read(ROUND_TRIP_BYTES):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    asyncio.run(echo())
+
+
+def message(number: int, sender: int) -> Header:
+    """Header of a benchmark message."""
+    return Header(MessageKind.ACTIVATION, 0, number, sender, time.time())
+
+
+def open_links(node: int, bootstrap: list[Address], authenticate: bool) -> tuple[Links, Inbox, Listeners]:
+    """A node of two."""
+    listeners = Listeners.bind("127.0.0.1")
+    senders = {(MessageKind.ACTIVATION, i): 1 - node for i in range(MOST_MESSAGES)}
+    inbox = Inbox(senders, lambda sender: 0.0)
+    limits = Limits(HEADER.size + (256 << 20), 20.0, 20.0)
+    bootstrap = bootstrap or [listeners.address]
+    links = Links(node, range(2), listeners, bootstrap, SECRET if authenticate else None, limits, inbox)
+    links.start()
+    return links, inbox, listeners
+
+
+class LinkPair:
+    """Our links between two nodes, with or without a secret."""
+
+    def __init__(self, authenticate: bool) -> None:
+        self.links, self.inbox, listeners = open_links(0, [], authenticate)
+        self.deliver = self.links.streams.deliver
+        self.number = 0
+        self.pipe, theirs = multiprocessing.Pipe()
+        self.child = multiprocessing.Process(target=send_on_links, args=(theirs, listeners.address, authenticate))
+        self.child.start()
+        self.pipe.recv()
+        self.links.connect([1])
+
+    def goodput(self, size: int, count: int) -> float:
+        """GB/s of `count` messages of `size` bytes."""
+        self.links.streams.deliver = self.deliver
+        began = time.perf_counter()
+        self.pipe.send((size, count))
+        for _ in range(count):
+            self.inbox.take((MessageKind.ACTIVATION, 0, self.number))
+            self.number += 1
+        return count * size / (time.perf_counter() - began) / 1e9
+
+    def round_trip(self, count: int) -> float:
+        """Median seconds of a round trip of 100 bytes, network thread to network thread."""
+        self.pipe.send((ROUND_TRIP_BYTES, count))
+        self.pipe.recv()
+        header, payload = pack(message(0, 0), torch.zeros(ROUND_TRIP_BYTES // 4))
+        times: list[float] = []
+        done = threading.Event()
+
+        def deliver(body: NDArray[np.uint8]) -> None:
+            unpack(body)
+            times.append(time.perf_counter())
+            if len(times) <= count:
+                self.links.send_now(1, header, payload)
+            else:
+                done.set()
+
+        self.links.streams.deliver = deliver
+        self.links.loop.call_soon_threadsafe(self.links.send_now, 1, header, payload)
+        assert done.wait(60), "no answer within a minute"
+        return float(statistics.median(np.diff(times)))
+
+    def close(self) -> None:
+        """End both ends."""
+        self.pipe.send(None)
+        self.links.close()
+        self.child.join()
+
+
+def send_on_links(pipe: Connection, bootstrap: Address, authenticate: bool) -> None:
+    """Node 1 of LinkPair: sends what it is told, and answers round trips."""
+    torch.set_num_threads(1)
+    links, _, _ = open_links(1, [bootstrap], authenticate)
+    links.connect([0])
+    pipe.send("ready")
+    tensors: dict[int, torch.Tensor] = {}
+    number = 0
+    while (command := pipe.recv()) is not None:
+        size, count = command
+        if size == ROUND_TRIP_BYTES:
+            links.streams.deliver = answer_at_once(links, 0)
+            pipe.send("answering")
+            continue
+        if size not in tensors:
+            tensors[size] = torch.zeros(size // 4)
+        for _ in range(count):
+            links.send(0, message(number, 1), tensors[size])
+            number += 1
+        links.drain(60)
+    links.close()
+
+
+def answer_at_once(links: Links, node: int) -> Callable[[NDArray[np.uint8]], None]:
+    """Answer each message in the network's thread, as asyncio streams would."""
+    header, payload = pack(message(0, 1 - node), torch.zeros(ROUND_TRIP_BYTES // 4))
+
+    def deliver(body: NDArray[np.uint8]) -> None:
+        unpack(body)
+        links.send_now(node, header, payload)
+
+    return deliver
