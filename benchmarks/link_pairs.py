@@ -1,12 +1,14 @@
 """Pairs of processes that move bytes: plain sockets, plain asyncio streams, and our links, each told when to send.
 
-All pairs of a benchmark live at once and take turns, so that a machine whose speed changes favours none of them.
+All pairs of a benchmark live at once and take turns, so that a machine whose speed changes favours none of them, and
+each end keeps to a core of its own, as if on another machine: the scheduler would put some pairs on one core.
 """
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import socket
 import statistics
 import threading
@@ -28,6 +30,11 @@ MOST_MESSAGES = 1 << 16
 SECRET = b"b" * 32
 
 Address = tuple[str, int]
+
+
+def keep_to_core(end: int) -> None:
+    """Let this process, end 0 or 1 of the pairs, and the threads that it starts, run on the first or last core only."""
+    os.sched_setaffinity(0, {end * (multiprocessing.cpu_count() - 1)})
 
 
 class SocketPair:
@@ -70,6 +77,7 @@ class SocketPair:
 
 def send_on_socket(pipe: Connection, address: Address) -> None:
     """The sending process of SocketPair."""
+    keep_to_core(1)
     loop = asyncio.new_event_loop()
     buffers: dict[int, bytearray] = {}
     with socket.create_connection(address) as connection:
@@ -121,6 +129,7 @@ class StreamPair:
 
 def echo_on_streams(address: Address) -> None:
     """The answering process of StreamPair."""
+    keep_to_core(1)
 
     async def echo() -> None:
         reader, writer = await asyncio.open_connection(*address)
@@ -202,6 +211,7 @@ class LinkPair:
 
 def send_on_links(pipe: Connection, bootstrap: Address, authenticate: bool) -> None:
     """Node 1 of LinkPair: sends what it is told, and answers round trips."""
+    keep_to_core(1)
     torch.set_num_threads(1)
     links, _, _ = open_links(1, [bootstrap], authenticate)
     links.connect([0])

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from link_pairs import LinkPair, SocketPair, StreamPair
+from link_pairs import LinkPair, SocketPair, StreamPair, keep_to_core
 from tqdm import trange
 
 MB = 1 << 20
-SIZES_MB = {1: 128, 32: 8, 256: 3}
+SIZES_MB = {1: 256, 32: 16, 256: 6}
 """Messages of each size in a turn."""
 WARM_UP = 3
 """Messages of each size sent before, without counting: they touch the memory that the others use again."""
@@ -31,6 +31,7 @@ TURNS = 40
 
 def measure(turns: int) -> dict[str, list[tuple[float, float, float]]]:
     """What plain pair, open links and authenticated ones reached in each turn: GB/s by size, ms of a round trip."""
+    keep_to_core(0)
     sockets, streams = SocketPair(), StreamPair()
     links = LinkPair(False), LinkPair(True)
     values: dict[str, list[tuple[float, float, float]]] = {f"{size} MB": [] for size in SIZES_MB}

@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 FRAME = struct.Struct("<QQ")
 """Sequence number from 1, length of the body in bytes; an empty body is a heartbeat."""
 SEQUENCE = struct.Struct("<Q")
+PART_BYTES = 1 << 21
+"""Large frames are tagged, sent and read in parts that the processor's cache holds; smaller ones cost more calls."""
 ACKNOWLEDGEMENT_BYTES = SEQUENCE.size + TAG_BYTES
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from skippipe.runtime.discovery import PeerNotFoundError
-from skippipe.runtime.frames import ACKNOWLEDGEMENT_BYTES, FRAME, check_acknowledgement
+from skippipe.runtime.frames import ACKNOWLEDGEMENT_BYTES, FRAME, PART_BYTES, check_acknowledgement
 from skippipe.runtime.identity import AuthenticationError, Session
 from skippipe.runtime.receiver import AcknowledgementReader
 
@@ -23,8 +23,6 @@ HEARTBEAT_SECONDS = 5.0
 REFUSED_SECONDS = 5.0
 ONE_WRITE_BYTES = 65536
 """Frames up to this size are joined into one write; larger ones are not worth the copy."""
-PART_BYTES = 1 << 19
-"""Larger payloads are tagged and sent in parts of this size, which stay in the processor's cache between the two."""
 
 Frame = tuple[int, bytes, memoryview]
 """Sequence number, message header, payload."""

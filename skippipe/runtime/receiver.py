@@ -14,15 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skippipe.runtime.buffers import BufferPool
-from skippipe.runtime.frames import FRAME
+from skippipe.runtime.frames import FRAME, PART_BYTES
 from skippipe.runtime.identity import TAG_BYTES, RunningTag, Session, check_tag
 from skippipe.runtime.wire import HEADER, MalformedMessageError
 
 STAGING_BYTES = 1 << 16
 TURN_BYTES = 1 << 23
 """What one connection may read before the others get their turn."""
-PART_BYTES = 1 << 19
-"""What is read at once of a body: its tag is computed while this is still in the processor's cache."""
 
 TakeFrame = Callable[[int, NDArray[np.uint8]], None]
 
