@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import json
 import logging
 import os
@@ -186,6 +187,8 @@ def prepare_and_import(config: RunConfig) -> Prepared:
             code = 2
         finally:
             os._exit(code)
+    # The garbage collector would look through all modules again and again, a sixth of the time, and find nothing.
+    gc.disable()
     import torch
 
     import skippipe.runtime.launcher  # noqa: F401
@@ -193,6 +196,7 @@ def prepare_and_import(config: RunConfig) -> Prepared:
 
     # Torch loads a good part of itself at the first optimizer; once here instead of once a node.
     make_adamw([torch.nn.Parameter(torch.zeros(1))], config.optimizer)
+    gc.enable()
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if code != 0:
