@@ -11,6 +11,7 @@ import multiprocessing
 import platform
 import statistics
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -67,10 +68,10 @@ def receive_memory(pipe: Connection) -> None:
     pair.close()
 
 
-def in_process(target: object) -> float:
+def in_process(target: Callable[[Connection], None]) -> float:
     """What a function sends back from a fresh process."""
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.Process(target=target, args=(theirs,))  # type: ignore[arg-type]
+    process = multiprocessing.Process(target=target, args=(theirs,))
     process.start()
     value = ours.recv()
     process.join()

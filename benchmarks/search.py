@@ -22,19 +22,19 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from create_schedule import HYPERPARAMETERS
+from skippipe.costs import hop_seconds
+from skippipe.fields import build, read_yaml
+from skippipe.schedule import Schedule
+from skippipe.search import kernels
+from skippipe.search.driver import search
+from skippipe.search.problem import Instance, SearchConfig
+from skippipe.search.progress import Progress
+from skippipe.search.warm_up import warm_up
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from create_schedule import HYPERPARAMETERS  # noqa: E402
-from skippipe.costs import hop_seconds  # noqa: E402
-from skippipe.fields import build, read_yaml  # noqa: E402
-from skippipe.schedule import Schedule  # noqa: E402
-from skippipe.search import kernels  # noqa: E402
-from skippipe.search.driver import search  # noqa: E402
-from skippipe.search.problem import Instance, SearchConfig  # noqa: E402
-from skippipe.search.progress import Progress  # noqa: E402
-from skippipe.search.warm_up import warm_up  # noqa: E402
-
 ORIGINAL = ROOT / "configs" / "schedules" / "original-20-nodes.json"
 PAPER = ROOT / "configs" / "paper"
 SETTINGS = ["baseline", "random", "non-ca-partial", "ca-partial"]

@@ -1,5 +1,21 @@
 """The one error class for a user's mistake: entry points print it as one line and exit with code 2."""
 
+from __future__ import annotations
+
+import reprlib
+
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxother, SHORT.maxlong = 2, 4, 4, 60, 60, 40
+
 
 class UserError(ValueError):
     """A mistake in a file, a field or an argument; the message names it and the remedy in one line."""
+
+
+def shown(value: object) -> str:
+    """A value from a file as a message shows it: in a moment and on a part of a line, however large or deep it is."""
+    try:
+        return SHORT.repr(value)
+    except ValueError:
+        # Python does not write whole numbers of more than 4,300 digits.
+        return "a number of thousands of digits"

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from skippipe.errors import UserError
+from skippipe.errors import UserError, shown
 
 T = TypeVar("T")
 MOST_YAML_CHARACTERS = 4_000_000
@@ -51,13 +51,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping from a file; UserError names the file and what is wrong with it."""
     try:
         text = path.read_text(encoding="utf-8")
-        if len(text) > MOST_YAML_CHARACTERS:
-            raise UserError(f"{path}: is longer than {MOST_YAML_CHARACTERS} characters, too long to be a configuration")
-        document = yaml.load(text, FastSafeLoader)
+        # Not UnicodeDecodeError alone: a whole number of thousands of digits is a ValueError too.
+        document = yaml.load(text, FastSafeLoader) if len(text) <= MOST_YAML_CHARACTERS else None
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from None
+    if len(text) > MOST_YAML_CHARACTERS:
+        raise UserError(f"{path}: is longer than {MOST_YAML_CHARACTERS} characters, too long to be a configuration")
     if document is None:
         return {}
     if not isinstance(document, dict):
@@ -107,7 +108,7 @@ def build(cls: type[T], document: dict[str, Any], where: str, prefix: str = "") 
         hint_type = hints[name]
         if dataclasses.is_dataclass(hint_type):
             if not isinstance(value, dict):
-                raise UserError(f"{where}: {prefix}{name} must be a section of fields, not {value!r}")
+                raise UserError(f"{where}: {prefix}{name} must be a section of fields, not {shown(value)}")
             values[name] = build(typing.cast(type, hint_type), value, where, f"{prefix}{name}.")
         else:
             values[name] = convert(value, hint_type, f"{where}: {prefix}{name}")
@@ -124,22 +125,22 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if origin is Literal:
         if value in typing.get_args(hint):
             return value
-        raise UserError(f"{where} must be one of {', '.join(map(str, typing.get_args(hint)))}, not {value!r}")
+        raise UserError(f"{where} must be one of {', '.join(map(str, typing.get_args(hint)))}, not {shown(value)}")
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in typing.get_args(hint):
             return None
         return convert(value, next(arg for arg in typing.get_args(hint) if arg is not type(None)), where)
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, (list, tuple)):
-            raise UserError(f"{where} must be a list, not {value!r}")
+            raise UserError(f"{where} must be a list, not {shown(value)}")
         return tuple(convert(item, typing.get_args(hint)[0], f"{where}[{i}]") for i, item in enumerate(value))
     if hint is float and not isinstance(value, bool):
         try:
             number = float(value)
         except (TypeError, ValueError, OverflowError):
-            raise UserError(f"{where} must be a number, not {value!r}") from None
+            raise UserError(f"{where} must be a number, not {shown(value)}") from None
         if not math.isfinite(number):
-            raise UserError(f"{where} must be finite, not {value!r}")
+            raise UserError(f"{where} must be finite, not {shown(value)}")
         return number
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -148,4 +149,4 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if hint is str and isinstance(value, str):
         return value
     names = {int: "a whole number", bool: "true or false", str: "text", float: "a number"}
-    raise UserError(f"{where} must be {names.get(hint, hint)}, not {value!r}")
+    raise UserError(f"{where} must be {names.get(hint, hint)}, not {shown(value)}")

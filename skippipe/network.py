@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skippipe.errors import UserError
+from skippipe.errors import UserError, shown
 from skippipe.fields import read_yaml
 
 NETWORKS = Path(__file__).resolve().parent.parent / "configs" / "networks"
@@ -184,12 +184,12 @@ def checked_list(document: dict[str, Any], field: str, path: Path) -> list[Any]:
     """A field that must be a list where it is given."""
     value = document.get(field, [])
     if not isinstance(value, list):
-        raise UserError(f"{path}: {field} must be a list, not {str(value)[:60]!r}")
+        raise UserError(f"{path}: {field} must be a list, not {shown(value)}")
     return value
 
 
 def number(value: Any, where: str, smallest: float) -> float:
     """A finite number that is at least `smallest`, or a UserError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < smallest:
-        raise UserError(f"{where} must be a number of at least {smallest:g}, not {str(value)[:40]!r}")
+        raise UserError(f"{where} must be a number of at least {smallest:g}, not {shown(value)}")
     return float(value)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skippipe.costs import Costs
-from skippipe.errors import UserError
+from skippipe.errors import UserError, shown
 from skippipe.original_schedule import import_original, is_original
 from skippipe.schedule import Pipeline, Plan, Schedule, Task
 
@@ -214,14 +214,14 @@ def text_field(value: Any, where: str) -> str:
 def whole(value: Any, where: str, smallest: int = 0) -> int:
     """A whole number of at least `smallest` that fits 53 bits."""
     if not isinstance(value, int) or isinstance(value, bool) or not smallest <= value < 2**53:
-        raise UserError(f"{where} must be a whole number of at least {smallest}, not {str(value)[:40]!r}")
+        raise UserError(f"{where} must be a whole number of at least {smallest}, not {shown(value)}")
     return value
 
 
 def seconds(value: Any, where: str, smallest: float = 0.0) -> float:
     """A finite number of at least `smallest`."""
     if type(value) not in (int, float) or not math.isfinite(value) or not smallest <= value <= MOST_SECONDS:
-        raise UserError(f"{where} must be a number between {smallest:g} and {MOST_SECONDS:g}, not {str(value)[:40]!r}")
+        raise UserError(f"{where} must be a number between {smallest:g} and {MOST_SECONDS:g}, not {shown(value)}")
     return float(value)
 
 

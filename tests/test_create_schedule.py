@@ -148,3 +148,24 @@ def test_interrupt_writes_the_best_found(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert f"wrote {out}" in printed
     assert list(Schedule.load(out).settings) == ["random", "ca-partial"]
+
+
+def test_aliases_that_unfold_to_billions_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["- &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    rows += [f"- &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    config = tmp_path / "unfolds.yaml"
+    config.write_text("nodes:\n" + "".join(f"  {row}\n" for row in rows))
+    begin = time.process_time()
+    assert main(["--config", str(config)]) == 2
+    assert time.process_time() - begin < 5.0
+    assert "nodes must be" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "0x" + "f" * 5_000])
+def test_whole_numbers_of_thousands_of_digits_are_refused(
+    number: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "long.yaml"
+    config.write_text(f"nodes: [{number}]\n")
+    assert main(["--config", str(config)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
