@@ -1,7 +1,6 @@
 """The receiving end of a connection: frames are read in the event loop's own callback, large bodies in place.
 
-A callback that stays registered costs one wake-up a frame; loop.sock_recv_into registers and unregisters for each call,
-which doubled the round trip of small messages (benchmarks/results/links.md).
+A callback that stays registered costs one wake-up a frame; loop.sock_recv_into registers and unregisters for each call.
 """
 
 from __future__ import annotations
