@@ -17,9 +17,9 @@ import torch
 import whole_runs
 from deccom.peers.peer import Peer
 
-from skippipe.runtime.discovery import Discovery, SealedDatagrams, quiet_deccom
-from skippipe.runtime.identity import node_id, public_name
-from skippipe.runtime.wire import Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
+from skippipe.transport.discovery import Discovery, SealedDatagrams, quiet_deccom
+from skippipe.transport.identity import node_id, public_name
+from skippipe.transport.message import Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
 
 BATCH = 1000
 NODES = 20

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import whole_runs
 
-from skippipe.runtime.identity import node_id
-from skippipe.runtime.streams import MAGIC
+from skippipe.transport.identity import node_id
+from skippipe.transport.streams import MAGIC
 
 MESSAGES = 10_000
 NODES = 20

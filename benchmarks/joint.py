@@ -16,18 +16,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
 
-from create_schedule import HYPERPARAMETERS
 from skippipe.fields import build
-from skippipe.network import find_network, load_network
-from skippipe.schedule import Plan, Schedule, make_plan
-from skippipe.search import joint_chain, joint_moves
+from skippipe.schedule import Costs, Plan, Schedule
+from skippipe.schedule.network import find_network, load_network
+from skippipe.schedule.plan import make_plan, timed
 from skippipe.search.bounds import bounds_of_any_stages, bounds_of_given_stages
+from skippipe.search.config import SearchConfig
 from skippipe.search.driver import search
-from skippipe.search.joint import JointOptions, search_joint
-from skippipe.search.joint_robustness import mean_step_under_drift
-from skippipe.search.problem import Instance, SearchConfig
+from skippipe.search.joint import chain, moves
+from skippipe.search.joint.solver import JointOptions, search_joint
+from skippipe.search.joint.state import link_scenarios
+from skippipe.search.problem import Instance
 from skippipe.search.progress import Progress
 
 Row = tuple[Instance, Plan, bool]
@@ -56,7 +57,7 @@ def retimed(instance: Instance, plan: Plan) -> Plan:
 def searched(sync: bool, seed: int, **fields: object) -> Row:
     """Our own ca-partial of a seed for a configuration."""
     settings = {"settings": ["ca-partial"], "time_budget_s": WARM_START_S, "seed": seed}
-    config = build(SearchConfig, {**HYPERPARAMETERS, **settings, **fields}, "benchmark")
+    config = build(SearchConfig, {**settings, **fields}, "benchmark")
     instance = Instance.from_config(config)
     return instance, search(instance, config, Progress()).plan("ca-partial"), sync
 
@@ -118,22 +119,31 @@ def ablation(seeds: int, iterations: int) -> None:
     """What is lost without one idea, at equal numbers of proposals, so that load on the machine does not matter."""
     without = {
         "everything": (),
-        "no order moves": (joint_moves.ORDER,),
-        "no exchange of nodes' stages and roles": (joint_moves.NODES,),
-        "no uneven loads (no moved visits)": (joint_moves.RELOCATE,),
-        "no exchanged visits and parts of paths": (joint_moves.EXCHANGE, joint_moves.CROSS),
-        "no reordered paths": (joint_moves.REORDER,),
+        "no order moves": (moves.ORDER,),
+        "no exchange of nodes' stages and roles": (moves.NODES,),
+        "no uneven loads (no moved visits)": (moves.RELOCATE,),
+        "no exchanged visits and parts of paths": (moves.EXCHANGE, moves.CROSS),
+        "no reordered paths": (moves.REORDER,),
         "no focus on the critical path": (),
     }
     for sync in (True, False):
         row = original(sync, corrected=sync)
         for name, kinds in without.items():
-            parts = tuple(0.0 if kind in kinds else part for kind, part in enumerate(joint_chain.MOVE_PARTS))
+            parts = tuple(0.0 if kind in kinds else part for kind, part in enumerate(chain.MOVE_PARTS))
             options = JointOptions(
-                1e6, iterations, sync=sync, move_parts=parts, focus=0.0 if "focus" in name else joint_chain.FOCUS
+                1e6, iterations, sync=sync, move_parts=parts, focus=0.0 if "focus" in name else chain.FOCUS
             )
             values = [objective(solve(row, replace(options, seed=seed)), sync) for seed in range(seeds)]
             print(f"| {'step' if sync else 'iteration'} | {name} | {statistics.median(values):.2f} |", flush=True)
+
+
+def mean_step_under_drift(plan: Plan, costs: Costs, error: float, count: int, seed: int) -> tuple[float, float]:
+    """Mean and largest expected step in seconds of a plan whose orders are followed in `count` sampled networks."""
+    steps = []
+    for hop_s in link_scenarios(costs.hop_s, error, count, seed)[1:]:
+        drifted = replace(costs, hop_s=hop_s)
+        steps.append(timed(plan, drifted, plan.starts(drifted)).expected_step_s)
+    return float(np.mean(steps)), float(np.max(steps))
 
 
 def robustness(seconds: float) -> None:

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skippipe.runtime.inbox import Inbox
-from skippipe.runtime.links import Links, Listeners
-from skippipe.runtime.streams import Limits
-from skippipe.runtime.wire import HEADER, Header, MessageKind, pack, unpack
+from skippipe.transport.inbox import Inbox
+from skippipe.transport.links import Links, Listeners
+from skippipe.transport.message import HEADER, Header, MessageKind, pack, unpack
+from skippipe.transport.streams import Limits
 
 ROUND_TRIP_BYTES = 100
 MOST_MESSAGES = 1 << 16

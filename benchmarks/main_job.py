@@ -11,7 +11,7 @@ from pathlib import Path
 
 import whole_runs
 
-from skippipe.schedule import SETTINGS, Schedule
+from skippipe.schedule import Schedule
 
 COLUMNS = [
     "setting", "iterations", "ready s", "PSS of a node MB", "loss first", "loss last",
@@ -53,9 +53,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/main_job.md"), help="results file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for run.sh")
     arguments = parser.parse_args()
-    have = Schedule.load(arguments.schedule).settings
     rows = []
-    for setting in (name for name in SETTINGS if name in have):
+    for setting in Schedule.load(arguments.schedule).settings:
         try:
             rows.append(measure(setting, arguments.schedule, arguments.overrides))
         except RuntimeError as error:

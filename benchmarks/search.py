@@ -22,15 +22,13 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from create_schedule import HYPERPARAMETERS
-from skippipe.costs import hop_seconds
 from skippipe.fields import build, read_yaml
 from skippipe.schedule import Schedule
-from skippipe.search import kernels
+from skippipe.schedule.costs import hop_seconds
+from skippipe.search.compiled import first_come_first_served, follow_order
+from skippipe.search.config import SearchConfig
 from skippipe.search.driver import search
-from skippipe.search.problem import Instance, SearchConfig
+from skippipe.search.problem import Instance
 from skippipe.search.progress import Progress
 from skippipe.search.warm_up import warm_up
 
@@ -48,7 +46,7 @@ REACH_S = {GIVEN: 33.4, DEFAULTS: 72.0}
 
 def config_of(name: str, seed: int) -> SearchConfig:
     """The configuration of an instance by its name."""
-    fields: dict[str, Any] = {**HYPERPARAMETERS, "settings": SETTINGS, "seed": seed}
+    fields: dict[str, Any] = {"settings": SETTINGS, "seed": seed}
     if name == DEFAULTS:
         fields |= {"network": "gcp-12-as-published"}
     elif name in PAPER_NAMES:
@@ -160,8 +158,8 @@ def simulations_a_minute() -> list[str]:
     paths, arrays = plan.paths_array, plan.order_arrays(schedule.nodes)
     lines = []
     for name, kernel, rest in (
-        ("first come, first served", kernels.first_come_first_served, (schedule.pipeline.memory,)),
-        ("following an order", kernels.follow_order, arrays),
+        ("first come, first served", first_come_first_served, (schedule.pipeline.memory,)),
+        ("following an order", follow_order, arrays),
     ):
         kernel(paths, *times, *rest)
         begin, count = time.perf_counter(), 0

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import whole_runs
 
-from skippipe.costs import BACKWARD_FACTOR, LOSS_FACTOR, TASK_GAP_S, Costs
-from skippipe.schedule import Pipeline, Schedule, make_plan
+from skippipe.schedule import Costs, Schedule
+from skippipe.schedule.costs import BACKWARD_FACTOR, LOSS_FACTOR, TASK_GAP_S
+from skippipe.schedule.plan import Pipeline, make_plan
 
 SIZES = {20: [5, 3, 3, 3, 3, 3], 60: [15, 9, 9, 9, 9, 9]}
 STAGE_CHOICES = [(1, 2, 3), (3, 4, 5), (1, 4, 5), (1, 2, 5), (2, 3, 4)]

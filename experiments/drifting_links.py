@@ -11,13 +11,15 @@ import common
 import numpy
 from searching import add_budget, budget_of, search_config, searched
 
-from skippipe.costs import HOP_FIXED_S, Costs
-from skippipe.schedule import Plan, Schedule
+from skippipe.schedule import Costs, Plan, Schedule
+from skippipe.schedule.arrays import Floats
+from skippipe.schedule.costs import HOP_FIXED_S
+from skippipe.schedule.simulate import simulate_first_come_first_served, simulate_order, step_with_sync_seconds
+from skippipe.search.config import SearchConfig
 from skippipe.search.driver import search
-from skippipe.search.problem import Instance, SearchConfig
+from skippipe.search.problem import Instance
 from skippipe.search.progress import Progress
 from skippipe.search.warm_up import warm_up
-from skippipe.simulate import Starts, simulate_first_come_first_served, simulate_order, step_with_sync_seconds
 
 ORIGINAL = Path("configs/schedules/original-20-nodes.json")
 DRIFTS = (0.1, 0.2, 0.5)
@@ -82,17 +84,17 @@ def drifted(schedule: Schedule, drift: float, seed: int) -> Costs:
     return replace(schedule.costs, hop_s=schedule.costs.hop_s - variable + variable * factor)
 
 
-def follow(schedule: Schedule, plan: Plan, costs: Costs) -> Starts:
+def follow(schedule: Schedule, plan: Plan, costs: Costs) -> Floats:
     """Starts of the steps where nodes follow the plan's order."""
     return simulate_order(plan.paths_array, costs, *plan.order_arrays(schedule.nodes))
 
 
-def serve(schedule: Schedule, plan: Plan, costs: Costs) -> Starts:
+def serve(schedule: Schedule, plan: Plan, costs: Costs) -> Floats:
     """Starts of the steps where nodes serve what comes first, whatever the plan's order."""
     return simulate_first_come_first_served(plan.paths_array, costs, schedule.pipeline.memory)
 
 
-def step_s(plan: Plan, costs: Costs, starts: Starts) -> float:
+def step_s(plan: Plan, costs: Costs, starts: Floats) -> float:
     """Step time, data-parallel sync included; the sync's own links are left as they were."""
     stages = [list(stage) for stage in plan.stages]
     return step_with_sync_seconds(plan.paths_array, costs, starts, stages, list(plan.sync_s))

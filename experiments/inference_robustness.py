@@ -13,8 +13,8 @@ from training import MAIN, VARIANTS, Scale, Variant
 
 from skippipe.data.batches import prepare
 from skippipe.errors import UserError
-from skippipe.inference import Validation, all_stages, early_exit, leave_out_at_random, validate
 from skippipe.model.checkpoint import find_latest, load_stages
+from skippipe.model.inference import Validation, all_stages, early_exit, leave_out_at_random, validate
 
 RATIOS = (0.0, 0.25, 1 / 3, 0.5, 0.75)
 PAPER = (

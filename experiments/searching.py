@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 
-import common
-
+from skippipe.cli import search as search_command
 from skippipe.schedule import Schedule
+from skippipe.search.config import SearchConfig
 from skippipe.search.driver import search
-from skippipe.search.problem import Instance, SearchConfig
+from skippipe.search.problem import Instance
 from skippipe.search.progress import Progress
 from skippipe.search.warm_up import warm_up
 
@@ -29,21 +26,11 @@ def budget_of(arguments: argparse.Namespace) -> str:
     return f"{arguments.budget or (60 if arguments.quick else 600):g}"
 
 
-@cache
-def create_schedule() -> ModuleType:
-    """The module of create_schedule.py, whose block of hyperparameters has the defaults."""
-    spec = importlib.util.spec_from_file_location("create_schedule", common.ROOT / "create_schedule.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def search_config(*flags: str) -> SearchConfig:
     """The configuration that create_schedule.py would search with these flags."""
-    config: SearchConfig = create_schedule().parse(list(flags))[1]
-    return config
+    parser = argparse.ArgumentParser()
+    search_command.add_arguments(parser)
+    return search_command.configuration(parser.parse_args(flags))
 
 
 def searched(*flags: str) -> Schedule:

@@ -19,8 +19,8 @@ import torch
 from skippipe.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from skippipe.data.batches import Prepared, prepare, validation_batches
 from skippipe.errors import UserError
-from skippipe.inference import all_stages, validation_loss
 from skippipe.model.checkpoint import Meta, find_latest
+from skippipe.model.inference import all_stages, validation_loss
 from skippipe.reference import ReferenceTrainer
 from skippipe.schedule import Plan, Schedule
 

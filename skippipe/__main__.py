@@ -1,14 +1,17 @@
-"""`python -m skippipe COMMAND`: one command a module of skippipe.cli, imported only when it is asked for."""
+"""`skippipe COMMAND`: one command a module of skippipe.cli, imported only when it is asked for."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import sys
+from typing import Any
 
 from skippipe.errors import UserError
 
 COMMANDS = {
+    "search": "search a schedule for a network (what create_schedule.py calls)",
     "run": "train on this machine's nodes (what run.sh calls)",
     "profile": "measure links and compute between nodes, write a network file",
     "trace": "a schedule or a run as a Chrome trace and a Gantt chart",
@@ -18,23 +21,29 @@ COMMANDS = {
 }
 
 
-def main(arguments: list[str]) -> int:
-    """Run one command; its exit code."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command that the arguments (by default the process's) name; its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     listing = "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items())
     if not arguments or arguments[0] not in COMMANDS:
         asked = bool(arguments) and arguments[0] in ("-h", "--help")
-        print(f"usage: python -m skippipe COMMAND [--help]\n\n{listing}", file=sys.stdout if asked else sys.stderr)
+        print(f"usage: skippipe COMMAND [--help]\n\n{listing}", file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     name, *rest = arguments
-    module = importlib.import_module(f"skippipe.cli.{name}")
-    parser = argparse.ArgumentParser(prog=f"python -m skippipe {name}", description=module.__doc__)
-    module.add_arguments(parser)
+    return run_command(importlib.import_module(f"skippipe.cli.{name}"), f"skippipe {name}", rest)
+
+
+def run_command(module: Any, name: str, arguments: list[str] | None, *defaults: Any) -> int:
+    """Run a module of skippipe.cli under a name; returns the exit code: 2 for a mistake of the user."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    parser = argparse.ArgumentParser(prog=name, description=module.__doc__)
     try:
-        return int(module.run(parser.parse_intermixed_args(rest)))
+        module.add_arguments(parser, *defaults)
+        return int(module.run(parser.parse_intermixed_args(arguments)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

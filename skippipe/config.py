@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from skippipe.errors import UserError
 from skippipe.fields import require_positive
+
+CONFIGS = Path(__file__).resolve().parent / "configs"
+"""What is shipped: default.yaml, networks, schedules, and the paper's setups."""
+
+
+def shipped_file(kind: str, name: str, ending: str) -> Path:
+    """Path of a network or schedule: a file of the user's, or for a bare name one of configs/<kind>s.
+
+    UserError for a name that is not shipped.
+    """
+    if name.endswith(ending) or "/" in name:
+        return Path(name)
+    path = CONFIGS / f"{kind}s" / f"{name}{ending}"
+    if not path.exists():
+        known = ", ".join(sorted(entry.stem for entry in path.parent.glob(f"*{ending}")))
+        raise UserError(f"{kind} {name!r} is not known; give a {ending} file or one of: {known}")
+    return path
 
 
 @dataclass(frozen=True)
@@ -174,8 +192,8 @@ class PeersConfig:
 class RunConfig:
     """One training run: which schedule, which model, which data, how long."""
 
-    schedule: str = "configs/schedules/original-20-nodes.json"
-    """Schedule file: ours, or the original code's schedule.json."""
+    schedule: str = "original-20-nodes"
+    """Schedule file, ours or the original code's schedule.json; a bare name is one of configs/schedules."""
     iterations: int = 12
     """Optimizer steps to run."""
     seed: int = 0

@@ -8,11 +8,11 @@ import torch
 
 from skippipe.config import RunConfig
 from skippipe.data.batches import Batches, Prepared
-from skippipe.inference import forward
 from skippipe.model.checkpoint import Checkpoint, Meta, check_same_model, load_stage, save_stage
+from skippipe.model.inference import forward
 from skippipe.model.llama_folder import check_llama_folder
+from skippipe.model.optimizer import StageOptimizer
 from skippipe.model.stage import Stage
-from skippipe.optimizer import StageOptimizer
 from skippipe.schedule import Plan
 
 

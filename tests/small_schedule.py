@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from skippipe.costs import BACKWARD_FACTOR, LOSS_FACTOR, TASK_GAP_S, Costs
-from skippipe.schedule import Pipeline, Schedule, make_plan
+from skippipe.schedule import Costs, Schedule
+from skippipe.schedule.costs import BACKWARD_FACTOR, LOSS_FACTOR, TASK_GAP_S
+from skippipe.schedule.plan import Pipeline, make_plan
 
 STAGES = [[0, 1], [2, 3], [4, 5]]
 SKIPPING = [[0, 2], [0, 4], [0, 5], [1, 3], [1, 4], [1, 2]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import signal
 import subprocess
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from create_schedule import HYPERPARAMETERS, main, parse
+from create_schedule import HYPERPARAMETERS, main
+from skippipe.fields import build, load_config
 from skippipe.schedule import Schedule
+from skippipe.search.config import SearchConfig
 from skippipe.search.problem import Instance
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +63,7 @@ def test_subsets_and_own_networks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "paper").glob("search-*.yaml")), ids=lambda path: path.stem)
 def test_the_papers_setups_load(path: Path) -> None:
-    _, config = parse(["--config", str(path)])
+    config = load_config(SearchConfig, path)
     assert Instance.from_config(config).nodes == config.nodes
 
 
@@ -124,8 +127,8 @@ def test_a_place_that_can_not_be_written(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_every_field_stands_in_the_block() -> None:
-    _, config = parse([])
-    assert set(vars(config)) == set(HYPERPARAMETERS)
+    assert build(SearchConfig, HYPERPARAMETERS, "block") == SearchConfig()
+    assert list(HYPERPARAMETERS) == [entry.name for entry in dataclasses.fields(SearchConfig)]
 
 
 def test_interrupt_writes_the_best_found(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from skippipe.cli.stage_choice import add_stage_arguments, chosen_stages
 from skippipe.errors import UserError
 
 if TYPE_CHECKING:
-    from skippipe.inference import Validation
     from skippipe.model.checkpoint import Checkpoint
+    from skippipe.model.inference import Validation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
     # Imported here: torch takes seconds, the errors above shouldn't.
     from skippipe.data.batches import prepare, validation_batches
-    from skippipe.inference import validate
     from skippipe.model.checkpoint import find_latest, load_stages
+    from skippipe.model.inference import validate
 
     checkpoint = find_latest(arguments.path)
     visited = chosen_stages(arguments, checkpoint.meta.stages, arguments.draws)

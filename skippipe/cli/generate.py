@@ -27,8 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--temperature must be 0 or more, not {arguments.temperature}")
     # Imported here: torch takes seconds, the errors above shouldn't.
     from skippipe.data.tokenizer import load_tokenizer
-    from skippipe.generation import generate, stream_text
     from skippipe.model.checkpoint import find_latest, load_stages
+    from skippipe.model.generation import generate, stream_text
 
     checkpoint = find_latest(arguments.path)
     visited = chosen_stages(arguments, checkpoint.meta.stages, 1)[0]

@@ -86,8 +86,8 @@ def run_evaluation(path: Path, config: RunConfig, schedule: Schedule, setting: s
     check_same_model(checkpoint, config, len(plan.stages), prepared.vocabulary)
     folder = make_folder(config, setting, local)
     from skippipe.runtime.endpoint import Endpoint, open_endpoints
+    from skippipe.runtime.evaluator import EvaluationJob, run_evaluator
     from skippipe.runtime.launcher import Launcher, NodeFailedError, Stopped, stop_on_signals
-    from skippipe.runtime.live_evaluation import EvaluationJob, run_evaluator
 
     samples = schedule.pipeline.samples_per_microbatch
 

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from skippipe.config import RunConfig
-from skippipe.metrics import Metrics
+from skippipe.report.metrics import Metrics
 from skippipe.schedule import Schedule
 
 

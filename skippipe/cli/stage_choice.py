@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from skippipe.errors import UserError
-from skippipe.inference import Visited, all_stages, early_exit, leave_out, leave_out_at_random
+from skippipe.model.inference import Visited, all_stages, early_exit, leave_out, leave_out_at_random
 
 
 def add_stage_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from skippipe.errors import UserError
-from skippipe.plots import draw_gantt, draw_paths
+from skippipe.report.plots import draw_gantt, draw_paths
+from skippipe.report.trace import chrome_trace, measured_spans
 from skippipe.schedule import Schedule
-from skippipe.trace import Span, chrome_trace, measured_spans
+from skippipe.schedule.timeline import Span
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

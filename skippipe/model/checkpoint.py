@@ -21,8 +21,8 @@ from torch import Tensor
 from skippipe.config import RunConfig
 from skippipe.errors import UserError
 from skippipe.fields import build
+from skippipe.model.optimizer import StageOptimizer
 from skippipe.model.stage import Stage, canonical_state, canonical_tensors, own_state
-from skippipe.optimizer import StageOptimizer
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 from skippipe.config import EmulationConfig
-from skippipe.costs import Costs
-from skippipe.schedule import Kind
+from skippipe.schedule import Costs
+from skippipe.schedule.plan import Kind
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 from skippipe.config import PeersConfig, split_address
 from skippipe.errors import UserError
 from skippipe.runtime.gradients import Rendezvous
-from skippipe.runtime.identity import cluster_secret
-from skippipe.runtime.inbox import Inbox
-from skippipe.runtime.links import Links, Listeners
-from skippipe.runtime.streams import Limits
-from skippipe.runtime.wire import Encoding
+from skippipe.transport.identity import cluster_secret
+from skippipe.transport.inbox import Inbox
+from skippipe.transport.links import Links, Listeners
+from skippipe.transport.message import Encoding
+from skippipe.transport.streams import Limits
 
 BOOTSTRAP_NODES = 3
 

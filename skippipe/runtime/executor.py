@@ -11,9 +11,10 @@ from torch import Tensor
 from skippipe.data.batches import Batches
 from skippipe.model.stage import Stage
 from skippipe.runtime.emulation import Clock, Emulation, sleep_until
-from skippipe.runtime.inbox import Inbox
-from skippipe.runtime.wire import Header, MessageKind
-from skippipe.schedule import Kind, Plan, Task
+from skippipe.schedule import Plan
+from skippipe.schedule.plan import Kind, Task
+from skippipe.transport.inbox import Inbox
+from skippipe.transport.message import Header, MessageKind
 
 Send = Callable[[int, Header, Tensor], None]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as distributed
 
-from skippipe.optimizer import StageOptimizer
+from skippipe.model.optimizer import StageOptimizer
 from skippipe.runtime.emulation import Clock, Emulation, sleep_until
 from skippipe.schedule import Plan
 

@@ -20,8 +20,8 @@ from typing import Any, NoReturn
 
 from skippipe.errors import UserError
 from skippipe.runtime.endpoint import Endpoint
-from skippipe.runtime.inbox import PeerLostError
 from skippipe.runtime.worker import STOP_SIGNAL
+from skippipe.transport.inbox import PeerLostError
 
 logger = logging.getLogger(__name__)
 

@@ -17,13 +17,13 @@ import torch
 import torch.distributed as distributed
 
 from skippipe.config import ModelConfig
-from skippipe.costs import GIB
 from skippipe.model.stage import Stage
 from skippipe.runtime.endpoint import Endpoint
 from skippipe.runtime.gradients import meet, share
-from skippipe.runtime.inbox import Inbox
-from skippipe.runtime.links import Links
-from skippipe.runtime.wire import HEADER, Header, MessageKind
+from skippipe.schedule.costs import GIB
+from skippipe.transport.inbox import Inbox
+from skippipe.transport.links import Links
+from skippipe.transport.message import HEADER, Header, MessageKind
 
 PINGS = 20
 SMALL_BYTES, LARGE_BYTES = 1 << 18, 1 << 23

@@ -13,20 +13,20 @@ from pathlib import Path
 
 import torch
 
-from skippipe.compression import compressed_links
 from skippipe.config import RunConfig
 from skippipe.data.batches import Batches, Prepared
 from skippipe.model.checkpoint import Checkpoint, Meta, load_stage, save_stage
+from skippipe.model.optimizer import StageOptimizer
 from skippipe.model.stage import Stage
-from skippipe.optimizer import StageOptimizer
 from skippipe.runtime.emulation import Clock, Emulation
 from skippipe.runtime.endpoint import Endpoint
 from skippipe.runtime.executor import Executor, IterationRecord, Span, expected_senders
 from skippipe.runtime.full_model import full_model_perplexity
 from skippipe.runtime.gradients import Group
-from skippipe.runtime.inbox import Inbox, PeerLostError
-from skippipe.runtime.wire import HEADER, Encoding
 from skippipe.schedule import Plan, Schedule
+from skippipe.schedule.compression import compressed_links
+from skippipe.transport.inbox import Inbox, PeerLostError
+from skippipe.transport.message import HEADER, Encoding
 
 logger = logging.getLogger(__name__)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
-from skippipe.costs import GIB
+from skippipe.schedule.arrays import Flags, Floats, Integers
+from skippipe.schedule.costs import GIB
 from skippipe.search.compiled import compiled
-from skippipe.search.constraints import Reals, Whole
 from skippipe.search.matching import bottleneck, stage_order
 from skippipe.search.problem import Instance, Stages
 from skippipe.search.progress import Progress
@@ -52,18 +51,18 @@ def assign(
     return list(ranked)
 
 
-def random_groups(sizes: Whole, rng: Generator) -> Whole:
+def random_groups(sizes: Integers, rng: Generator) -> Integers:
     """Stage of each node, (nodes,), at random with the given sizes."""
     return rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
 
 
-def in_order(group: Whole, stages: int, hop_s: Reals, sync_pair_s: Reals) -> Stages:
+def in_order(group: Integers, stages: int, hop_s: Floats, sync_pair_s: Floats) -> Stages:
     """The stages as lists of nodes, in the order of the pipeline cost's walk; stage 0 stays the first."""
     order = score(group, stages, hop_s, sync_pair_s)[1]
     return tuple(tuple(int(node) for node in np.flatnonzero(group == stage)) for stage in order)
 
 
-def score(group: Whole, stages: int, hop_s: Reals, sync_pair_s: Reals) -> tuple[float, Whole]:
+def score(group: Integers, stages: int, hop_s: Floats, sync_pair_s: Floats) -> tuple[float, Integers]:
     """GCMA's score of an assignment in seconds, and the order of its stages; group is the stage of each node."""
     weight, sync = np.zeros((stages, stages)), np.zeros(stages)
     touched = np.ones(stages, dtype=np.bool_)
@@ -74,7 +73,7 @@ def score(group: Whole, stages: int, hop_s: Reals, sync_pair_s: Reals) -> tuple[
 
 @compiled
 def update_parts(
-    group: Whole, touched: NDArray[np.bool_], hop_s: Reals, sync_pair_s: Reals, weight: Reals, sync: Reals
+    group: Integers, touched: Flags, hop_s: Floats, sync_pair_s: Floats, weight: Floats, sync: Floats
 ) -> None:
     """Work out again the matchings, (stages, stages), and syncs, (stages,), of the touched stages."""
     stages = len(sync)
@@ -94,7 +93,7 @@ def update_parts(
 
 @compiled
 def evolve(
-    groups: Whole, scores: Reals, stages: int, hop_s: Reals, sync_pair_s: Reals, trials: int, rng: Generator
+    groups: Integers, scores: Floats, stages: int, hop_s: Floats, sync_pair_s: Floats, trials: int, rng: Generator
 ) -> None:
     """Breed `trials` offspring, improve each by cyclic moves, and put it in the place of its worse parent if better."""
     population = len(groups)
@@ -119,7 +118,7 @@ def evolve(
 
 
 @compiled
-def cross(mother: Whole, father: Whole, stages: int, rng: Generator) -> Whole:
+def cross(mother: Integers, father: Integers, stages: int, rng: Generator) -> Integers:
     """A child that keeps the nodes on which both parents agree; the others change places among themselves."""
     nodes = len(mother)
     child = mother.copy()
@@ -148,7 +147,7 @@ def cross(mother: Whole, father: Whole, stages: int, rng: Generator) -> Whole:
 
 @compiled
 def cyclic_move(
-    group: Whole, value: float, hop_s: Reals, sync_pair_s: Reals, weight: Reals, sync: Reals, rng: Generator
+    group: Integers, value: float, hop_s: Floats, sync_pair_s: Floats, weight: Floats, sync: Floats, rng: Generator
 ) -> float:
     """Pass two or three nodes on around their stages if that lowers the score; returns the score."""
     nodes = len(group)

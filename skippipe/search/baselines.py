@@ -7,10 +7,10 @@ from scipy.optimize import linear_sum_assignment
 
 from skippipe.errors import UserError
 from skippipe.schedule import Plan
-from skippipe.search.constraints import Reals, Whole
-from skippipe.search.options import SolverOptions
+from skippipe.schedule.arrays import Floats, Integers
 from skippipe.search.problem import Instance, Stages
 from skippipe.search.rounds import every_round, iteration_s, plan_of, random_paths
+from skippipe.search.solver import SolverOptions
 
 DRAWS = 25
 """Random sets of paths that are simulated; the best one stands for the method, its strongest reading."""
@@ -32,7 +32,7 @@ def solve_baseline(instance: Instance, options: SolverOptions) -> Plan:
     return plan
 
 
-def match_tails(stages: Stages, hop_s: Reals) -> Whole:
+def match_tails(stages: Stages, hop_s: Floats) -> Integers:
     """Full pipelines, (nodes of stage 1, stages): neighbouring stages matched one after the other, the sender last."""
     columns = [np.array(stages[1])]
     for stage in stages[2:]:
@@ -43,7 +43,7 @@ def match_tails(stages: Stages, hop_s: Reals) -> Whole:
     return np.stack([origins[bottleneck_assignment(around)], *columns], axis=1)
 
 
-def bottleneck_assignment(cost: Reals) -> Whole:
+def bottleneck_assignment(cost: Floats) -> Integers:
     """Column of each row, such that the largest cost is least and, among those, the sum; rows <= columns."""
     values = np.unique(cost)
     low, high = 0, len(values) - 1
@@ -57,7 +57,7 @@ def bottleneck_assignment(cost: Reals) -> Whole:
 
 def solve_random(instance: Instance, options: SolverOptions) -> Plan:
     """DT-FM-skip: paths that skip at random under CC and the limit of each stage, blind to costs (paper)."""
-    rng = np.random.default_rng(options.seed)
+    rng = np.random.default_rng(options.config.seed)
     best_seconds, best = np.inf, None
     with options.progress.phase("random: paths that skip", DRAWS, options.seconds) as phase:
         while phase.left or (best is None and phase.done < DRAWS):

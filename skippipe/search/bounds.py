@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 
-from skippipe.costs import GIB
 from skippipe.schedule import Plan
-from skippipe.search.constraints import Reals
+from skippipe.schedule.arrays import Floats
+from skippipe.schedule.costs import GIB
 from skippipe.search.problem import Instance
 from skippipe.search.round_trip import shortest_round_trips
 
@@ -68,12 +68,12 @@ def visits_of_a_stage(plan: Plan) -> int:
     return len(plan.paths) * (plan.path_length - 1) // (len(plan.stages) - 1)
 
 
-def visit_seconds(instance: Instance) -> Reals:
+def visit_seconds(instance: Instance) -> Floats:
     """Seconds that a visit keeps each node busy, (nodes,)."""
     return instance.costs.forward_s + instance.costs.backward_s + 2 * instance.costs.task_gap_s
 
 
-def cheapest_round_trips(instance: Instance, path_length: int) -> Reals:
+def cheapest_round_trips(instance: Instance, path_length: int) -> Floats:
     """Seconds of a round trip from each node at least, over whatever nodes, (nodes,).
 
     A path is a cycle of different nodes that is gone round twice; each of them has two neighbours, and half of its two
@@ -90,7 +90,7 @@ def cheapest_round_trips(instance: Instance, path_length: int) -> Reals:
     return np.asarray(share + others + costs.loss_s)
 
 
-def least_sync_seconds(instance: Instance) -> Reals:
+def least_sync_seconds(instance: Instance) -> Floats:
     """Seconds of the sync of a stage of each size that holds a node, with its best partners, (stages, nodes)."""
     sizes = instance.stage_sizes
     slower = np.minimum(instance.bandwidth_gib_s, instance.bandwidth_gib_s.T)
@@ -118,7 +118,7 @@ def last_return(instance: Instance, origin: int, count: int, trip_s: float) -> f
     return ends[-1]
 
 
-def busiest_node_s(visit_s: Reals, visits: int) -> float:
+def busiest_node_s(visit_s: Floats, visits: int) -> float:
     """Seconds of work of the busiest node at least, however `visits` visits are spread; visit_s is (nodes,)."""
     low, high = visits / float((1 / visit_s).sum()), visits * float(visit_s.min())
     for _ in range(60):

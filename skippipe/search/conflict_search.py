@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
-from skippipe.search.constraints import Reals, Whole, stage_table
+from skippipe.schedule.arrays import Flags, Floats, Integers
+from skippipe.schedule.simulate import step_nodes, step_seconds
+from skippipe.search.constraints import stage_table
 from skippipe.search.path_search import PathSearch, Window
 from skippipe.search.problem import Instance
 from skippipe.search.progress import Phase
 from skippipe.search.rounds import iteration_s
-from skippipe.simulate import step_nodes, step_seconds
 
 FOCAL_FACTOR = 1.1
 """Constraint sets whose cost is within this factor of the cheapest one's are taken by their number of conflicts."""
@@ -34,11 +34,11 @@ MOST_CHILDREN = 6
 class Node:
     """A constraint set and the fastest paths under it."""
 
-    paths: Whole
+    paths: Integers
     """(agents, path length); an agent is a microbatch, or an origin whose microbatches share a path."""
-    times: Reals
+    times: Floats
     """Start of each step, (agents, 2K + 1)."""
-    blocked: NDArray[np.bool_]
+    blocked: Flags
     """Nodes that each agent may not visit, (agents, nodes)."""
     windows: tuple[tuple[Window, ...], ...]
     """Windows in which each agent may not use a node."""
@@ -59,10 +59,10 @@ class ConflictSearch:
         turn = np.tile(np.arange(self.capacity), len(origins))
         self.release_s = turn * (costs.forward_s[self.origins] + costs.task_gap_s) * aware
         self.stage_of = stage_table(instance.fixed_stages)
-        self.best: Whole | None = None
+        self.best: Integers | None = None
         self.best_seconds = np.inf
 
-    def run(self, phase: Phase) -> Whole | None:
+    def run(self, phase: Phase) -> Integers | None:
         """The best feasible paths, (agents, path length), found until the phase is over; None if there were none."""
         root = self.root(phase)
         if root is None:
@@ -96,7 +96,7 @@ class ConflictSearch:
     def root(self, phase: Phase) -> Node | None:
         """Every agent on its fastest path, without constraints; None where time or paths run out."""
         agents, nodes = len(self.origins), self.instance.nodes
-        blocked: NDArray[np.bool_] = np.zeros((agents, nodes), dtype=np.bool_)
+        blocked: Flags = np.zeros((agents, nodes), dtype=np.bool_)
         length = self.instance.pipeline.path_length
         paths, times = np.empty((agents, length), dtype=np.int64), np.empty((agents, 2 * length + 1))
         for agent in range(agents):
@@ -115,7 +115,7 @@ class ConflictSearch:
         cost = float(trips.max() + MEAN_WEIGHT * trips.mean())
         return replace(node, cost=cost, conflicts=int(over) * len(self.origins) + clashes)
 
-    def visits(self, paths: Whole) -> Whole:
+    def visits(self, paths: Integers) -> Integers:
         """Agents that visit each node but those of stage 0, (nodes,)."""
         return np.bincount(paths[:, 1:].ravel(), minlength=self.instance.nodes)
 
@@ -198,13 +198,13 @@ class ConflictSearch:
                 taken += self.occupied(paths[agent], times)
         self.consider(paths)
 
-    def occupied(self, path: Whole, times: Reals) -> list[Window]:
+    def occupied(self, path: Integers, times: Floats) -> list[Window]:
         """The windows that one round trip takes."""
         costs = self.instance.costs
         ends = times + step_seconds(path[None], costs)[0] + costs.task_gap_s
         return list(zip(step_nodes(path[None])[0].tolist(), times.tolist(), ends.tolist(), strict=True))
 
-    def consider(self, paths: Whole) -> None:
+    def consider(self, paths: Integers) -> None:
         """Keep the paths if the simulation of the whole iteration says that they are the best so far."""
         seconds = iteration_s(self.instance, paths)
         if seconds < self.best_seconds:

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 from scipy.optimize import LinearConstraint, milp
 
 from skippipe.errors import UserError
-from skippipe.schedule import MOST_STAGES_BEHIND_FRONTIER, MOST_STAGES_PAST_FRONTIER, MOST_SWAPS
+from skippipe.schedule.arrays import Integers
+from skippipe.schedule.validation import MOST_STAGES_BEHIND_FRONTIER, MOST_STAGES_PAST_FRONTIER, MOST_SWAPS
 from skippipe.search.compiled import compiled
-
-Whole = NDArray[np.int64]
-Reals = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -25,13 +22,13 @@ class StageRules:
     the frontier was visited, swaps and length tell all that later moves depend on: few states, no set of stages.
     """
 
-    stage: Whole
+    stage: Integers
     """Current stage of each state, (states,)."""
-    visited: Whole
+    visited: Integers
     """Stages visited so far with stage 0, (states,); the states are sorted by it."""
-    offsets: Whole
+    offsets: Integers
     """State s moves to targets[offsets[s]:offsets[s + 1]]."""
-    targets: Whole
+    targets: Integers
 
     @classmethod
     def make(cls, stages: int, path_length: int) -> StageRules:
@@ -78,7 +75,7 @@ def next_states(state: State, stages: int) -> list[State]:
     return following
 
 
-def even_walks(rules: StageRules, stages: int, count: int, rng: Generator) -> Whole:
+def even_walks(rules: StageRules, stages: int, count: int, rng: Generator) -> Integers:
     """`count` walks over the stages that visit each stage but 0 equally often, (count, path length).
 
     They are a whole-numbered flow over the rule automaton whose visits of every stage are given, cut at random.
@@ -117,7 +114,7 @@ def even_walks(rules: StageRules, stages: int, count: int, rng: Generator) -> Wh
 
 
 @compiled
-def obeys_rules(path: Whole, stage_of: Whole) -> bool:
+def obeys_rules(path: Integers, stage_of: Integers) -> bool:
     """Whether a path of nodes keeps CC1, CC2 and the skip bound of CC3; the compiled twin of path_problem."""
     if stage_of[path[0]] != 0:
         return False
@@ -135,7 +132,7 @@ def obeys_rules(path: Whole, stage_of: Whole) -> bool:
     return True
 
 
-def stage_table(stages: tuple[tuple[int, ...], ...]) -> Whole:
+def stage_table(stages: tuple[tuple[int, ...], ...]) -> Integers:
     """Stage of each node, (nodes,)."""
     table = np.full(sum(len(members) for members in stages), -1, dtype=np.int64)
     for stage, members in enumerate(stages):

@@ -10,28 +10,29 @@ import numpy as np
 
 from skippipe.errors import UserError
 from skippipe.schedule import Plan, Schedule
+from skippipe.schedule.arrays import Integers
+from skippipe.search.annealing import improve_round
 from skippipe.search.assignment import assign
 from skippipe.search.baselines import solve_baseline, solve_random
 from skippipe.search.bounds import bounds_of_any_stages, bounds_of_given_stages
-from skippipe.search.constraints import Whole
-from skippipe.search.improve import improve_round
-from skippipe.search.joint import solve_joint
-from skippipe.search.options import Solver, SolverOptions
-from skippipe.search.problem import Instance, SearchConfig
+from skippipe.search.config import SearchConfig
+from skippipe.search.joint.solver import solve_joint
+from skippipe.search.partial import solve_ca_partial, solve_non_ca_partial
+from skippipe.search.problem import Instance
 from skippipe.search.progress import Progress
 from skippipe.search.rounds import iteration_s, start_paths
-from skippipe.search.skippipe_paths import solve_aware, solve_blind
+from skippipe.search.solver import Solver, SolverOptions
 
 logger = logging.getLogger(__name__)
 
 SOLVERS: dict[str, Solver] = {
     "baseline": solve_baseline,
     "random": solve_random,
-    "non-ca-partial": solve_blind,
-    "ca-partial": solve_aware,
+    "non-ca-partial": solve_non_ca_partial,
+    "ca-partial": solve_ca_partial,
     "joint": solve_joint,
 }
-"""Solver of each setting, in the order in which they run; later ones may start from the plans of earlier ones."""
+"""The settings that there are, in the order in which they are solved; later ones may start from earlier plans."""
 
 TIME_SHARES = {
     "assignment": 4.0, "baseline": 0.5, "random": 0.5, "non-ca-partial": 2.0, "ca-partial": 5.0, "joint": 12.0,
@@ -50,8 +51,9 @@ RELABEL = 0.2
 def search(instance: Instance, config: SearchConfig, progress: Progress) -> Schedule:
     """Search the stages, where the instance leaves them open, and the plan of every setting; every plan validates."""
     begin = time.monotonic()
-    parts = ([] if instance.stages else ["assignment"]) + list(config.settings)
-    for name in config.settings:
+    settings = config.settings or tuple(SOLVERS)
+    parts = ([] if instance.stages else ["assignment"]) + list(settings)
+    for name in settings:
         if name not in SOLVERS:
             raise UserError(f"settings names {name!r}; known settings: {', '.join(SOLVERS)}")
 
@@ -60,15 +62,12 @@ def search(instance: Instance, config: SearchConfig, progress: Progress) -> Sche
         left = max(0.0, config.time_budget_s - (time.monotonic() - begin))
         return left * TIME_SHARES.get(part, DEFAULT_SHARE) / sum(TIME_SHARES.get(name, DEFAULT_SHARE) for name in later)
 
-    paths: Whole | None = None
+    paths: Integers | None = None
     if instance.stages is None:
         instance, paths = choose_stages(instance, config, share("assignment"), progress)
     plans: dict[str, Plan] = {}
-    for setting in sorted(config.settings, key=list(SOLVERS).index):
-        options = SolverOptions(
-            config.seed, share(setting), config.conflict_nodes, config.pipeline_steps, config.path_steps,
-            config.joint_steps, config.robust, paths, plans, progress,
-        )  # fmt: skip
+    for setting in sorted(settings, key=list(SOLVERS).index):
+        options = SolverOptions(config, share(setting), paths, plans, progress)
         started = time.monotonic()
         plan = SOLVERS[setting](instance, options)
         plans[setting] = with_record(instance, plan, config.seed, time.monotonic() - started)
@@ -80,7 +79,7 @@ def search(instance: Instance, config: SearchConfig, progress: Progress) -> Sche
 
 def choose_stages(
     instance: Instance, config: SearchConfig, seconds: float, progress: Progress
-) -> tuple[Instance, Whole]:
+) -> tuple[Instance, Integers]:
     """The instance with its stages, and paths of a round, (origins x memory, path length), that suit them.
 
     GCMA's score leaves the overlap of microbatches out, so its best assignments are improved on the simulation: two
@@ -92,7 +91,7 @@ def choose_stages(
     choices = [instance.with_stages(stages) for stages in ranked if max(instance.sync_s(stages)) <= most][:CANDIDATES]
     pool = [(placed, start_paths(placed, instance.pipeline.memory, rng)) for placed in choices]
 
-    def improved(placed: Instance, paths: Whole, part: float, name: str) -> tuple[Instance, Whole]:
+    def improved(placed: Instance, paths: Integers, part: float, name: str) -> tuple[Instance, Integers]:
         steps = int(config.path_steps * part)
         paths, stages = improve_round(
             placed, paths, steps, seconds * part / 2, rng, progress, f"assignment: {name}", RELABEL, most

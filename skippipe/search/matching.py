@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from skippipe.schedule.arrays import Floats, Integers
 from skippipe.search.compiled import compiled
-from skippipe.search.constraints import Reals, Whole
 
 MOST_EXACT_STAGES = 11
 """Most stages whose order is found exactly; more are ordered by the nearest next stage."""
 
 
 @compiled
-def bottleneck(left: Whole, right: Whole, hop_s: Reals) -> float:
+def bottleneck(left: Integers, right: Integers, hop_s: Floats) -> float:
     """Smallest longest hop of a matching that covers the smaller stage (DT-FM, section 3)."""
     if len(left) > len(right):
         left, right = right, left
@@ -32,7 +32,7 @@ def bottleneck(left: Whole, right: Whole, hop_s: Reals) -> float:
 
 
 @compiled
-def matches_all(left: Whole, right: Whole, hop_s: Reals, limit: float) -> bool:
+def matches_all(left: Integers, right: Integers, hop_s: Floats, limit: float) -> bool:
     """Whether hops of at most `limit` match every node of left to its own node of right (augmenting paths)."""
     partner_of_right = np.full(len(right), -1)
     came_from = np.empty(len(right), dtype=np.int64)
@@ -65,7 +65,7 @@ def matches_all(left: Whole, right: Whole, hop_s: Reals, limit: float) -> bool:
 
 
 @compiled
-def stage_order(weight: Reals) -> tuple[float, Whole]:
+def stage_order(weight: Floats) -> tuple[float, Integers]:
     """Shortest open walk over all stages that begins at stage 0, and its length; weight is (stages, stages)."""
     stages = len(weight)
     if stages > MOST_EXACT_STAGES:
@@ -97,7 +97,7 @@ def stage_order(weight: Reals) -> tuple[float, Whole]:
 
 
 @compiled
-def nearest_next(weight: Reals) -> tuple[float, Whole]:
+def nearest_next(weight: Floats) -> tuple[float, Integers]:
     """A walk from stage 0 that always goes on to the nearest stage that is left."""
     stages = len(weight)
     order = np.zeros(stages, dtype=np.int64)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from skippipe.schedule.arrays import Flags, Floats, Integers
 from skippipe.search.compiled import compiled
-from skippipe.search.constraints import Reals, Whole
 from skippipe.search.problem import Instance
 from skippipe.search.round_trip import node_lists, remaining_seconds
 
@@ -26,11 +25,11 @@ class PathSearch:
     """Finds fastest round trips on one instance; the exact rest of every path is worked out once an origin."""
 
     instance: Instance
-    rest: dict[int, Reals] = field(default_factory=dict)
+    rest: dict[int, Floats] = field(default_factory=dict)
 
     def find(
-        self, origin: int, release_s: float, blocked: NDArray[np.bool_], windows: Sequence[Window]
-    ) -> tuple[Whole, Reals] | None:
+        self, origin: int, release_s: float, blocked: Flags, windows: Sequence[Window]
+    ) -> tuple[Integers, Floats] | None:
         """The path, (path length,), that ends its round trip first, and the start of each step, (2K + 1,).
 
         The first forward starts at release_s or later; blocked nodes, (nodes,), are not visited; a task and the gap
@@ -55,7 +54,7 @@ class PathSearch:
 
 
 @compiled
-def earliest(node: int, ready: float, lasts: float, at: Whole, begins: Reals, ends: Reals) -> float:
+def earliest(node: int, ready: float, lasts: float, at: Integers, begins: Floats, ends: Floats) -> float:
     """First time from `ready` on at which the node is free for `lasts` seconds; windows sorted by node and begin."""
     for i in range(np.searchsorted(at, node), len(at)):
         if at[i] != node or ready + lasts <= begins[i]:
@@ -66,8 +65,8 @@ def earliest(node: int, ready: float, lasts: float, at: Whole, begins: Reals, en
 
 @compiled
 def way_back(
-    path: Whole, times: Reals, loss_s: Reals, backward_s: Reals, hop_s: Reals, gap_s: float, at: Whole, begins: Reals,
-    ends: Reals,
+    path: Integers, times: Floats, loss_s: Floats, backward_s: Floats, hop_s: Floats, gap_s: float, at: Integers,
+    begins: Floats, ends: Floats,
 ) -> float:  # fmt: skip
     """Fill in the starts of loss and backwards of a path whose last forward ends at times[K]; returns the end."""
     length = len(path)
@@ -84,10 +83,10 @@ def way_back(
 
 @compiled
 def find_path(
-    origin: int, release_s: float, stage: Whole, offsets: Whole, targets: Whole, nodes: Whole, starts: Whole,
-    forward_s: Reals, loss_s: Reals, backward_s: Reals, hop_s: Reals, gap_s: float, rest: Reals,
-    blocked: NDArray[np.bool_], at: Whole, begins: Reals, ends: Reals,
-) -> tuple[Whole, Reals]:  # fmt: skip
+    origin: int, release_s: float, stage: Integers, offsets: Integers, targets: Integers, nodes: Integers,
+    starts: Integers, forward_s: Floats, loss_s: Floats, backward_s: Floats, hop_s: Floats, gap_s: float, rest: Floats,
+    blocked: Flags, at: Integers, begins: Floats, ends: Floats,
+) -> tuple[Integers, Floats]:  # fmt: skip
     """Kernel of PathSearch.find; empty arrays where there is no path.
 
     An entry is a prefix of the path. Its estimate is the time so far, the exact rest forth and back without conflicts,

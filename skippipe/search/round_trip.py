@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from skippipe.schedule.arrays import Floats, Integers
 from skippipe.search.compiled import compiled
-from skippipe.search.constraints import Reals, StageRules, Whole
+from skippipe.search.constraints import StageRules
 from skippipe.search.problem import Instance, Stages
 
 
@@ -24,7 +25,7 @@ def shortest_round_trips(instance: Instance, stages: Stages, path_length: int) -
     return trips
 
 
-def node_lists(stages: Stages) -> tuple[Whole, Whole]:
+def node_lists(stages: Stages) -> tuple[Integers, Integers]:
     """Nodes of all stages in one array, and where each stage begins in it, (stages + 1,)."""
     starts = np.cumsum([0] + [len(members) for members in stages]).astype(np.int64)
     return np.array([node for members in stages for node in members], dtype=np.int64), starts
@@ -32,9 +33,9 @@ def node_lists(stages: Stages) -> tuple[Whole, Whole]:
 
 @compiled
 def remaining_seconds(
-    stage: Whole, offsets: Whole, targets: Whole, nodes: Whole, starts: Whole, there_and_back: Reals, work: Reals,
-    origin: int,
-) -> Reals:  # fmt: skip
+    stage: Integers, offsets: Integers, targets: Integers, nodes: Integers, starts: Integers, there_and_back: Floats,
+    work: Floats, origin: int,
+) -> Floats:  # fmt: skip
     """Hops and work, forth and back, that a path in each state and at each node still needs, (states, nodes).
 
     Exact where no node is taken: the heuristic of the path search, consistent since waiting only adds to it. Left out

@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from skippipe.schedule import Plan, make_plan
-from skippipe.search import kernels
-from skippipe.search.compiled import compiled
-from skippipe.search.constraints import Whole, even_walks, stage_table
-from skippipe.search.pipelines import propose, write_rounds
+from skippipe.schedule import Plan
+from skippipe.schedule.arrays import Floats, Integers
+from skippipe.schedule.plan import make_plan
+from skippipe.search.compiled import compiled, first_come_first_served
+from skippipe.search.constraints import even_walks, stage_table
+from skippipe.search.moves import propose, write_rounds
 from skippipe.search.problem import Instance
-from skippipe.simulate import Starts
 
 SHUFFLES_A_PATH = 100
 """Random moves a path, under the rules, after which walks over the stages forget where they began."""
 
 
-def start_paths(instance: Instance, visits: int, rng: Generator) -> Whole:
+def start_paths(instance: Instance, visits: int, rng: Generator) -> Integers:
     """Random legal paths on which every node is visited `visits` times, (origins x visits, path length)."""
     stages = instance.fixed_stages
     walks = even_walks(instance.rules, len(stages), len(stages[0]) * visits, rng)
@@ -30,7 +30,7 @@ def start_paths(instance: Instance, visits: int, rng: Generator) -> Whole:
     return paths
 
 
-def random_paths(instance: Instance, rng: Generator) -> Whole:
+def random_paths(instance: Instance, rng: Generator) -> Integers:
     """A round's paths, blind to costs, (origins x memory, path length): stages visited evenly, nodes as they fall."""
     stages, memory = instance.fixed_stages, instance.pipeline.memory
     paths = start_paths(instance, memory, rng)
@@ -43,7 +43,7 @@ def random_paths(instance: Instance, rng: Generator) -> Whole:
 
 
 @compiled
-def shuffle(paths: Whole, stage_of: Whole, moves: int, rng: Generator) -> None:
+def shuffle(paths: Integers, stage_of: Integers, moves: int, rng: Generator) -> None:
     """Make random legal moves, whatever they cost."""
     for _ in range(moves):
         i, j = int(rng.random() * len(paths)), int(rng.random() * len(paths))
@@ -52,7 +52,7 @@ def shuffle(paths: Whole, stage_of: Whole, moves: int, rng: Generator) -> None:
             paths[i], paths[j] = first, second
 
 
-def every_round(instance: Instance, paths: Whole) -> Whole:
+def every_round(instance: Instance, paths: Integers) -> Integers:
     """Paths of all microbatches, (origins x microbatches a node, path length), from those of a round.
 
     The i-th microbatch of an origin takes its path i mod memory; one path an origin stands for all of its microbatches.
@@ -66,23 +66,23 @@ def every_round(instance: Instance, paths: Whole) -> Whole:
     return whole
 
 
-def simulate(instance: Instance, whole: Whole) -> Starts:
+def simulate(instance: Instance, whole: Integers) -> Floats:
     """First-come-first-served start of each step of all microbatches; NaN where the nodes get stuck."""
     costs = instance.costs
-    starts: Starts = kernels.first_come_first_served(
+    starts: Floats = first_come_first_served(
         whole, costs.forward_s, costs.loss_s, costs.backward_s, costs.hop_s, costs.task_gap_s, instance.pipeline.memory
     )
     return starts
 
 
-def iteration_s(instance: Instance, paths: Whole) -> float:
+def iteration_s(instance: Instance, paths: Integers) -> float:
     """Iteration time of a round's paths in seconds; infinite where the nodes get stuck."""
     whole = every_round(instance, paths)
     ends = simulate(instance, whole)[:, -1] + instance.costs.backward_s[whole[:, 0]]
     return float(np.inf if np.isnan(ends).any() else ends.max())
 
 
-def plan_of(instance: Instance, whole: Whole, search: dict[str, Any]) -> Plan:
+def plan_of(instance: Instance, whole: Integers, search: dict[str, Any]) -> Plan:
     """The plan of all microbatches' paths, in the order of first come, first served."""
     stages = instance.fixed_stages
     return make_plan(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from dataclasses import replace
 from pathlib import Path
 
+from skippipe.search.compiled import forget_stale_kernels
+from skippipe.search.config import SearchConfig
 from skippipe.search.driver import search
-from skippipe.search.problem import Instance, SearchConfig
+from skippipe.search.problem import Instance
 from skippipe.search.progress import Progress
 
 PACKAGE = Path(__file__).parent.parent
@@ -26,20 +26,3 @@ def warm_up(config: SearchConfig) -> None:
         joint_steps=4, robust=0.0, seed=0, time_budget_s=600.0,
     )  # fmt: skip
     search(Instance.from_config(tiny), tiny, Progress())
-
-
-def forget_stale_kernels(package: Path) -> None:
-    """Remove machine code that was compiled from other sources than the package's present ones.
-
-    Numba looks at the age of a function's own file only, not at those of the compiled functions that it calls, so that
-    an update of one file would leave the others' old code in use.
-    """
-    sources = b"".join(path.read_bytes() for path in sorted(package.rglob("*.py")))
-    digest = hashlib.sha256(sources).hexdigest()
-    stamp = package / "search" / "__pycache__" / "kernels.sha256"
-    if not os.access(package, os.W_OK) or (stamp.exists() and stamp.read_text() == digest):
-        return
-    for path in [*package.rglob("__pycache__/*.nbi"), *package.rglob("__pycache__/*.nbc")]:
-        path.unlink(missing_ok=True)
-    stamp.parent.mkdir(exist_ok=True)
-    stamp.write_text(digest)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from skippipe.data.batches import prepare, validation_batches
-from skippipe.inference import validation_loss
 from skippipe.model.checkpoint import find_latest, load_stages
+from skippipe.model.inference import validation_loss
 from tests.end_to_end.conftest import SECONDS, Start, alive, node_pids, wait_for
 
 BATCHES = 3000

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from skippipe.network import load_network
 from skippipe.runtime.profiler import turns
+from skippipe.schedule.network import load_network
 from tests.end_to_end.conftest import SECONDS
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from skippipe.data.batches import prepare, validation_batches
-from skippipe.inference import all_stages, validate
 from skippipe.model.checkpoint import find_latest, load_stages
+from skippipe.model.inference import all_stages, validate
 from skippipe.runtime.full_model import VALIDATION_BATCHES
 from tests.end_to_end.conftest import SECONDS, Start, node_pids, wait_for
 

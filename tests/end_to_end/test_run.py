@@ -81,7 +81,7 @@ def test_two_machines_meet_through_configured_ports(start: Start, workplace: Pat
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["0", "6", "fastest", "2"], "SETTING 'fastest' is unknown"),
+        (["0", "6", "fastest", "2"], "has no setting 'fastest', only baseline, ca-partial"),
         (["0", "6", "random", "2"], "has no setting 'random'"),
         (["0", "6", "ca-partial", "0"], "SAMPLES must be a whole number of at least 1"),
         (["0", "6", "ca-partial", "two"], "SAMPLES must be a whole number"),

@@ -11,9 +11,9 @@ from skippipe.config import DataConfig, ModelConfig, RunConfig
 from skippipe.data.batches import prepare
 from skippipe.data.tokenizer import load_tokenizer
 from skippipe.errors import UserError
-from skippipe.inference import all_stages, forward
 from skippipe.model.checkpoint import Meta, find_latest
 from skippipe.model.export import export_folder
+from skippipe.model.inference import all_stages, forward
 from skippipe.reference import ReferenceTrainer
 from skippipe.schedule import Plan
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 
-from create_schedule import HYPERPARAMETERS
-from skippipe.costs import Costs
 from skippipe.fields import build
-from skippipe.schedule import Pipeline
-from skippipe.search.options import SolverOptions
-from skippipe.search.problem import Instance, SearchConfig
+from skippipe.schedule import Costs
+from skippipe.schedule.plan import Pipeline
+from skippipe.search.config import SearchConfig
+from skippipe.search.problem import Instance
+from skippipe.search.solver import SolverOptions
 
 LIGHT = {
     "population": 12, "trials": 30, "conflict_nodes": 8, "pipeline_steps": 300, "path_steps": 300, "joint_steps": 300,
@@ -22,14 +21,12 @@ LIGHT = {
 
 
 def light_config(**fields: Any) -> SearchConfig:
-    return build(SearchConfig, {**HYPERPARAMETERS, **LIGHT, **fields}, "test")
+    return build(SearchConfig, {**LIGHT, **fields}, "test")
 
 
 def light_options(**fields: Any) -> SolverOptions:
     """A solver's options with the effort of a test, whatever fields there are."""
-    effort = {**vars(light_config()), "seconds": LIGHT["time_budget_s"], **fields}
-    names = (entry.name for entry in dataclasses.fields(SolverOptions))
-    return SolverOptions(**{name: effort[name] for name in names if name in effort})
+    return SolverOptions(light_config(**fields), LIGHT["time_budget_s"])
 
 
 def random_instance(sizes: tuple[int, ...], path_length: int, memory: int, sends: int, seed: int) -> Instance:

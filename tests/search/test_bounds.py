@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skippipe.search.annealing import improve_round
 from skippipe.search.baselines import solve_baseline
 from skippipe.search.bounds import (
     bounds_of_any_stages,
@@ -16,8 +17,7 @@ from skippipe.search.bounds import (
     busiest_node_s,
     cheapest_round_trips,
 )
-from skippipe.search.improve import improve_round
-from skippipe.search.joint import JointOptions, search_joint
+from skippipe.search.joint.solver import JointOptions, search_joint
 from skippipe.search.progress import Progress
 from skippipe.search.rounds import every_round, iteration_s, plan_of, random_paths
 from tests.search.instances import light_options, random_instance

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from skippipe.errors import UserError
+from skippipe.schedule.validation import path_problem
 from skippipe.search.constraints import StageRules, even_walks, obeys_rules
-from skippipe.validation import path_problem
 
 
 def walks(rules: StageRules, state: int = 0) -> list[tuple[int, ...]]:

@@ -8,11 +8,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skippipe.schedule.simulate import step_nodes, step_seconds
+from skippipe.schedule.validation import path_problem
 from skippipe.search.path_search import PathSearch, Window
 from skippipe.search.problem import Instance
 from skippipe.search.round_trip import shortest_round_trips
-from skippipe.simulate import step_nodes, step_seconds
-from skippipe.validation import path_problem
 from tests.search.instances import random_instance
 
 

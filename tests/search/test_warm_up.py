@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skippipe.search.warm_up import forget_stale_kernels
+from skippipe.search.compiled import forget_stale_kernels
 
 
 def test_kernels_are_forgotten_once_a_source_has_changed(tmp_path: Path) -> None:

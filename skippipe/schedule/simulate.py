@@ -1,0 +1,239 @@
+"""Event simulation of one iteration, exact on the cost model: what "expected time" means.
+
+The two kernels are plain loops over arrays: search/ compiles them, everything else calls them as they are. Step s of a
+microbatch whose path has K nodes is a forward on path[s] for s < K, the loss at the origin for s = K and a backward on
+path[2K - s] for s > K (paper, section on the pipeline; the gradient walks the path backwards).
+"""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+
+from skippipe.schedule.arrays import Floats, Integers
+from skippipe.schedule.costs import Costs
+
+
+def simulate_first_come_first_served(paths: Integers, costs: Costs, memory: int) -> Floats:
+    """Start of each step in seconds, (microbatches, 2K + 1), where nodes serve what arrives first.
+
+    An origin has at most `memory` microbatches in flight, a relay defers a forward while it holds `memory`. Steps that
+    never run (the nodes wait for each other) start at NaN.
+    """
+    return first_come_first_served(
+        paths, costs.forward_s, costs.loss_s, costs.backward_s, costs.hop_s, costs.task_gap_s, memory
+    )
+
+
+def simulate_order(paths: Integers, costs: Costs, tasks: Integers, offsets: Integers) -> Floats:
+    """Start of each step in seconds, (microbatches, 2K + 1), where each node runs its order list strictly.
+
+    Node n runs tasks[offsets[n]:offsets[n + 1]], each written microbatch * (2K + 1) + step. Steps that never run start
+    at NaN.
+    """
+    return follow_order(
+        paths, costs.forward_s, costs.loss_s, costs.backward_s, costs.hop_s, costs.task_gap_s, tasks, offsets
+    )
+
+
+def task_number(microbatch: int, step: int, path_length: int) -> int:
+    """The number that the simulations know step `step` of a microbatch by; its path visits `path_length` nodes.
+
+    The kernels below, which are compiled elsewhere, write the same out: task = microbatch * (2K + 1) + step.
+    """
+    return microbatch * (2 * path_length + 1) + step
+
+
+def split_task(task: int, path_length: int) -> tuple[int, int]:
+    """Microbatch and step of a task's number, the inverse of task_number."""
+    return task // (2 * path_length + 1), task % (2 * path_length + 1)
+
+
+def step_nodes(paths: Integers) -> Integers:
+    """Node of each step, (microbatches, 2K + 1)."""
+    return np.concatenate([paths, paths[:, :1], paths[:, ::-1]], axis=1)
+
+
+def step_seconds(paths: Integers, costs: Costs) -> Floats:
+    """Duration of each step, (microbatches, 2K + 1)."""
+    forward, backward = costs.forward_s[paths], costs.backward_s[paths[:, ::-1]]
+    return np.concatenate([forward, costs.loss_s[paths[:, :1]], backward], axis=1)
+
+
+def iteration_seconds(paths: Integers, costs: Costs, starts: Floats) -> float:
+    """From the first forward to the last backward."""
+    return float((starts + step_seconds(paths, costs)).max() - starts.min())
+
+
+def step_with_sync_seconds(
+    paths: Integers, costs: Costs, starts: Floats, stages: list[list[int]], sync_s: list[float]
+) -> float:
+    """From the first forward to the end of the last stage's sync; a stage syncs when its own last backward is done."""
+    ends = starts + step_seconds(paths, costs)
+    backward_steps = slice(paths.shape[1] + 1, None)
+    last = np.zeros(len(costs.forward_s))
+    np.maximum.at(last, step_nodes(paths)[:, backward_steps], ends[:, backward_steps])
+    return float(max(last[stage].max() + sync for stage, sync in zip(stages, sync_s, strict=True)) - starts.min())
+
+
+def order_from_starts(paths: Integers, starts: Floats, nodes: int) -> tuple[Integers, Integers]:
+    """The order in which each node ran its tasks, as (tasks, offsets) for simulate_order."""
+    flat_nodes = step_nodes(paths).ravel()
+    tasks = np.lexsort((np.arange(flat_nodes.size), starts.ravel(), flat_nodes)).astype(np.int64)
+    counts = np.bincount(flat_nodes, minlength=nodes)
+    return tasks, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
+
+
+def first_come_first_served(
+    paths: Integers,
+    forward_s: Floats,
+    loss_s: Floats,
+    backward_s: Floats,
+    hop_s: Floats,
+    gap_s: float,
+    memory: int,
+) -> Floats:
+    """Kernel of simulate_first_come_first_served."""
+    microbatches, length = paths.shape
+    nodes, steps = forward_s.shape[0], 2 * length + 1
+    starts = np.full((microbatches, steps), np.nan)
+    visits = np.zeros(nodes, dtype=np.int64)
+    for m in range(microbatches):
+        for k in range(length):
+            visits[paths[m, k]] += 2
+        visits[paths[m, 0]] += 1
+    room = visits.max() + 1
+    # What waits at each node: arrival time, running number of the arrival and task, in no particular order.
+    waiting_since = np.zeros((nodes, room))
+    waiting_number = np.zeros((nodes, room), dtype=np.int64)
+    waiting_task = np.zeros((nodes, room), dtype=np.int64)
+    waiting = np.zeros(nodes, dtype=np.int64)
+    held = np.zeros(nodes, dtype=np.int64)
+    running = np.full(nodes, -1, dtype=np.int64)
+    next_own = np.full(microbatches, -1, dtype=np.int64)
+    newest_own = np.full(nodes, -1, dtype=np.int64)
+    started_own = np.zeros(nodes, dtype=np.int64)
+    queue_own = np.full(nodes, -1, dtype=np.int64)
+    number = 0
+    # Events: (time, number, node, task), task -1 where a node becomes free.
+    events = [(0.0, 0, 0, 0)]
+    events.pop()
+    for m in range(microbatches):
+        origin = paths[m, 0]
+        if started_own[origin] < memory:
+            started_own[origin] += 1
+            heapq.heappush(events, (0.0, number, int(origin), m * steps))
+            number += 1
+        elif queue_own[origin] < 0:
+            queue_own[origin] = m
+            newest_own[origin] = m
+        else:
+            next_own[newest_own[origin]] = m
+            newest_own[origin] = m
+    while len(events) > 0:
+        now, order, node, task = heapq.heappop(events)
+        if task >= 0:
+            slot = waiting[node]
+            waiting_since[node, slot] = now
+            waiting_number[node, slot] = order
+            waiting_task[node, slot] = task
+            waiting[node] += 1
+        else:
+            if running[node] % steps > length:
+                held[node] -= 1
+            running[node] = -1
+        if running[node] >= 0:
+            continue
+        best = -1
+        for slot in range(waiting[node]):
+            if waiting_task[node, slot] % steps < length and held[node] >= memory:
+                continue
+            if (
+                best < 0
+                or waiting_since[node, slot] < waiting_since[node, best]
+                or (
+                    waiting_since[node, slot] == waiting_since[node, best]
+                    and waiting_number[node, slot] < waiting_number[node, best]
+                )
+            ):
+                best = slot
+        if best < 0:
+            continue
+        task = int(waiting_task[node, best])
+        waiting[node] -= 1
+        waiting_since[node, best] = waiting_since[node, waiting[node]]
+        waiting_number[node, best] = waiting_number[node, waiting[node]]
+        waiting_task[node, best] = waiting_task[node, waiting[node]]
+        running[node] = task
+        m, step = task // steps, task % steps
+        starts[m, step] = now
+        if step < length:
+            held[node] += 1
+            end = now + forward_s[node]
+        elif step == length:
+            end = now + loss_s[node]
+        else:
+            end = now + backward_s[node]
+        if step + 1 < steps:
+            following = 0 if step + 1 == length else (step + 1 if step + 1 < length else 2 * length - step - 1)
+            target = int(paths[m, following])
+            heapq.heappush(events, (end + hop_s[node, target], number, target, task + 1))
+            number += 1
+        elif queue_own[node] >= 0:
+            heapq.heappush(events, (end, number, node, int(queue_own[node]) * steps))
+            number += 1
+            queue_own[node] = next_own[queue_own[node]]
+        heapq.heappush(events, (end + gap_s, number, node, -1))
+        number += 1
+    return starts
+
+
+def follow_order(
+    paths: Integers,
+    forward_s: Floats,
+    loss_s: Floats,
+    backward_s: Floats,
+    hop_s: Floats,
+    gap_s: float,
+    tasks: Integers,
+    offsets: Integers,
+) -> Floats:
+    """Kernel of simulate_order."""
+    microbatches, length = paths.shape
+    nodes, steps = forward_s.shape[0], 2 * length + 1
+    starts = np.full((microbatches, steps), np.nan)
+    arrival = np.full(microbatches * steps, np.nan)
+    for m in range(microbatches):
+        arrival[m * steps] = 0.0
+    position = offsets[:-1].copy()
+    free = np.zeros(nodes)
+    # Every node once, and once more where the input that it waits for arrives before its turn.
+    stack = np.concatenate((np.arange(nodes), np.zeros(nodes, dtype=np.int64)))
+    depth = nodes
+    while depth > 0:
+        depth -= 1
+        node = stack[depth]
+        while position[node] < offsets[node + 1]:
+            task = tasks[position[node]]
+            if np.isnan(arrival[task]):
+                break
+            position[node] += 1
+            m, step = task // steps, task % steps
+            start = max(arrival[task], free[node])
+            starts[m, step] = start
+            if step < length:
+                end = start + forward_s[node]
+            elif step == length:
+                end = start + loss_s[node]
+            else:
+                end = start + backward_s[node]
+            free[node] = end + gap_s
+            if step + 1 < steps:
+                following = 0 if step + 1 == length else (step + 1 if step + 1 < length else 2 * length - step - 1)
+                target = paths[m, following]
+                arrival[task + 1] = end + hop_s[node, target]
+                if target != node and position[target] < offsets[target + 1] and tasks[position[target]] == task + 1:
+                    stack[depth] = target
+                    depth += 1
+    return starts

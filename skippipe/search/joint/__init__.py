@@ -1,0 +1,1 @@
+"""Setting `joint`: stages, paths and order searched together."""

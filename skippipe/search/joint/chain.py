@@ -1,0 +1,144 @@
+"""One annealing chain of the joint search: its state, its best state and its budget."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+
+import numpy as np
+
+from skippipe.schedule import Plan
+from skippipe.schedule.arrays import Floats, Integers
+from skippipe.search.compiled import compiled
+from skippipe.search.joint.evaluation import evaluate, record
+from skippipe.search.joint.moves import KINDS, REFUSED, Undo, propose, revert
+from skippipe.search.joint.state import CHECKPOINT_TASKS, Problem, State, make_state, refresh_all
+
+SORT_EVERY = 4
+"""Accepted changes of a kind after which the sequence is sorted by start again."""
+CHUNK_TASKS = 2_000_000
+"""Simulated tasks, about, between two looks at the clock."""
+MOVE_PARTS = (0.25, 0.2, 0.15, 0.1, 0.1, 0.2)
+"""Probabilities of the kinds of moves, in the order of joint_moves.py."""
+FOCUS = 0.6
+"""Part of the moves that touch the critical path."""
+
+
+class Chain:
+    """A walk through solutions; not to be run by two threads at once."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        plan: Plan,
+        start_s: Floats,
+        seed: int,
+        move_parts: tuple[float, ...] = MOVE_PARTS,
+        focus: float = FOCUS,
+    ) -> None:
+        """Start from a plan whose steps start at start_s, (M, 2K + 1)."""
+        self.problem = problem
+        self.state, self.best = make_state(problem, plan, start_s), make_state(problem, plan, start_s)
+        self.costs: Floats = np.array(record(problem, self.state, True))
+        self.counts: Integers = np.zeros((KINDS, 2), dtype=np.int64)
+        self.weights: Floats = np.cumsum(move_parts) / sum(move_parts)
+        self.focus, self.seed = focus, seed
+        self.proposals = 0
+
+    @property
+    def best_s(self) -> float:
+        """Objective of the best solution so far in seconds."""
+        return float(self.costs[1])
+
+    def copy_from(self, other: Chain) -> None:
+        """Go on from the best solution of another chain, or of this one."""
+        for name in ("node_of_slot", "paths", "sequence"):
+            getattr(self.state, name)[:] = getattr(other.best, name)
+            getattr(self.best, name)[:] = getattr(other.best, name)
+        refresh_all(self.problem, self.state)
+        self.costs[:] = record(self.problem, self.state, True)
+
+    def compile(self) -> None:
+        """Compile the kernels, or read the compiled ones, without a move: a minute at the first use after a change."""
+        anneal(self.problem, self.state, self.best, self.costs, self.weights, self.counts, 0, 0, 1.0, self.focus)
+
+    def run(self, hot_s: float, cold_s: float, iterations: int | None, until: float, stop: threading.Event) -> None:
+        """Anneal from hot_s to cold_s for a number of proposals, or at most until the monotonic clock says `until`."""
+        began, done = time.monotonic(), 0
+        most = max(100, CHUNK_TASKS // len(self.state.sequence))
+        while not stop.is_set():
+            spent = (time.monotonic() - began) / max(until - began, 1e-9)
+            if iterations is not None:
+                spent = max(spent, done / iterations if iterations else 1.0)
+            if spent >= 1:
+                return
+            chunk = most if iterations is None else min(most, iterations - done)
+            temperature = hot_s * (cold_s / hot_s) ** spent
+            seed = (self.seed * 1_000_003 + self.proposals) % 2**32
+            anneal(
+                self.problem,
+                self.state,
+                self.best,
+                self.costs,
+                self.weights,
+                self.counts,
+                seed,
+                chunk,
+                temperature,
+                self.focus,
+            )
+            done += chunk
+            self.proposals += chunk
+
+    def solution(self) -> tuple[Integers, Integers, Floats]:
+        """Nodes of the slots, paths in slots (M, K), and starts of all steps (M, 2K + 1) of the best solution."""
+        refresh_all(self.problem, self.best)
+        record(self.problem, self.best, True)
+        return self.best.node_of_slot, self.best.paths, self.best.start_s.reshape(len(self.best.paths), -1)
+
+
+@compiled
+def anneal(
+    problem: Problem,
+    state: State,
+    best: State,
+    costs: Floats,
+    weights: Floats,
+    counts: Integers,
+    seed: int,
+    iterations: int,
+    temperature_s: float,
+    focus: float,
+) -> None:
+    """Run iterations at one temperature.
+
+    costs is (current cost, end of the best) in seconds and kept up to date, as are `state`, the decisions of `best`
+    (node_of_slot, paths, sequence) and counts, (KINDS, 2): proposals evaluated and accepted of each kind. weights are
+    the cumulated probabilities of the kinds.
+    """
+    np.random.seed(seed)
+    undo = Undo(np.zeros(3, dtype=np.int64), np.zeros_like(state.paths[:2]), np.zeros_like(state.paths))
+    for _ in range(iterations):
+        draw = np.random.random()
+        kind = 0
+        while kind < KINDS - 1 and weights[kind] < draw:
+            kind += 1
+        first = propose(problem, state, undo, kind, focus)
+        if first == REFUSED:
+            continue
+        limit = costs[0] - temperature_s * math.log(1.0 - np.random.random())
+        counts[kind, 0] += 1
+        cost = evaluate(problem, state, first, limit)
+        if cost > limit:
+            revert(problem, state, undo)
+            continue
+        counts[kind, 1] += 1
+        kept = first // CHECKPOINT_TASKS * CHECKPOINT_TASKS
+        state.sequence[kept:] = state.repaired[kept:]
+        costs[0], end = record(problem, state, counts[kind, 1] % SORT_EVERY == 0)
+        if end < costs[1] - 1e-9:
+            costs[1] = end
+            best.node_of_slot[:] = state.node_of_slot
+            best.paths[:] = state.paths
+            best.sequence[:] = state.sequence

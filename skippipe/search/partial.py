@@ -1,0 +1,80 @@
+"""SkipPipe's two settings: cost-aware paths under CC and TC1, without and with collision avoidance (TC2)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.random import Generator
+
+from skippipe.schedule import Plan
+from skippipe.schedule.arrays import Integers
+from skippipe.search.annealing import improve_alone, improve_round
+from skippipe.search.conflict_search import ConflictSearch
+from skippipe.search.problem import Instance
+from skippipe.search.rounds import every_round, iteration_s, plan_of, start_paths
+from skippipe.search.solver import SolverOptions
+
+STARTS = 4
+"""Annealed starts of the collision-blind setting, beside the one of conflict-based search."""
+CONFLICT_SHARE, PIPELINE_SHARE = 0.15, 0.25
+"""Parts of a setting's time for each conflict-based search, and for paths shared by an origin's microbatches."""
+STEPS_FOR_NODES = 20
+"""pipeline_steps are for this many nodes; a move costs the same on any number, so larger instances get more."""
+
+
+def solve_non_ca_partial(instance: Instance, options: SolverOptions) -> Plan:
+    """SkipPipe without TC2: short round trips under CC and TC1; the simulation picks the best of several solutions."""
+    rng = np.random.default_rng(options.config.seed)
+    name, seconds = "non-ca-partial", options.seconds
+    searched = conflict_search(instance, options, rng, False, False, f"{name}: conflict search")
+    candidates = [] if searched is None else [searched]
+    for start in range(STARTS):
+        if candidates and options.progress.stopped:
+            break
+        paths = start_paths(instance, instance.pipeline.memory, rng)
+        part = seconds * (1 - CONFLICT_SHARE) / STARTS
+        candidates.append(
+            improve_alone(instance, paths, 1, 1, options.config.pipeline_steps, part, rng, options.progress,
+                          f"{name}: start {start + 1} of {STARTS}")
+        )  # fmt: skip
+    best = min(candidates, key=lambda paths: iteration_s(instance, paths))
+    solver = "conflict-based search under TC1" if best is searched else "round trips annealed under TC1"
+    return plan_of(instance, every_round(instance, best), {"solver": solver})
+
+
+def solve_ca_partial(instance: Instance, options: SolverOptions) -> Plan:
+    """SkipPipe: the same, aware of collisions (TC2); never worse than the collision-blind plan where that was found.
+
+    First one path an origin, as the original coarsens its paths, then one path a microbatch.
+    """
+    rng = np.random.default_rng(options.config.seed)
+    name, seconds = "ca-partial", options.seconds
+    memory, sends = instance.pipeline.memory, instance.pipeline.microbatches_per_node
+
+    searched = conflict_search(instance, options, rng, True, True, f"{name}: conflict search, origins")
+    start = start_paths(instance, 1, rng) if searched is None else searched
+    steps = options.config.pipeline_steps * -(-instance.nodes // STEPS_FOR_NODES)
+    shared = improve_alone(
+        instance, start, memory, sends, steps, seconds * PIPELINE_SHARE, rng, options.progress,
+        f"{name}: one path an origin",
+    )  # fmt: skip
+    searched = conflict_search(instance, options, rng, False, True, f"{name}: conflict search, microbatches")
+    known = [np.repeat(shared, memory, axis=0), searched, options.start]
+    best = min((paths for paths in known if paths is not None), key=lambda paths: iteration_s(instance, paths))
+    paths, _ = improve_round(
+        instance, best, options.config.path_steps,
+        seconds * (1 - 2 * CONFLICT_SHARE - PIPELINE_SHARE), rng, options.progress, f"{name}: one path a microbatch",
+    )  # fmt: skip
+    plan = plan_of(instance, every_round(instance, paths), {"solver": "conflict-based search and annealing under TC2"})
+    blind = options.found.get("non-ca-partial")
+    if blind is not None and blind.stages == plan.stages and blind.expected_iteration_s < plan.expected_iteration_s:
+        return plan_of(instance, blind.paths_array, {"solver": blind.search["solver"]})
+    return plan
+
+
+def conflict_search(
+    instance: Instance, options: SolverOptions, rng: Generator, shared: bool, aware: bool, name: str
+) -> Integers | None:
+    """The best paths of one conflict-based search, (origins or microbatches of a round, path length), or None."""
+    seconds = options.seconds * CONFLICT_SHARE
+    with options.progress.phase(name, options.config.conflict_nodes, seconds) as phase:
+        return ConflictSearch(instance, shared, aware, rng).run(phase)

@@ -1,0 +1,1 @@
+"""Bytes between peers: messages, frames, links; knows neither schedules nor models."""

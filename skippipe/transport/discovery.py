@@ -1,0 +1,132 @@
+"""DecCom's Kademlia discovery, hardened: authenticated datagrams, known peers only, look-ups with a deadline.
+
+What is built around is listed in docs/architecture.md ("DecCom as published").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from deccom.peers.peer import Peer
+from deccom.protocols.defaultprotocol import DefaultProtocol
+from deccom.protocols.peerdiscovery.kademliadiscovery import KademliaDiscovery
+
+from skippipe.transport.identity import DATAGRAM_TAG_BYTES, datagram_tag
+
+logger = logging.getLogger(__name__)
+
+Address = tuple[str, int]
+
+MOST_DATAGRAM_BYTES = 2048
+LOOKUP_RETRY_SECONDS = 0.25
+LONGEST_LOOKUP_RETRY_SECONDS = 5.0
+LARGEST_BUCKET = 80
+
+
+class PeerNotFoundError(Exception):
+    """No answer about a peer within the deadline."""
+
+
+def quiet_deccom() -> None:
+    """Send what deccom prints to our log at debug level."""
+
+    def log_print(*values: object, **_: object) -> None:
+        logger.debug("deccom: %s", " ".join(map(str, values)))
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("deccom."):
+            module.__dict__["print"] = log_print
+
+
+class SealedDatagrams(DefaultProtocol):  # type: ignore[misc]
+    """DecCom's UDP end of the stack, with a tag on every datagram; what does not verify changes nothing."""
+
+    def __init__(self, secret: bytes, me: Address) -> None:
+        super().__init__()
+        self.secret = secret
+        self.me = me
+        self.refused = 0
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        """Take a datagram from the socket."""
+        if not self.started or len(data) > MOST_DATAGRAM_BYTES:
+            return
+        content, tag = data[:-DATAGRAM_TAG_BYTES], data[-DATAGRAM_TAG_BYTES:]
+        if len(content) < 9 or not hmac.compare_digest(datagram_tag(self.secret, addr, content), tag):
+            self.refuse(addr)
+            return
+        if content[:8] == self.uniqueid:
+            self.process_datagram(addr, content[8:])
+        else:
+            self.callback(addr, content)
+
+    def refuse(self, addr: Address) -> None:
+        """Log the first stranger's datagram, and then one in a thousand."""
+        if self.refused % 1000 == 0:
+            logger.warning("ignored %d datagrams without our secret, the last from %s:%d", self.refused + 1, *addr[:2])
+        self.refused += 1
+
+    async def sendto(self, msg: bytes, addr: Address) -> None:
+        """Send a datagram; one to ourselves is dropped, as in deccom."""
+        if tuple(addr) != self.me and not self.transport.is_closing():
+            self.transport.sendto(bytes(msg) + datagram_tag(self.secret, self.me, bytes(msg)), addr)
+
+    def error_received(self, error: Exception) -> None:
+        """A peer that is not there yet refuses datagrams; the look-up's retry deals with it."""
+        logger.debug("datagram not delivered: %s", error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket was closed."""
+        self.started = False
+
+
+class Discovery(KademliaDiscovery):  # type: ignore[misc]
+    """DecCom's Kademlia table of this cluster's peers."""
+
+    def __init__(self, bootstrap: list[Peer], members: Iterable[bytes]) -> None:
+        self.members = frozenset(members)
+        # One bucket that holds everyone spares small clusters the look-ups that published deccom may never answer.
+        super().__init__(bootstrap_peers=bootstrap, interval=10, k=min(max(20, len(self.members)), LARGEST_BUCKET))
+
+    def process_datagram(self, addr: Address, data: bytes) -> None:
+        """Handle a discovery datagram of ours; a malformed one is dropped with a log line."""
+        try:
+            super().process_datagram(addr, data)
+        except (IndexError, ValueError, KeyError, AttributeError, TypeError, asyncio.InvalidStateError) as error:
+            logger.warning("malformed discovery datagram from %s:%d (%s)", addr[0], addr[1], error)
+        # Published deccom remembers every FIND for ever and never reads what it remembers.
+        self.sent_finds.clear()
+
+    def add_peer(self, addr: Address, p: Peer) -> None:
+        """Take a peer into the table if it is one of the cluster's nodes."""
+        if p.id_node in self.members:
+            super().add_peer(addr, p)
+
+    async def look_up(self, identity: bytes, deadline: float) -> Peer:
+        """The peer with this id. PeerNotFoundError if it is not found by `deadline` (loop time)."""
+        loop = asyncio.get_running_loop()
+        wait = LOOKUP_RETRY_SECONDS
+        while (peer := self.get_peer(identity)) is None:
+            if loop.time() >= deadline:
+                raise PeerNotFoundError(identity.hex()[:12])
+            for known in self.bootstrap_peers:
+                await self.introduce_to_peer(known)
+            try:
+                async with asyncio.timeout(min(wait, max(0.01, deadline - loop.time()))):
+                    await self.find_peer(identity)
+            except TimeoutError:
+                self.forget_search(identity)
+            wait = min(1.5 * wait, LONGEST_LOOKUP_RETRY_SECONDS)
+        return peer
+
+    def forget_search(self, identity: bytes) -> None:
+        """Drop a search that got no answer: published deccom would wait for its future for ever, or raise."""
+        crawl: tuple[Any, bytes] | None = self.peer_crawls.pop(identity, None)
+        if crawl is not None:
+            self.searches.pop(crawl[1], None)
+            self.finders.pop(crawl[1], None)

@@ -1,0 +1,84 @@
+"""Where delivered messages wait for the torch thread; bounded by what the schedule lets peers send."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+
+from skippipe.transport.message import Header, MalformedMessageError, MessageKind
+
+Key = tuple[MessageKind, int, int]
+
+ITERATIONS_AHEAD = 1
+"""A peer may be one iteration ahead of us: its optimizer step needed our gradients of the iteration before."""
+
+
+class PeerLostError(Exception):
+    """A peer can't be reached any more; the message names it."""
+
+
+class Inbox:
+    """Messages by (kind, iteration, microbatch), each accepted once and only from the peer that the schedule names."""
+
+    def __init__(self, senders: dict[tuple[MessageKind, int], int], delay_s: Callable[[int], float]) -> None:
+        """`senders` names who sends what ((kind, microbatch) to node); `delay_s` is the emulated hop from a node."""
+        self.senders = senders
+        self.delay_s = delay_s
+        self.iteration = 0
+        self.messages: dict[Key, tuple[float, torch.Tensor]] = {}
+        self.taken: set[Key] = set()
+        self.failure: str | None = None
+        self.changed = threading.Condition()
+
+    def put(self, header: Header, tensor: torch.Tensor) -> None:
+        """Deliver a message (network thread); MalformedMessageError where the schedule knows of none such."""
+        expected = self.senders.get((header.kind, header.microbatch))
+        if expected != header.sender:
+            raise MalformedMessageError(f"node {header.sender} has no {header.kind.name} {header.microbatch} to send")
+        # The hop counts from the send, so the time that the real transfer took lies inside it.
+        delay = self.delay_s(header.sender)
+        ready = time.monotonic() + min(delay, max(0.0, header.sent_at + delay - time.time()))
+        with self.changed:
+            if not self.iteration <= header.iteration <= self.iteration + ITERATIONS_AHEAD:
+                raise MalformedMessageError(f"iteration {header.iteration} is not {self.iteration} or the next")
+            if header.key in self.messages or header.key in self.taken:
+                raise MalformedMessageError(f"{header.kind.name} {header.microbatch} was delivered already")
+            self.messages[header.key] = (ready, tensor)
+            self.changed.notify_all()
+
+    def take(self, key: Key) -> tuple[float, torch.Tensor]:
+        """Wait for a message (in the torch thread): when its hop is over (monotonic seconds) and its tensor.
+
+        Raises PeerLostError where the network's thread has given up a peer.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: key in self.messages or self.failure is not None)
+            if key not in self.messages:
+                raise PeerLostError(self.failure)
+            self.taken.add(key)
+            return self.messages.pop(key)
+
+    def next_iteration(self, iteration: int) -> None:
+        """Begin an iteration; what was taken before it may be forgotten."""
+        with self.changed:
+            self.iteration = iteration
+            self.taken = {key for key in self.taken if key[1] >= iteration}
+
+    def wait_for_failure(self, seconds: float) -> str | None:
+        """Why a peer is lost, if that becomes known within so many seconds."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.failure is not None, seconds)
+            return self.failure
+
+    def lose(self, node: int, reason: str) -> None:
+        """A peer is lost (network thread): in training nobody can go on without it."""
+        self.fail(reason)
+
+    def fail(self, reason: str) -> None:
+        """Wake the torch thread: no more messages will come."""
+        with self.changed:
+            self.failure = self.failure or reason
+            self.changed.notify_all()

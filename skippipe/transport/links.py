@@ -1,0 +1,218 @@
+"""A node's DecCom stack in a thread of its own: what the torch thread sends through and receives from."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import uvloop
+from deccom.peers.peer import Peer
+from numpy.typing import NDArray
+
+from skippipe.transport.discovery import Discovery, SealedDatagrams, quiet_deccom
+from skippipe.transport.identity import node_id, public_name
+from skippipe.transport.inbox import Inbox, PeerLostError
+from skippipe.transport.message import HEADER, Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
+from skippipe.transport.streams import Limits, PeerStreams
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 256
+NOTICE_BYTES = 32
+START_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """A node's bound sockets: UDP for discovery, TCP for streams, on one host."""
+
+    host: str
+    datagrams: socket.socket
+    streams: socket.socket
+
+    @classmethod
+    def bind(cls, host: str, port: int = 0) -> Listeners:
+        """Bind both sockets, to `port` or to free ones; OSError where they are taken."""
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        streams = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            datagrams.bind((host, port))
+            streams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            streams.bind((host, port))
+            streams.listen(BACKLOG)
+        except OSError:
+            datagrams.close()
+            streams.close()
+            raise
+        return cls(host, datagrams, streams)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where datagrams reach this node."""
+        return self.host, int(self.datagrams.getsockname()[1])
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self.datagrams.close()
+        self.streams.close()
+
+
+class Links:
+    """Peer-to-peer links of one node; every method is called from the torch thread."""
+
+    def __init__(
+        self,
+        node: int,
+        nodes: Iterable[int],
+        listeners: Listeners,
+        bootstrap: Iterable[tuple[str, int]],
+        secret: bytes | None,
+        limits: Limits,
+        inbox: Inbox,
+        encodings: dict[int, Encoding] | None = None,
+        notices: int | None = None,
+    ) -> None:
+        """`nodes` are all nodes of the run; `bootstrap` the datagram addresses of some of them.
+
+        `encodings` says how to write what goes to a node, where not in fp32; from the file descriptor `notices` comes
+        the number of a node that failed on this machine, to be passed on to the others.
+        """
+        self.notices = notices
+        self.told_of_loss = False
+        self.encodings = encodings or {}
+        self.node = node
+        self.members = [node_id(member) for member in nodes]
+        self.listeners = listeners
+        self.bootstrap = [address for address in bootstrap if address != listeners.address]
+        self.secret = secret
+        self.limits = limits
+        self.inbox = inbox
+        self.bytes_sent = 0
+        # libuv's loop takes a quarter less processor time than asyncio's own for small messages.
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self.thread = threading.Thread(target=self.run_loop, name="network", daemon=True)
+        self.streams: PeerStreams
+
+    def start(self) -> None:
+        """Start the network thread and the stack in it."""
+        self.thread.start()
+        asyncio.run_coroutine_threadsafe(self.open(), self.loop).result(START_SECONDS)
+
+    def run_loop(self) -> None:
+        """The network thread."""
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        self.loop.close()
+
+    async def open(self) -> None:
+        """Build the DecCom stack: datagrams, discovery, streams."""
+        quiet_deccom()
+        for listener in (self.listeners.datagrams, self.listeners.streams):
+            listener.setblocking(False)
+        datagrams = SealedDatagrams(self.secret or b"", self.listeners.address)
+        known = [Peer(address, pub_key="") for address in self.bootstrap]
+        discovery = Discovery(known, self.members)
+        discovery.set_lower(datagrams)
+        self.streams = PeerStreams(discovery, self.secret, self.limits, self.deliver, self.give_up)
+        await self.loop.create_datagram_endpoint(self.streams.get_lowest, sock=self.listeners.datagrams)
+        me = Peer(self.listeners.address, pub_key=public_name(self.node), tcp=self.listeners.streams.getsockname()[1])
+        await self.streams.start(me)
+        self.server = asyncio.create_task(self.streams.serve(self.listeners.streams))
+        if self.notices is not None:
+            self.loop.add_reader(self.notices, self.on_notice, self.notices)
+
+    def deliver(self, body: NDArray[np.uint8]) -> None:
+        """Take a frame's body into the inbox (network thread)."""
+        header, tensor = unpack(body)
+        if header.kind is not MessageKind.LOST:
+            self.inbox.put(header, tensor)
+            return
+        lost = header.microbatch
+        if lost >= len(self.members):
+            raise MalformedMessageError(f"there is no node {lost} to lose")
+        if self.spread_loss(lost):
+            self.give_up(lost, f"node {lost} failed on its machine, says node {header.sender}")
+
+    def on_notice(self, notices: int) -> None:
+        """The launcher names a node that failed, before it ends this one (network thread)."""
+        self.loop.remove_reader(notices)
+        if line := os.read(notices, NOTICE_BYTES):
+            self.spread_loss(int(line))
+
+    def spread_loss(self, lost: int) -> bool:
+        """Tell all peers once that a node is lost, so that every machine names the same; whether this is news."""
+        news, self.told_of_loss = not self.told_of_loss, True
+        if news:
+            packed, payload = pack(Header(MessageKind.LOST, 0, lost, self.node, time.time()), torch.zeros(1))
+            for link in self.streams.links.values():
+                link.send(packed, payload)
+        return news
+
+    def give_up(self, node: int, reason: str) -> None:
+        """A peer is lost (network thread)."""
+        logger.error(reason)
+        self.inbox.lose(node, reason)
+
+    def connect(self, nodes: Iterable[int]) -> None:
+        """Open the links to the nodes that this one sends to; PeerLostError where one can't be reached in time."""
+
+        async def connect_all() -> None:
+            links = [self.streams.link(self.members[node], node) for node in nodes]
+            connected = [asyncio.create_task(link.connected.wait()) for link in links]
+            ends = [asyncio.shield(link.task) for link in links]
+            try:
+                for link, wait, end in zip(links, connected, ends, strict=True):
+                    await asyncio.wait((wait, end), return_when=asyncio.FIRST_COMPLETED)
+                    if not link.connected.is_set():
+                        raise PeerLostError(self.inbox.failure or f"{link.name} can't be reached")
+            finally:
+                for wait in connected:
+                    wait.cancel()
+
+        pending: Future[None] = asyncio.run_coroutine_threadsafe(connect_all(), self.loop)
+        pending.result()
+
+    def send(self, node: int, header: Header, tensor: torch.Tensor) -> None:
+        """Send a tensor; returns at once. Its memory must not change until it is delivered."""
+        packed, payload = pack(header, tensor, self.encodings.get(node, Encoding.FP32))
+        self.bytes_sent += HEADER.size + len(payload)
+        self.loop.call_soon_threadsafe(self.send_now, node, packed, payload)
+
+    def send_now(self, node: int, packed: bytes, payload: memoryview) -> None:
+        """Queue a packed message (network thread)."""
+        self.streams.link(self.members[node], node).send(packed, payload)
+
+    def drain(self, seconds: float) -> None:
+        """Wait until peers have acknowledged everything, at most so long."""
+
+        def pending() -> bool:
+            return any(link.waiting or link.unacknowledged for link in self.streams.links.values())
+
+        deadline = time.monotonic() + seconds
+        while pending() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Stop the stack and the network thread."""
+
+        async def shut() -> None:
+            self.server.cancel()
+            await self.streams.stop()
+            self.streams.get_lowest().transport.close()
+
+        if self.thread.is_alive():
+            with contextlib.suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(shut(), self.loop).result(5)
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.thread.join(5)
+        self.listeners.close()

@@ -1,0 +1,131 @@
+"""Traces and pictures of schedules and runs."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from skippipe.cli import trace as command
+from skippipe.config import CONFIGS
+from skippipe.errors import UserError
+from skippipe.report.trace import chrome_trace, measured_spans
+from skippipe.schedule import Schedule
+from skippipe.schedule.timeline import LINK, SYNC, Span
+
+ORIGINAL = CONFIGS / "schedules/original-20-nodes.json"
+SETTING = "ca-partial"
+
+
+@pytest.fixture(scope="module")
+def schedule() -> Schedule:
+    return Schedule.load(ORIGINAL)
+
+
+def write_run(folder: Path, schedule: Schedule, slower: float = 1.1) -> None:
+    """A run's folder whose two iterations took `slower` times the expected, on a clock that began long ago."""
+    plan = schedule.plan(SETTING)
+    lines = [
+        {
+            "iteration": iteration,
+            "node": span.node,
+            "task": span.name,
+            "start_s": 1e9 + 100 * iteration + slower * span.start_s,
+            "end_s": 1e9 + 100 * iteration + slower * span.end_s,
+        }
+        for iteration in range(2)
+        for span in list(schedule.simulate(SETTING))
+        if span.kind != LINK
+    ]
+    (folder / "timeline.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    summary = {"setting": SETTING, "iterations": 2, "expected_step_s": plan.expected_step_s}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "config.json").write_text(json.dumps({"schedule": str(ORIGINAL)}))
+
+
+def ends(spans: list[Span]) -> tuple[float, float]:
+    return max(span.end_s for span in spans if span.kind != SYNC), max(span.end_s for span in spans)
+
+
+def test_expected_spans_end_as_the_plan_says(schedule):
+    for setting, plan in schedule.settings.items():
+        iteration, step = ends(list(schedule.simulate(setting)))
+        assert iteration == pytest.approx(plan.expected_iteration_s)
+        assert step == pytest.approx(plan.expected_step_s)
+
+
+def test_measured_spans_are_the_runs_own(schedule, tmp_path):
+    write_run(tmp_path, schedule)
+    measured = measured_spans(tmp_path, schedule, SETTING, 1)
+    expected = list(schedule.simulate(SETTING))
+    assert len(measured) == len(expected)
+    assert ends(measured) == pytest.approx(tuple(1.1 * end for end in ends(expected)), abs=1e-6)
+
+
+def test_no_task_of_a_node_overlaps_another(schedule):
+    for node in range(schedule.nodes):
+        own = sorted(
+            (span.start_s, span.end_s)
+            for span in list(schedule.simulate(SETTING))
+            if span.node == node and span.kind not in (LINK, SYNC)
+        )
+        assert all(end <= start + 1e-9 for (_, end), (start, _) in itertools.pairwise(own))
+
+
+def test_chrome_trace_names_every_node_and_closes_every_link(schedule):
+    events = chrome_trace(schedule, SETTING, list(schedule.simulate(SETTING)))["traceEvents"]
+    names = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert names == {f"node {node} {place}" for node, place in enumerate(schedule.locations)}
+    begun = [event["id"] for event in events if event["ph"] == "b"]
+    assert sorted(begun) == sorted(event["id"] for event in events if event["ph"] == "e")
+    assert len(set(begun)) == len(begun) == 2 * 30 * 8
+    assert {event["cat"] for event in events if event["ph"] == "X"} == {"forward", "loss", "backward", "sync"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 1 is no JSON"),
+        ("[]", "needs iteration"),
+        ('{"iteration": 0, "node": 0, "task": "F0", "start_s": NaN, "end_s": 1}', "not finite"),
+        ('{"iteration": 0, "node": 0, "task": "Q0", "start_s": 0, "end_s": 1}', "no task"),
+        ('{"iteration": 0, "node": 1, "task": "F0", "start_s": 0, "end_s": 1}', "does not ask"),
+        ('{"iteration": 7, "node": 0, "task": "F0", "start_s": 0, "end_s": 1}', "no iteration 0; it has 7"),
+    ],
+)
+def test_a_bad_timeline_is_refused(schedule, tmp_path, line, message):
+    (tmp_path / "timeline.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match=message):
+        measured_spans(tmp_path, schedule, SETTING, 0)
+
+
+def call(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(list(arguments)))
+
+
+def test_command_writes_trace_and_pictures_of_a_run(schedule, tmp_path):
+    write_run(tmp_path, schedule)
+    trace, chart, paths = (tmp_path / name for name in ("trace.json", "gantt.png", "paths.png"))
+    assert call(str(tmp_path), "--out", str(trace), "--plot", str(chart), "--paths", str(paths)) == 0
+    assert json.loads(trace.read_text())["traceEvents"]
+    assert chart.read_bytes()[:4] == paths.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([str(ORIGINAL)], "nothing to write"),
+        ([str(ORIGINAL), "--out", "x", "--setting", "none"], "no setting 'none'"),
+        ([str(ORIGINAL), "--out", "x", "--iteration", "1"], "--iteration is for runs"),
+        ([str(ORIGINAL), "--out", "x", "--samples", "0"], "--samples"),
+        (["/nowhere", "--out", "x"], "can't be read"),
+    ],
+)
+def test_command_refuses_mistakes(arguments, message):
+    with pytest.raises(UserError, match=message):
+        call(*arguments)

@@ -1,0 +1,77 @@
+"""The inbox takes what the schedule expects, once, from whom it expects it, and not before its hop is over."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from skippipe.transport.inbox import Inbox, PeerLostError
+from skippipe.transport.message import Header, MalformedMessageError, MessageKind
+
+ACTIVATION, GRADIENT = MessageKind.ACTIVATION, MessageKind.GRADIENT
+
+
+def inbox(delay_s: float = 0.0) -> Inbox:
+    return Inbox({(ACTIVATION, 0): 7, (GRADIENT, 0): 8}, lambda sender: delay_s)
+
+
+def header(kind: MessageKind = ACTIVATION, iteration: int = 0, microbatch: int = 0, sender: int = 7) -> Header:
+    return Header(kind, iteration, microbatch, sender, time.time())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [header(sender=8), header(microbatch=1), header(kind=GRADIENT, sender=7), header(iteration=2)],
+    ids=["another sender", "another microbatch", "another kind", "an iteration too far ahead"],
+)
+def test_what_the_schedule_does_not_expect_is_refused(wrong: Header) -> None:
+    with pytest.raises(MalformedMessageError):
+        inbox().put(wrong, torch.zeros(1))
+
+
+def test_a_message_is_delivered_once() -> None:
+    box = inbox()
+    box.put(header(), torch.zeros(1))
+    with pytest.raises(MalformedMessageError):
+        box.put(header(), torch.zeros(1))
+    box.take((ACTIVATION, 0, 0))
+    with pytest.raises(MalformedMessageError):
+        box.put(header(), torch.zeros(1))
+    box.next_iteration(1)
+    with pytest.raises(MalformedMessageError):
+        box.put(header(), torch.zeros(1))
+    box.put(header(iteration=1), torch.zeros(1))
+
+
+def test_an_early_message_of_the_next_iteration_waits() -> None:
+    box = inbox()
+    box.put(header(iteration=1), torch.ones(1))
+    box.put(header(), torch.zeros(1))
+    assert box.take((ACTIVATION, 0, 0))[1].item() == 0
+    box.next_iteration(1)
+    assert box.take((ACTIVATION, 1, 0))[1].item() == 1
+
+
+def test_the_hop_counts_from_the_send() -> None:
+    box = inbox(delay_s=100.0)
+    sent_at = time.time() - 40.0
+    box.put(Header(ACTIVATION, 0, 0, 7, sent_at), torch.zeros(1))
+    ready, _ = box.take((ACTIVATION, 0, 0))
+    assert 30.0 < ready - time.monotonic() < 61.0
+
+
+def test_a_sender_with_a_fast_clock_can_not_delay_more_than_the_hop() -> None:
+    box = inbox(delay_s=0.5)
+    box.put(Header(ACTIVATION, 0, 0, 7, time.time() + 1000), torch.zeros(1))
+    ready, _ = box.take((ACTIVATION, 0, 0))
+    assert ready <= time.monotonic() + 0.5
+
+
+def test_a_lost_peer_wakes_who_waits() -> None:
+    box = inbox()
+    threading.Timer(0.1, box.fail, ["node 7 can't be reached"]).start()
+    with pytest.raises(PeerLostError, match="node 7"):
+        box.take((ACTIVATION, 0, 0))

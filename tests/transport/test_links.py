@@ -1,0 +1,201 @@
+"""Links over real DecCom sockets: found, connected, delivered once and in order, across breaks and among strangers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from skippipe.transport.framing import FRAME
+from skippipe.transport.identity import TAG_BYTES, node_id
+from skippipe.transport.inbox import Inbox, PeerLostError
+from skippipe.transport.links import Links, Listeners
+from skippipe.transport.message import Header, MessageKind
+from skippipe.transport.streams import MAGIC, SESSION_BYTES, Limits
+
+SECRET = b"s" * 32
+MESSAGES = 200
+Pair = tuple[Links, Links, Inbox]
+
+
+def make_node(
+    node: int, nodes: int, listeners: Listeners, bootstrap: list[tuple[str, int]], secret: bytes | None = SECRET,
+    limits: Limits | None = None,
+) -> tuple[Links, Inbox]:  # fmt: skip
+    senders = {(MessageKind.ACTIVATION, i): (node - 1) % nodes for i in range(MESSAGES)}
+    inbox = Inbox(senders, lambda sender: 0.0)
+    limits = limits or Limits(1 << 20, 10.0, 5.0)
+    links = Links(node, range(nodes), listeners, bootstrap, secret, limits, inbox)
+    links.start()
+    return links, inbox
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Node 0 that sends and node 1 that receives, with node 1's inbox."""
+    listeners = [Listeners.bind("127.0.0.1") for _ in range(2)]
+    bootstrap = [listeners[0].address]
+    sender, _ = make_node(0, 2, listeners[0], bootstrap)
+    receiver, inbox = make_node(1, 2, listeners[1], bootstrap)
+    sender.connect([1])
+    yield sender, receiver, inbox
+    sender.close()
+    receiver.close()
+
+
+def send(links: Links, number: int, tensor: torch.Tensor) -> None:
+    links.send(1, Header(MessageKind.ACTIVATION, 0, number, 0, time.time()), tensor)
+
+
+def receive(inbox: Inbox, number: int) -> torch.Tensor:
+    watchdog = threading.Timer(20, inbox.fail, ["nothing came"])
+    watchdog.start()
+    try:
+        return inbox.take((MessageKind.ACTIVATION, 0, number))[1]
+    finally:
+        watchdog.cancel()
+
+
+@pytest.mark.parametrize("secret", [SECRET, None], ids=["authenticated", "open"])
+def test_twenty_nodes_find_each_other_and_deliver(secret: bytes | None) -> None:
+    nodes = 20
+    listeners = [Listeners.bind("127.0.0.1") for _ in range(nodes)]
+    bootstrap = [listener.address for listener in listeners[:3]]
+    made = [make_node(i, nodes, listeners[i], bootstrap, secret) for i in range(nodes)]
+    try:
+        for node, (links, _) in enumerate(made):
+            links.connect([(node + 1) % nodes])
+        for node, (links, _) in enumerate(made):
+            tensor = torch.full((3,), float(node))
+            links.send((node + 1) % nodes, Header(MessageKind.ACTIVATION, 0, 0, node, time.time()), tensor)
+        for node, (_, inbox) in enumerate(made):
+            assert receive(inbox, 0)[0].item() == (node - 1) % nodes
+    finally:
+        for links, _ in made:
+            links.close()
+
+
+def test_a_connection_that_breaks_again_and_again_loses_and_repeats_nothing(pair: Pair) -> None:
+    sender, receiver, inbox = pair
+    tensors = [torch.randn(random.Random(i).choice([10, 50_000])) for i in range(MESSAGES)]
+    for number, tensor in enumerate(tensors):
+        send(sender, number, tensor)
+        if number % 20 == 10:
+            # Cut at the receiver in the network's thread, in the middle of whatever is on its way.
+            (incoming,) = receiver.streams.incoming.values()
+            connection = incoming.connection
+            assert connection is not None
+            receiver.loop.call_soon_threadsafe(lambda cut=connection: cut.fileno() >= 0 and cut.shutdown(2))
+            time.sleep(0.01)
+    for number, tensor in enumerate(tensors):
+        assert torch.equal(receive(inbox, number), tensor)
+    assert receiver.streams.incoming[node_id(0)].delivered == MESSAGES
+
+
+def test_a_peer_that_is_gone_is_reported_by_name_after_the_deadline() -> None:
+    listeners = [Listeners.bind("127.0.0.1") for _ in range(2)]
+    bootstrap = [listeners[0].address]
+    limits = Limits(1 << 20, 10.0, 1.0)
+    sender, sender_inbox = make_node(0, 2, listeners[0], bootstrap, limits=limits)
+    receiver, _ = make_node(1, 2, listeners[1], bootstrap, limits=limits)
+    try:
+        sender.connect([1])
+        receiver.close()
+        with pytest.raises(PeerLostError, match="node 1 can't be reached"):
+            sender_inbox.take((MessageKind.ACTIVATION, 0, 0))
+    finally:
+        sender.close()
+
+
+def test_a_peer_that_never_comes_is_reported_by_name() -> None:
+    listeners = Listeners.bind("127.0.0.1")
+    links, _ = make_node(0, 2, listeners, [], limits=Limits(1 << 20, 0.5, 0.5))
+    try:
+        with pytest.raises(PeerLostError, match="node 1 can't be reached"):
+            links.connect([1])
+    finally:
+        links.close()
+
+
+def test_word_of_a_lost_node_goes_all_the_way_round() -> None:
+    listeners = [Listeners.bind("127.0.0.1") for _ in range(3)]
+    made = [make_node(i, 4, listeners[i], [listeners[0].address]) for i in range(3)]
+    try:
+        for node, (links, _) in enumerate(made):
+            links.connect([(node + 1) % 3])
+        made[0][0].loop.call_soon_threadsafe(made[0][0].spread_loss, 3)
+        for teller, (_, inbox) in enumerate((made[1], made[2])):
+            with pytest.raises(PeerLostError, match=f"node 3 failed on its machine, says node {teller}"):
+                receive(inbox, 0)
+    finally:
+        for links, _ in made:
+            links.close()
+
+
+def test_word_of_an_impossible_node_is_refused(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    sender, _, inbox = pair
+    sender.send(1, Header(MessageKind.LOST, 0, 2, 0, time.time()), torch.zeros(1))
+    threading.Timer(1.0, inbox.fail, ["nothing came"]).start()
+    with pytest.raises(PeerLostError, match="nothing came"):
+        inbox.take((MessageKind.ACTIVATION, 0, 0))
+    assert "there is no node 2 to lose" in caplog.text
+
+
+def test_a_peer_with_the_wrong_secret_gets_nowhere(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    sender, receiver, inbox = pair
+    listener = Listeners.bind("127.0.0.1")
+    stranger, _ = make_node(0, 2, listener, [receiver.listeners.address], b"w" * 32, Limits(1 << 20, 1.0, 1.0))
+    try:
+        with pytest.raises(PeerLostError):
+            stranger.connect([1])
+    finally:
+        stranger.close()
+    assert "without our secret" in caplog.text
+    send(sender, 0, torch.ones(3))
+    assert receive(inbox, 0).sum() == 3
+
+
+def hostile_openings() -> list[bytes]:
+    """What strangers may say on a fresh connection."""
+    generator = random.Random(0)
+    hello = MAGIC + node_id(0) + bytes(SESSION_BYTES) + bytes(32)
+    return [
+        b"",
+        hello[:20],
+        hello,
+        hello + bytes(32),
+        MAGIC + os.urandom(80),
+        b"GET / HTTP/1.1\r\n\r\n" * 10,
+        (2**255).to_bytes(32, "big") * 8,
+        hello + bytes(32) + FRAME.pack(1, 2**63) + bytes(TAG_BYTES),
+        *(generator.randbytes(generator.randrange(400)) for _ in range(150)),
+    ]
+
+
+def test_hostile_bytes_on_tcp_and_udp_change_nothing(pair: Pair) -> None:
+    sender, receiver, inbox = pair
+    address = receiver.listeners.streams.getsockname()
+    opened = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        for opening in hostile_openings():
+            connection = socket.create_connection(address, timeout=5)
+            with contextlib.suppress(OSError):
+                connection.sendall(opening)
+            opened.append(connection)
+            if len(opening) % 2:
+                connection.close()
+            datagrams.sendto(opening[:1000], receiver.listeners.address)
+    for number in range(MESSAGES):
+        send(sender, number, torch.full((4,), float(number)))
+    for number in range(MESSAGES):
+        assert receive(inbox, number)[0].item() == number
+    assert set(receiver.streams.incoming) == {node_id(0)}
+    for connection in opened:
+        connection.close()
