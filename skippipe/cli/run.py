@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skippipe.config import RunConfig, check_reachable
+from skippipe.config import CONFIGS, RunConfig, check_reachable
 from skippipe.errors import UserError
 from skippipe.fields import load_config
 from skippipe.schedule import Schedule
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from skippipe.data.batches import Prepared
     from skippipe.model.checkpoint import Checkpoint
 
-DEFAULT_CONFIG = Path("configs/default.yaml")
+DEFAULT_CONFIG = CONFIGS / "default.yaml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
