@@ -153,19 +153,18 @@ def row(name: str, seeds: int) -> tuple[str, dict[str, Any] | None]:
 def simulations_a_minute() -> list[str]:
     """Speed of both kernels on the original's ca-partial, one core."""
     schedule = Schedule.load(ORIGINAL)
-    plan, costs = schedule.settings["ca-partial"], schedule.costs
-    times = (costs.forward_s, costs.loss_s, costs.backward_s, costs.hop_s, costs.task_gap_s)
+    plan, costs = schedule.settings["ca-partial"], schedule.costs.arrays
     paths, arrays = plan.paths_array, plan.order_arrays(schedule.nodes)
     lines = []
     for name, kernel, rest in (
         ("first come, first served", first_come_first_served, (schedule.pipeline.memory,)),
         ("following an order", follow_order, arrays),
     ):
-        kernel(paths, *times, *rest)
+        kernel(paths, costs, *rest)
         begin, count = time.perf_counter(), 0
         while time.perf_counter() - begin < 2.0:
             for _ in range(500):
-                kernel(paths, *times, *rest)
+                kernel(paths, costs, *rest)
             count += 500
         each = (time.perf_counter() - begin) / count
         lines.append(f"| {name} | {each * 1e6:.1f} | {60 / each:,.0f} |")

@@ -59,11 +59,10 @@ def test_compiled_equals_plain_and_the_order_repeats_the_run(seed: int, memory: 
     paths = every_round(instance, random_paths(instance, np.random.default_rng(seed)))
     cost = instance.costs
     starts = simulate_first_come_first_served(paths, cost, memory)
-    times = (cost.forward_s, cost.loss_s, cost.backward_s, cost.hop_s, cost.task_gap_s)
-    np.testing.assert_array_equal(starts, first_come_first_served(paths, *times, memory))
+    np.testing.assert_array_equal(starts, first_come_first_served(paths, cost.arrays, memory))
     if np.isnan(starts).any():
         return
     tasks, offsets = order_from_starts(paths, starts, instance.nodes)
     followed = simulate_order(paths, cost, tasks, offsets)
     np.testing.assert_allclose(followed, starts)
-    np.testing.assert_array_equal(followed, follow_order(paths, *times, tasks, offsets))
+    np.testing.assert_array_equal(followed, follow_order(paths, cost.arrays, tasks, offsets))

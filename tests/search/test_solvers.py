@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from skippipe.config import CONFIGS
 from skippipe.schedule import Schedule
-from skippipe.search.assignment import assign, score
+from skippipe.search.assignment import Links, assign, score
 from skippipe.search.baselines import bottleneck_assignment
 from skippipe.search.config import SearchConfig
 from skippipe.search.conflict_search import ConflictSearch
@@ -63,14 +63,13 @@ def test_assignment_improves_its_score_and_repeats_for_a_seed() -> None:
     instance = replace(random_instance((5, 3, 3, 3, 3, 3), 4, 3, 6, 1), stages=None)
     runs = [assign(instance, 20, 60, 60.0, np.random.default_rng(3), Progress()) for _ in range(2)]
     assert runs[0] == runs[1]
-    sync_pair_s = instance.pipeline.stage_bytes / (instance.bandwidth_gib_s * 1024**3)
-    hop_s = (instance.costs.hop_s + instance.costs.hop_s.T) / 2
+    links = Links((instance.costs.hop_s + instance.costs.hop_s.T) / 2, instance.pair_sync_s)
 
     def value(stages: tuple[tuple[int, ...], ...]) -> float:
         group = np.empty(20, dtype=np.int64)
         for stage, members in enumerate(stages):
             group[list(members)] = stage
-        return score(group, 6, hop_s, sync_pair_s)[0]
+        return score(group, 6, links)[0]
 
     assert tuple(len(stage) for stage in runs[0][0]) == (5, 3, 3, 3, 3, 3)
     values = [value(stages) for stages in runs[0]]
