@@ -14,6 +14,7 @@ from skippipe.config import CONFIGS
 from skippipe.schedule import Schedule
 from skippipe.schedule.simulate import order_from_starts, simulate_order
 from skippipe.schedule.validation import path_problem
+from skippipe.search.constraints import obeys_rules
 from skippipe.search.joint.evaluation import evaluate, record
 from skippipe.search.joint.moves import KINDS, REFUSED, Undo, propose, revert
 from skippipe.search.joint.state import (
@@ -23,8 +24,8 @@ from skippipe.search.joint.state import (
     link_scenarios,
     make_problem,
     make_state,
-    path_allowed,
 )
+from skippipe.search.problem import Instance
 
 ORIGINAL = CONFIGS / "schedules/original-20-nodes.json"
 
@@ -37,7 +38,7 @@ def schedule() -> Schedule:
 def started(schedule: Schedule, scenarios: int = 0) -> tuple[Problem, State]:
     plan, costs = schedule.plan("ca-partial"), schedule.costs
     hop_s = link_scenarios(costs.hop_s, 0.1 if scenarios else 0.0, scenarios, 0)
-    problem = make_problem(hop_s, costs, 3, plan, schedule.bandwidth_gib_s, schedule.pipeline.stage_bytes)
+    problem = make_problem(hop_s, costs, 3, plan, Instance.from_schedule(schedule, "ca-partial").pair_sync_s)
     return problem, make_state(problem, plan, schedule.plan("ca-partial").starts(schedule.costs))
 
 
@@ -64,7 +65,7 @@ def shipped_problem() -> Problem:
 def test_paths_are_allowed_as_in_validation(slots):
     problem = shipped_problem()
     stages = [int(problem.stage_of_slot[slot]) for slot in slots]
-    assert path_allowed(problem, np.array(slots)) == (path_problem(stages) is None)
+    assert obeys_rules(np.array(slots), problem.stage_of_slot) == (path_problem(stages) is None)
 
 
 @pytest.mark.parametrize("kind", range(KINDS))
