@@ -18,7 +18,7 @@ BACKWARD_FACTOR = 1.5
 TASK_GAP_S = 0.13
 SYNC_BYTES_PER_PARAMETER = 8
 
-Numbers = TypeVar("Numbers", float, Floats)
+Quantity = TypeVar("Quantity", float, Floats)
 
 
 class CostArrays(NamedTuple):
@@ -82,7 +82,7 @@ def activation_bytes(d_model: int, context: int, samples: int) -> int:
     return 4 * d_model * context * samples
 
 
-def transfer_seconds(message_bytes: int, bandwidth_gib_s: Numbers) -> Numbers:
+def transfer_seconds(message_bytes: int, bandwidth_gib_s: Quantity) -> Quantity:
     """Seconds that bytes take over a link of this bandwidth, latency left out."""
     return message_bytes / (bandwidth_gib_s * GIB)
 
@@ -92,7 +92,7 @@ def gib_per_second(message_bytes: int, seconds: float) -> float:
     return message_bytes / seconds / GIB
 
 
-def hop_seconds(latency_ms: Numbers, bandwidth_gib_s: Numbers, message_bytes: int) -> Numbers:
+def hop_seconds(latency_ms: Quantity, bandwidth_gib_s: Quantity, message_bytes: int) -> Quantity:
     """Seconds that a message takes from node to node."""
     return latency_ms / 1000 + transfer_seconds(message_bytes, bandwidth_gib_s) + HOP_FIXED_S
 

@@ -15,7 +15,8 @@ import numpy as np
 from skippipe.schedule.arrays import Floats, Integers
 from skippipe.schedule.costs import CostArrays, Costs
 
-Numbers = TypeVar("Numbers", int, Integers)
+Tasks = TypeVar("Tasks", int, Integers)
+
 
 def simulate_first_come_first_served(paths: Integers, costs: Costs, memory: int) -> Floats:
     """Start of each step in seconds, (microbatches, 2K + 1), if nodes serve what arrives first.
@@ -35,7 +36,7 @@ def simulate_order(paths: Integers, costs: Costs, tasks: Integers, offsets: Inte
     return follow_order(paths, costs.arrays, tasks, offsets)
 
 
-def task_number(microbatch: Numbers, step: int, path_length: int) -> Numbers:
+def task_number(microbatch: Tasks, step: int, path_length: int) -> Tasks:
     """The number that the simulations know step `step` of a microbatch by; its path visits `path_length` nodes.
 
     The kernels below, which are compiled elsewhere, write the same out: task = microbatch * (2K + 1) + step.
@@ -43,7 +44,7 @@ def task_number(microbatch: Numbers, step: int, path_length: int) -> Numbers:
     return microbatch * (2 * path_length + 1) + step
 
 
-def split_task(task: Numbers, path_length: int) -> tuple[Numbers, Numbers]:
+def split_task(task: Tasks, path_length: int) -> tuple[Tasks, Tasks]:
     """Microbatch and step of a task's number, the inverse of task_number."""
     return task // (2 * path_length + 1), task % (2 * path_length + 1)
 

@@ -7,18 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skippipe.config import CONFIGS
 from skippipe.errors import UserError
 from skippipe.schedule import Plan, Schedule
+from skippipe.schedule.plan import make_plan
 from skippipe.search.joint.solver import JointOptions, search_joint
 from skippipe.search.problem import Instance
-
-ORIGINAL = CONFIGS / "schedules/original-20-nodes.json"
-
-
-@pytest.fixture(scope="module")
-def schedule() -> Schedule:
-    return Schedule.load(ORIGINAL)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +68,6 @@ def test_robust_search_is_valid_and_may_not_be_total(instance, schedule):
 
 def test_memory_of_one_still_runs(instance, schedule):
     """With room for one microbatch the warm start's order is another, and every repair must keep to it."""
-    from skippipe.schedule.plan import make_plan
-
     pipeline = replace(instance.pipeline, memory=1)
     plan = schedule.plan("ca-partial")
     stages = [list(stage) for stage in plan.stages]
