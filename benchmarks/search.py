@@ -80,9 +80,13 @@ def synthetic(instance: Instance, seed: int) -> Instance:
     hop_s = hop_seconds(latency_ms, bandwidth, instance.pipeline.activation_bytes)
     np.fill_diagonal(hop_s, 0.0)
     return replace(
-        instance, network_name="square", locations=tuple(f"place {node}" for node in range(instance.nodes)),
-        latency_ms=latency_ms, bandwidth_gib_s=bandwidth, costs=replace(instance.costs, hop_s=hop_s),
-    )  # fmt: skip
+        instance,
+        network_name="square",
+        locations=tuple(f"place {node}" for node in range(instance.nodes)),
+        latency_ms=latency_ms,
+        bandwidth_gib_s=bandwidth,
+        costs=replace(instance.costs, hop_s=hop_s),
+    )
 
 
 def one_search(name: str, seed: int) -> dict[str, Any]:
@@ -113,7 +117,7 @@ def peak_memory_mib() -> float:
 
 
 def in_own_process(name: str, seed: int) -> dict[str, Any] | None:
-    """The result of one_search; None where it failed, with its last line on stderr."""
+    """The result of one_search; None if it failed, with its last line on stderr."""
     done = subprocess.run(
         [sys.executable, __file__, "--one", name, "--seed", str(seed)], capture_output=True, text=True, check=False
     )
@@ -153,19 +157,18 @@ def row(name: str, seeds: int) -> tuple[str, dict[str, Any] | None]:
 def simulations_a_minute() -> list[str]:
     """Speed of both kernels on the original's ca-partial, one core."""
     schedule = Schedule.load(ORIGINAL)
-    plan, costs = schedule.settings["ca-partial"], schedule.costs
-    times = (costs.forward_s, costs.loss_s, costs.backward_s, costs.hop_s, costs.task_gap_s)
+    plan, costs = schedule.settings["ca-partial"], schedule.costs.arrays
     paths, arrays = plan.paths_array, plan.order_arrays(schedule.nodes)
     lines = []
     for name, kernel, rest in (
         ("first come, first served", first_come_first_served, (schedule.pipeline.memory,)),
         ("following an order", follow_order, arrays),
     ):
-        kernel(paths, *times, *rest)
+        kernel(paths, costs, *rest)
         begin, count = time.perf_counter(), 0
         while time.perf_counter() - begin < 2.0:
             for _ in range(500):
-                kernel(paths, *times, *rest)
+                kernel(paths, costs, *rest)
             count += 500
         each = (time.perf_counter() - begin) / count
         lines.append(f"| {name} | {each * 1e6:.1f} | {60 / each:,.0f} |")
@@ -187,23 +190,30 @@ def report(seeds: int) -> str:
         if name in REACH_S and (median is None or median["ca_s"] > REACH_S[name]):
             missed.append(name)
     scale = [*header, *(row(f"{nodes} nodes on a square", 1)[0] for nodes in SCALES)]
-    cores = os.cpu_count()
-    return "\n".join(
-        [
-            "# The schedule search", "",
-            f"`python benchmarks/search.py --seeds {seeds}`, {datetime.date.today()}, {platform.machine()}, {cores}"
-            f" cores shared with other work, Python {platform.python_version()}. Expected iteration in seconds, the"
-            f" median of {seeds} seeds ({min(seeds, PAPER_SEEDS)} for the paper's setups); every schedule validates and"
-            " its times are the simulation's. ca-partial stands against two lower bounds: whatever nodes are in which"
-            " stage, and with its own stages. 'ca-partial, s of search' includes the choice of the stages.", "",
-            "## Reach", "", *lines, "",
-            f"Asked: {GIVEN} <= {REACH_S[GIVEN]} s in 10 s; {DEFAULTS} <= {REACH_S[DEFAULTS]:.0f} s in 30 s, all four"
-            f" settings in 90 s. Missed: {', '.join(missed) or 'none'}.", "",
-            "## Scale (one seed, time budget 60 s)", "", *scale, "",
-            "## Simulations of the 20-node instance on one core", "",
-            "| kernel | µs | a minute |", "|---|---|---|", *simulations_a_minute(), "",
-        ]
-    )  # fmt: skip
+    conditions = (
+        f"`python benchmarks/search.py --seeds {seeds}`, {datetime.date.today()}, {platform.machine()},"
+        f" {os.cpu_count()} cores shared with other work, Python {platform.python_version()}. Expected iteration in"
+        f" seconds, the median of {seeds} seeds ({min(seeds, PAPER_SEEDS)} for the paper's setups); every schedule"
+        " validates and its times are the simulation's. ca-partial stands against two lower bounds: whatever nodes are"
+        " in which stage, and with its own stages. 'ca-partial, s of search' includes the choice of the stages."
+    )
+    asked = (
+        f"Asked: {GIVEN} <= {REACH_S[GIVEN]} s in 10 s; {DEFAULTS} <= {REACH_S[DEFAULTS]:.0f} s in 30 s, all four"
+        f" settings in 90 s. Missed: {', '.join(missed) or 'none'}."
+    )
+    speed = ["| kernel | µs | a minute |", "|---|---|---|", *simulations_a_minute()]
+    parts = [
+        ["# The schedule search"],
+        [conditions],
+        ["## Reach"],
+        lines,
+        [asked],
+        ["## Scale (one seed, time budget 60 s)"],
+        scale,
+        ["## Simulations of the 20-node instance on one core"],
+        speed,
+    ]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ import common
 from searching import add_budget, budget_of, searched
 
 from skippipe.schedule import Plan, Schedule
+from skippipe.schedule.costs import GIB
 
 ORIGINAL = Path("configs/schedules/original-20-nodes.json")
-GIB = 2**30
 
 
 def experiment() -> None:

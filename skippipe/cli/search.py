@@ -15,6 +15,7 @@ from skippipe.fields import build, convert, field_docs, read_yaml
 from skippipe.report.maps import draw_maps
 from skippipe.report.plots import draw_gantt
 from skippipe.schedule import Schedule
+from skippipe.schedule.costs import GIB
 from skippipe.search.config import SearchConfig
 from skippipe.search.driver import search
 from skippipe.search.problem import Instance
@@ -107,16 +108,23 @@ def result_table(schedule: Schedule) -> str:
     rows: list[tuple[str, ...]] = [(*heads, "over these stages' bound")]
     baseline = schedule.settings.get("baseline")
     for setting, plan in schedule.settings.items():
-        moved = len(plan.paths) * 2 * plan.path_length * schedule.pipeline.activation_bytes / 2**30
+        moved = len(plan.paths) * 2 * plan.path_length * schedule.pipeline.activation_bytes / GIB
         saving = f"{plan.expected_iteration_s / baseline.expected_iteration_s - 1:+.1%}" if baseline else "-"
         gaps = [
             f"{plan.expected_iteration_s / plan.search[bound] - 1:+.1%}"
             for bound in ("lower_bound_s", "lower_bound_of_stages_s")
         ]
         rows.append(
-            (setting, f"{plan.expected_iteration_s:.2f} s", f"{plan.expected_step_s:.2f} s", f"{moved:.2f}",
-             f"{plan.search['seconds']:.1f} s", saving, *gaps)
-        )  # fmt: skip
+            (
+                setting,
+                f"{plan.expected_iteration_s:.2f} s",
+                f"{plan.expected_step_s:.2f} s",
+                f"{moved:.2f}",
+                f"{plan.search['seconds']:.1f} s",
+                saving,
+                *gaps,
+            )
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         row[0].ljust(widths[0]) + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))

@@ -20,7 +20,7 @@ from skippipe.config import ModelConfig
 from skippipe.model.stage import Stage
 from skippipe.runtime.endpoint import Endpoint
 from skippipe.runtime.gradients import meet, share
-from skippipe.schedule.costs import GIB
+from skippipe.schedule.costs import gib_per_second
 from skippipe.transport.inbox import Inbox
 from skippipe.transport.links import Links
 from skippipe.transport.message import HEADER, Header, MessageKind
@@ -124,7 +124,7 @@ def measure_link(pair: Pair, node: int, links: Links, inbox: Inbox) -> tuple[flo
     small, large = min(times[PINGS : PINGS + BULKS]), min(times[PINGS + BULKS :])
     # The difference of two sizes leaves out what a transfer costs whatever its size.
     seconds = max(large - small, 1e-6)
-    return 1000 * round_trip / 2, (LARGE_BYTES - SMALL_BYTES) / seconds / GIB
+    return 1000 * round_trip / 2, gib_per_second(LARGE_BYTES - SMALL_BYTES, seconds)
 
 
 def measure_compute(model: ModelConfig, samples: int, device: str) -> tuple[float, float]:

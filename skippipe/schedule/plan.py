@@ -89,7 +89,7 @@ class Plan:
     expected_iteration_s: float
     expected_step_s: float
     search: dict[str, Any] = field(default_factory=dict)
-    """How the plan was found: solver, seed, seconds, and the bounds of driver.with_record."""
+    """How the plan was found: solver, seed, seconds, and lower bounds on its iteration and its step."""
 
     @property
     def paths_array(self) -> Integers:

@@ -1,43 +1,42 @@
 """Event simulation of one iteration, exact on the cost model: what "expected time" means.
 
-The two kernels are plain loops over arrays: search/ compiles them, everything else calls them as they are. Step s of a
-microbatch whose path has K nodes is a forward on path[s] for s < K, the loss at the origin for s = K and a backward on
+The two kernels at the end are plain loops over arrays, which the search compiles for itself. If a path has K nodes,
+step s of its microbatch is a forward on path[s] for s < K, the loss at the origin for s = K and a backward on
 path[2K - s] for s > K (paper, section on the pipeline; the gradient walks the path backwards).
 """
 
 from __future__ import annotations
 
 import heapq
+from typing import TypeVar
 
 import numpy as np
 
 from skippipe.schedule.arrays import Floats, Integers
-from skippipe.schedule.costs import Costs
+from skippipe.schedule.costs import CostArrays, Costs
+
+Tasks = TypeVar("Tasks", int, Integers)
 
 
 def simulate_first_come_first_served(paths: Integers, costs: Costs, memory: int) -> Floats:
-    """Start of each step in seconds, (microbatches, 2K + 1), where nodes serve what arrives first.
+    """Start of each step in seconds, (microbatches, 2K + 1), if nodes serve what arrives first.
 
     An origin has at most `memory` microbatches in flight, a relay defers a forward while it holds `memory`. Steps that
     never run (the nodes wait for each other) start at NaN.
     """
-    return first_come_first_served(
-        paths, costs.forward_s, costs.loss_s, costs.backward_s, costs.hop_s, costs.task_gap_s, memory
-    )
+    return first_come_first_served(paths, costs.arrays, memory)
 
 
 def simulate_order(paths: Integers, costs: Costs, tasks: Integers, offsets: Integers) -> Floats:
-    """Start of each step in seconds, (microbatches, 2K + 1), where each node runs its order list strictly.
+    """Start of each step in seconds, (microbatches, 2K + 1), if each node runs its order list strictly.
 
-    Node n runs tasks[offsets[n]:offsets[n + 1]], each written microbatch * (2K + 1) + step. Steps that never run start
+    Node n runs tasks[offsets[n]:offsets[n + 1]], each by its task_number. Steps that never run start
     at NaN.
     """
-    return follow_order(
-        paths, costs.forward_s, costs.loss_s, costs.backward_s, costs.hop_s, costs.task_gap_s, tasks, offsets
-    )
+    return follow_order(paths, costs.arrays, tasks, offsets)
 
 
-def task_number(microbatch: int, step: int, path_length: int) -> int:
+def task_number(microbatch: Tasks, step: int, path_length: int) -> Tasks:
     """The number that the simulations know step `step` of a microbatch by; its path visits `path_length` nodes.
 
     The kernels below, which are compiled elsewhere, write the same out: task = microbatch * (2K + 1) + step.
@@ -45,7 +44,7 @@ def task_number(microbatch: int, step: int, path_length: int) -> int:
     return microbatch * (2 * path_length + 1) + step
 
 
-def split_task(task: int, path_length: int) -> tuple[int, int]:
+def split_task(task: Tasks, path_length: int) -> tuple[Tasks, Tasks]:
     """Microbatch and step of a task's number, the inverse of task_number."""
     return task // (2 * path_length + 1), task % (2 * path_length + 1)
 
@@ -85,18 +84,10 @@ def order_from_starts(paths: Integers, starts: Floats, nodes: int) -> tuple[Inte
     return tasks, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
 
 
-def first_come_first_served(
-    paths: Integers,
-    forward_s: Floats,
-    loss_s: Floats,
-    backward_s: Floats,
-    hop_s: Floats,
-    gap_s: float,
-    memory: int,
-) -> Floats:
+def first_come_first_served(paths: Integers, costs: CostArrays, memory: int) -> Floats:
     """Kernel of simulate_first_come_first_served."""
     microbatches, length = paths.shape
-    nodes, steps = forward_s.shape[0], 2 * length + 1
+    nodes, steps = costs.forward_s.shape[0], 2 * length + 1
     starts = np.full((microbatches, steps), np.nan)
     visits = np.zeros(nodes, dtype=np.int64)
     for m in range(microbatches):
@@ -116,7 +107,7 @@ def first_come_first_served(
     started_own = np.zeros(nodes, dtype=np.int64)
     queue_own = np.full(nodes, -1, dtype=np.int64)
     number = 0
-    # Events: (time, number, node, task), task -1 where a node becomes free.
+    # Events: (time, number, node, task), task -1 if a node becomes free.
     events = [(0.0, 0, 0, 0)]
     events.pop()
     for m in range(microbatches):
@@ -145,19 +136,13 @@ def first_come_first_served(
             running[node] = -1
         if running[node] >= 0:
             continue
-        best = -1
+        best, earliest = -1, (np.inf, 0)
         for slot in range(waiting[node]):
             if waiting_task[node, slot] % steps < length and held[node] >= memory:
                 continue
-            if (
-                best < 0
-                or waiting_since[node, slot] < waiting_since[node, best]
-                or (
-                    waiting_since[node, slot] == waiting_since[node, best]
-                    and waiting_number[node, slot] < waiting_number[node, best]
-                )
-            ):
-                best = slot
+            arrived = (waiting_since[node, slot], waiting_number[node, slot])
+            if arrived < earliest:
+                best, earliest = slot, arrived
         if best < 0:
             continue
         task = int(waiting_task[node, best])
@@ -170,45 +155,36 @@ def first_come_first_served(
         starts[m, step] = now
         if step < length:
             held[node] += 1
-            end = now + forward_s[node]
+            end = now + costs.forward_s[node]
         elif step == length:
-            end = now + loss_s[node]
+            end = now + costs.loss_s[node]
         else:
-            end = now + backward_s[node]
+            end = now + costs.backward_s[node]
         if step + 1 < steps:
             following = 0 if step + 1 == length else (step + 1 if step + 1 < length else 2 * length - step - 1)
             target = int(paths[m, following])
-            heapq.heappush(events, (end + hop_s[node, target], number, target, task + 1))
+            heapq.heappush(events, (end + costs.hop_s[node, target], number, target, task + 1))
             number += 1
         elif queue_own[node] >= 0:
             heapq.heappush(events, (end, number, node, int(queue_own[node]) * steps))
             number += 1
             queue_own[node] = next_own[queue_own[node]]
-        heapq.heappush(events, (end + gap_s, number, node, -1))
+        heapq.heappush(events, (end + costs.gap_s, number, node, -1))
         number += 1
     return starts
 
 
-def follow_order(
-    paths: Integers,
-    forward_s: Floats,
-    loss_s: Floats,
-    backward_s: Floats,
-    hop_s: Floats,
-    gap_s: float,
-    tasks: Integers,
-    offsets: Integers,
-) -> Floats:
+def follow_order(paths: Integers, costs: CostArrays, tasks: Integers, offsets: Integers) -> Floats:
     """Kernel of simulate_order."""
     microbatches, length = paths.shape
-    nodes, steps = forward_s.shape[0], 2 * length + 1
+    nodes, steps = costs.forward_s.shape[0], 2 * length + 1
     starts = np.full((microbatches, steps), np.nan)
     arrival = np.full(microbatches * steps, np.nan)
     for m in range(microbatches):
         arrival[m * steps] = 0.0
     position = offsets[:-1].copy()
     free = np.zeros(nodes)
-    # Every node once, and once more where the input that it waits for arrives before its turn.
+    # Every node once, and once more if the input that it waits for arrives before its turn.
     stack = np.concatenate((np.arange(nodes), np.zeros(nodes, dtype=np.int64)))
     depth = nodes
     while depth > 0:
@@ -223,16 +199,16 @@ def follow_order(
             start = max(arrival[task], free[node])
             starts[m, step] = start
             if step < length:
-                end = start + forward_s[node]
+                end = start + costs.forward_s[node]
             elif step == length:
-                end = start + loss_s[node]
+                end = start + costs.loss_s[node]
             else:
-                end = start + backward_s[node]
-            free[node] = end + gap_s
+                end = start + costs.backward_s[node]
+            free[node] = end + costs.gap_s
             if step + 1 < steps:
                 following = 0 if step + 1 == length else (step + 1 if step + 1 < length else 2 * length - step - 1)
                 target = paths[m, following]
-                arrival[task + 1] = end + hop_s[node, target]
+                arrival[task + 1] = end + costs.hop_s[node, target]
                 if target != node and position[target] < offsets[target + 1] and tasks[position[target]] == task + 1:
                     stack[depth] = target
                     depth += 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.random import Generator
 
 from skippipe.schedule.arrays import Flags, Floats, Integers
-from skippipe.schedule.costs import GIB
 from skippipe.search.compiled import compiled
 from skippipe.search.matching import bottleneck, stage_order
 from skippipe.search.problem import Instance, Stages
@@ -22,6 +23,24 @@ PIPELINE_WEIGHT = 2.0
 """Score = data-parallel cost + 2 x pipeline cost (paper, node assignment)."""
 
 
+class Links(NamedTuple):
+    """What GCMA's score knows of the links, in seconds, each (nodes, nodes)."""
+
+    hop_s: Floats
+    """Mean of a hop forth and back."""
+    pair_sync_s: Floats
+    """Sync of a stage whose slowest link is this one."""
+
+
+class ScoreParts(NamedTuple):
+    """What the score of an assignment is made of, in seconds; brought up to date for the stages that a move touches."""
+
+    matching_s: Floats
+    """Longest hop of the bottleneck matching of two stages, (stages, stages)."""
+    sync_s: Floats
+    """Data-parallel sync of each stage, (stages,)."""
+
+
 def assign(
     instance: Instance, population: int, trials: int, seconds: float, rng: Generator, progress: Progress
 ) -> list[Stages]:
@@ -30,24 +49,21 @@ def assign(
     A deterministic function of the generator as long as the trials end before the seconds do.
     """
     sizes = np.array(instance.stage_sizes, dtype=np.int64)
-    hop_s = (instance.costs.hop_s + instance.costs.hop_s.T) / 2
-    sync_pair_s = instance.pipeline.stage_bytes / (instance.bandwidth_gib_s * GIB)
+    links = Links((instance.costs.hop_s + instance.costs.hop_s.T) / 2, instance.pair_sync_s)
     chunk = max(1, TRIALS_A_CHUNK // instance.nodes**2)
     values: list[float] = []
     first = [random_groups(sizes, rng)]
     with progress.phase("assignment", trials, seconds) as phase:
         while len(values) < len(first):
-            values.append(score(first[-1], len(sizes), hop_s, sync_pair_s)[0])
+            values.append(score(first[-1], len(sizes), links)[0])
             if len(first) < population and phase.fraction < FOUNDING_SHARE:
                 first.append(random_groups(sizes, rng))
         groups, scores = np.array(first), np.array(values)
         while phase.left and len(first) > 1:
             count = min(chunk, phase.left)
-            evolve(groups, scores, len(sizes), hop_s, sync_pair_s, count, rng)
+            evolve(groups, scores, len(sizes), links, count, rng)
             phase.advance(count, float(scores.min()), "score")
-    ranked = dict.fromkeys(
-        in_order(groups[i], len(sizes), hop_s, sync_pair_s) for i in np.argsort(scores, kind="stable")
-    )
+    ranked = dict.fromkeys(in_order(groups[i], len(sizes), links) for i in np.argsort(scores, kind="stable"))
     return list(ranked)
 
 
@@ -56,27 +72,31 @@ def random_groups(sizes: Integers, rng: Generator) -> Integers:
     return rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
 
 
-def in_order(group: Integers, stages: int, hop_s: Floats, sync_pair_s: Floats) -> Stages:
+def in_order(group: Integers, stages: int, links: Links) -> Stages:
     """The stages as lists of nodes, in the order of the pipeline cost's walk; stage 0 stays the first."""
-    order = score(group, stages, hop_s, sync_pair_s)[1]
+    order = score(group, stages, links)[1]
     return tuple(tuple(int(node) for node in np.flatnonzero(group == stage)) for stage in order)
 
 
-def score(group: Integers, stages: int, hop_s: Floats, sync_pair_s: Floats) -> tuple[float, Integers]:
+@compiled
+def score(group: Integers, stages: int, links: Links) -> tuple[float, Integers]:
     """GCMA's score of an assignment in seconds, and the order of its stages; group is the stage of each node."""
-    weight, sync = np.zeros((stages, stages)), np.zeros(stages)
-    touched = np.ones(stages, dtype=np.bool_)
-    update_parts(group, touched, hop_s, sync_pair_s, weight, sync)
-    walk, order = stage_order(weight)
-    return float(sync.max() + PIPELINE_WEIGHT * walk), order
+    parts = ScoreParts(np.zeros((stages, stages)), np.zeros(stages))
+    update_parts(group, np.ones(stages, dtype=np.bool_), links, parts)
+    return sum_parts(parts)
 
 
 @compiled
-def update_parts(
-    group: Integers, touched: Flags, hop_s: Floats, sync_pair_s: Floats, weight: Floats, sync: Floats
-) -> None:
-    """Work out again the matchings, (stages, stages), and syncs, (stages,), of the touched stages."""
-    stages = len(sync)
+def sum_parts(parts: ScoreParts) -> tuple[float, Integers]:
+    """The score that these parts add up to, and the order of the stages."""
+    walk_s, order = stage_order(parts.matching_s)
+    return parts.sync_s.max() + PIPELINE_WEIGHT * walk_s, order
+
+
+@compiled
+def update_parts(group: Integers, touched: Flags, links: Links, parts: ScoreParts) -> None:
+    """Work out again the matchings and syncs of the touched stages, (stages,)."""
+    stages = len(parts.sync_s)
     members = [np.flatnonzero(group == stage) for stage in range(stages)]
     for a in range(stages):
         if touched[a]:
@@ -84,30 +104,28 @@ def update_parts(
             for x in members[a]:
                 for y in members[a]:
                     if x != y:
-                        slowest = max(slowest, sync_pair_s[x, y])
-            sync[a] = slowest
+                        slowest = max(slowest, links.pair_sync_s[x, y])
+            parts.sync_s[a] = slowest
         for b in range(a):
             if touched[a] or touched[b]:
-                weight[a, b] = weight[b, a] = bottleneck(members[a], members[b], hop_s)
+                parts.matching_s[a, b] = parts.matching_s[b, a] = bottleneck(members[a], members[b], links.hop_s)
 
 
 @compiled
-def evolve(
-    groups: Integers, scores: Floats, stages: int, hop_s: Floats, sync_pair_s: Floats, trials: int, rng: Generator
-) -> None:
+def evolve(groups: Integers, scores: Floats, stages: int, links: Links, trials: int, rng: Generator) -> None:
     """Breed `trials` offspring, improve each by cyclic moves, and put it in the place of its worse parent if better."""
     population = len(groups)
-    weight, sync = np.zeros((stages, stages)), np.zeros(stages)
+    parts = ScoreParts(np.zeros((stages, stages)), np.zeros(stages))
     everything = np.ones(stages, dtype=np.bool_)
     for _ in range(trials):
         mother, father = int(rng.random() * population), int(rng.random() * population)
         if mother == father:
             continue
         child = cross(groups[mother], groups[father], stages, rng)
-        update_parts(child, everything, hop_s, sync_pair_s, weight, sync)
-        value = sync.max() + PIPELINE_WEIGHT * stage_order(weight)[0]
+        update_parts(child, everything, links, parts)
+        value = sum_parts(parts)[0]
         for _ in range(CYCLES_A_TRIAL):
-            value = cyclic_move(child, value, hop_s, sync_pair_s, weight, sync, rng)
+            value = cyclic_move(child, value, links, parts, rng)
         worse = mother if scores[mother] >= scores[father] else father
         twin = False
         for other in range(population):
@@ -146,9 +164,7 @@ def cross(mother: Integers, father: Integers, stages: int, rng: Generator) -> In
 
 
 @compiled
-def cyclic_move(
-    group: Integers, value: float, hop_s: Floats, sync_pair_s: Floats, weight: Floats, sync: Floats, rng: Generator
-) -> float:
+def cyclic_move(group: Integers, value: float, links: Links, parts: ScoreParts, rng: Generator) -> float:
     """Pass two or three nodes on around their stages if that lowers the score; returns the score."""
     nodes = len(group)
     a, b = int(rng.random() * nodes), int(rng.random() * nodes)
@@ -156,7 +172,7 @@ def cyclic_move(
     if group[a] == group[b] or (c >= 0 and (group[c] == group[a] or group[c] == group[b])):
         return value
     stage_a, stage_b = group[a], group[b]
-    touched = np.zeros(len(sync), dtype=np.bool_)
+    touched = np.zeros(len(parts.sync_s), dtype=np.bool_)
     touched[stage_a] = touched[stage_b] = True
     stage_c = stage_a
     if c >= 0:
@@ -164,11 +180,11 @@ def cyclic_move(
         touched[stage_c] = True
         group[c] = stage_a
     group[a], group[b] = stage_b, stage_c
-    changed_weight, changed_sync = weight.copy(), sync.copy()
-    update_parts(group, touched, hop_s, sync_pair_s, changed_weight, changed_sync)
-    changed = changed_sync.max() + PIPELINE_WEIGHT * stage_order(changed_weight)[0]
+    changed_parts = ScoreParts(parts.matching_s.copy(), parts.sync_s.copy())
+    update_parts(group, touched, links, changed_parts)
+    changed = sum_parts(changed_parts)[0]
     if changed < value:
-        weight[:], sync[:] = changed_weight, changed_sync
+        parts.matching_s[:], parts.sync_s[:] = changed_parts.matching_s, changed_parts.sync_s
         return float(changed)
     group[a], group[b] = stage_a, stage_b
     if c >= 0:

@@ -12,7 +12,6 @@ import numpy as np
 
 from skippipe.schedule import Plan
 from skippipe.schedule.arrays import Floats
-from skippipe.schedule.costs import GIB
 from skippipe.search.problem import Instance
 from skippipe.search.round_trip import shortest_round_trips
 
@@ -76,7 +75,7 @@ def visit_seconds(instance: Instance) -> Floats:
 def cheapest_round_trips(instance: Instance, path_length: int) -> Floats:
     """Seconds of a round trip from each node at least, over whatever nodes, (nodes,).
 
-    A path is a cycle of different nodes that is gone round twice; each of them has two neighbours, and half of its two
+    A path is a cycle of different nodes that is walked twice; each of them has two neighbours, and half of its two
     cheapest links, summed over the cheapest nodes, is no more than the links of any cycle.
     """
     costs = instance.costs
@@ -92,11 +91,9 @@ def cheapest_round_trips(instance: Instance, path_length: int) -> Floats:
 
 def least_sync_seconds(instance: Instance) -> Floats:
     """Seconds of the sync of a stage of each size that holds a node, with its best partners, (stages, nodes)."""
-    sizes = instance.stage_sizes
-    slower = np.minimum(instance.bandwidth_gib_s, instance.bandwidth_gib_s.T)
-    np.fill_diagonal(slower, np.inf)
-    fastest_links = -np.sort(-slower, axis=1)
-    return instance.pipeline.stage_bytes / (fastest_links[:, np.array(sizes) - 1].T * GIB)
+    # The node itself comes first, with 0 s, then its partners by the link to them.
+    by_partner = np.sort(instance.pair_sync_s, axis=1)
+    return by_partner[:, np.array(instance.stage_sizes) - 1].T
 
 
 def last_return(instance: Instance, origin: int, count: int, trip_s: float) -> float:

@@ -22,6 +22,7 @@ def compiled(function: Function) -> Function:
 
 first_come_first_served = compiled(simulate.first_come_first_served)
 follow_order = compiled(simulate.follow_order)
+task_number = compiled(simulate.task_number)
 split_task = compiled(simulate.split_task)
 
 

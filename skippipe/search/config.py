@@ -25,7 +25,7 @@ class SearchConfig:
     subset: str | None = None
     """Named subset of the network's locations; null: all of them."""
     locations: tuple[str, ...] = ()
-    """Location of each node; empty: round and round over the subset in the network's order."""
+    """Location of each node; empty: those of the subset in the network's order, again and again."""
     stages: int = 6
     """Parts that the model's layers are cut into."""
     stage_sizes: tuple[int, ...] = (5, 3, 3, 3, 3, 3)
@@ -55,7 +55,7 @@ class SearchConfig:
     sync_slack: float = 2.0
     """How many times as long as with GCMA's stages the data-parallel sync may take; more shortens the iteration."""
     conflict_nodes: int = 300
-    """Constraint sets that conflict-based search expands, each for whole rounds and for single microbatches."""
+    """Constraint sets that conflict-based search expands, for paths of origins and again for paths of microbatches."""
     pipeline_steps: int = 40_000
     """Moves tried on paths that an origin's microbatches share."""
     path_steps: int = 100_000
@@ -70,11 +70,9 @@ class SearchConfig:
     """Seconds of search for all settings together."""
 
     def __post_init__(self) -> None:
-        require_positive(
-            self, "nodes", "stages", "path_length", "memory", "layers_per_stage", "d_model", "heads", "context",
-            "samples_per_microbatch", "microbatches_per_node", "population", "trials", "time_budget_s",
-            "sync_slack",
-        )  # fmt: skip
+        require_positive(self, "nodes", "stages", "path_length", "memory", "layers_per_stage", "d_model", "heads")
+        require_positive(self, "context", "samples_per_microbatch", "microbatches_per_node")
+        require_positive(self, "population", "trials", "time_budget_s", "sync_slack")
         for name in ("seed", "conflict_nodes", "pipeline_steps", "path_steps", "joint_steps"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} can't be negative, not {getattr(self, name)}")
@@ -89,20 +87,24 @@ def check_shape(config: SearchConfig) -> None:
     """Refuse stages, sizes, path length, memory and batch that can't work, with the nearest that do."""
     stages, length, sizes = config.stages, config.path_length, config.stage_sizes
     if not 2 <= length <= stages:
-        raise UserError(f"path_length {length} must lie between 2 and stages = {stages}; nearest: "
-                        f"path_length {min(max(length, 2), stages)}")  # fmt: skip
+        near = min(max(length, 2), stages)
+        raise UserError(f"path_length {length} must lie between 2 and stages = {stages}; nearest: path_length {near}")
     if (length - 1) * MOST_STAGES_PAST_FRONTIER < stages - 1:
         least = -(-(stages - 1) // MOST_STAGES_PAST_FRONTIER) + 1
-        raise UserError(f"path_length {length} never reaches stage {stages - 1}, a path skips at most 3 stages in a row"
-                        f" (CC3); nearest: path_length {least}")  # fmt: skip
+        raise UserError(
+            f"path_length {length} never reaches stage {stages - 1}, a path skips at most 3 stages in a row (CC3);"
+            f" nearest: path_length {least}"
+        )
     nearest = f"nearest: {nearest_sizes(config.nodes, stages, length)}"
     if len(sizes) != stages:
         raise UserError(f"stage_sizes has {len(sizes)} entries for {stages} stages; {nearest}")
     if min(sizes) < 1 or sum(sizes) != config.nodes:
         raise UserError(f"stage_sizes {list(sizes)} must be positive and add up to nodes = {config.nodes}; {nearest}")
     if len(set(sizes[1:])) > 1:
-        raise UserError(f"stage_sizes {list(sizes)}: every stage but 0 needs the same size, since CC3 visits them"
-                        f" equally often and TC1 bounds the visits of a node; {nearest}")  # fmt: skip
+        raise UserError(
+            f"stage_sizes {list(sizes)}: every stage but 0 needs the same size, since CC3 visits them equally often and"
+            f" TC1 bounds the visits of a node; {nearest}"
+        )
     if sizes[0] * (length - 1) != sizes[1] * (stages - 1):
         raise UserError(
             f"stage_sizes {list(sizes)} break CC3 and TC1: stage-0 nodes x (path_length - 1) ="

@@ -9,13 +9,13 @@ simulation of the whole iteration keeps the best.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
 
 from skippipe.schedule.arrays import Flags, Floats, Integers
-from skippipe.schedule.simulate import step_nodes, step_seconds
+from skippipe.schedule.simulate import split_task, step_nodes, step_seconds
 from skippipe.search.constraints import stage_table
 from skippipe.search.path_search import PathSearch, Window
 from skippipe.search.problem import Instance
@@ -24,15 +24,18 @@ from skippipe.search.rounds import iteration_s
 
 FOCAL_FACTOR = 1.1
 """Constraint sets whose cost is within this factor of the cheapest one's are taken by their number of conflicts."""
-MEAN_WEIGHT = 0.1
+MEAN_TRIP_WEIGHT = 0.1
 """Cost of a constraint set: the slowest round trip, and this much of the mean one."""
 MOST_CHILDREN = 6
-"""Microbatches of an overloaded node that get a child each; the slowest to change come last."""
+"""Microbatches of an overloaded node, drawn at random, that get a child each."""
+
+Occupation = tuple[int, Window]
+"""An agent, and the window in which it uses a node."""
 
 
 @dataclass(frozen=True)
-class Node:
-    """A constraint set and the fastest paths under it."""
+class ConstraintSet:
+    """What each agent may not use, and the fastest paths under it."""
 
     paths: Integers
     """(agents, path length); an agent is a microbatch, or an origin whose microbatches share a path."""
@@ -43,7 +46,9 @@ class Node:
     windows: tuple[tuple[Window, ...], ...]
     """Windows in which each agent may not use a node."""
     cost: float
+    """Slowest round trip in seconds, and a part of the mean one."""
     conflicts: int
+    """Visits beyond what nodes can hold, weighted, or else collisions."""
 
 
 class ConflictSearch:
@@ -67,34 +72,35 @@ class ConflictSearch:
         root = self.root(phase)
         if root is None:
             return None
-        open_sets: list[tuple[float, int]] = []
-        nodes: dict[int, Node] = {}
+        by_cost: list[tuple[float, int]] = []
+        open_sets: dict[int, ConstraintSet] = {}
         number = 0
 
-        def push(node: Node) -> None:
+        def push(constraint_set: ConstraintSet) -> None:
             nonlocal number
-            nodes[number] = node
-            heapq.heappush(open_sets, (node.cost, number))
+            open_sets[number] = constraint_set
+            heapq.heappush(by_cost, (constraint_set.cost, number))
             number += 1
 
         push(root)
-        while phase.left and nodes:
-            while open_sets[0][1] not in nodes:
-                heapq.heappop(open_sets)
-            limit = open_sets[0][0] * FOCAL_FACTOR
-            focal = (entry for entry in nodes if nodes[entry].cost <= limit)
-            chosen = min(focal, key=lambda entry: (nodes[entry].conflicts, nodes[entry].cost, entry))
-            node = nodes.pop(chosen)
-            self.complete(node, phase)
-            if node.conflicts == 0:
-                self.consider(node.paths)
-            for child in self.children(node):
+        while phase.left and open_sets:
+            while by_cost[0][1] not in open_sets:
+                heapq.heappop(by_cost)
+            limit = by_cost[0][0] * FOCAL_FACTOR
+            focal = (entry for entry in open_sets if open_sets[entry].cost <= limit)
+            chosen = open_sets.pop(
+                min(focal, key=lambda entry: (open_sets[entry].conflicts, open_sets[entry].cost, entry))
+            )
+            self.complete(chosen, phase)
+            if chosen.conflicts == 0:
+                self.consider(chosen.paths)
+            for child in self.children(chosen):
                 push(child)
             phase.advance(1, self.best_seconds)
         return self.best
 
-    def root(self, phase: Phase) -> Node | None:
-        """Every agent on its fastest path, without constraints; None where time or paths run out."""
+    def root(self, phase: Phase) -> ConstraintSet | None:
+        """Every agent on its fastest path, without constraints; None if time or paths run out."""
         agents, nodes = len(self.origins), self.instance.nodes
         blocked: Flags = np.zeros((agents, nodes), dtype=np.bool_)
         length = self.instance.pipeline.path_length
@@ -104,91 +110,94 @@ class ConflictSearch:
             if found is None or not phase.left:
                 return None
             paths[agent], times[agent] = found
-        return self.measured(Node(paths, times, blocked, ((),) * agents, 0.0, 0))
+        return self.measured(paths, times, blocked, ((),) * agents)
 
-    def measured(self, node: Node) -> Node:
-        """The node with its cost and number of conflicts."""
-        costs = self.instance.costs
-        trips = node.times[:, -1] + costs.backward_s[self.origins]
-        over = np.maximum(self.visits(node.paths) - self.capacity, 0).sum()
-        clashes = len(self.collisions(node, everything=True)) if self.aware and over == 0 else 0
-        cost = float(trips.max() + MEAN_WEIGHT * trips.mean())
-        return replace(node, cost=cost, conflicts=int(over) * len(self.origins) + clashes)
+    def measured(
+        self, paths: Integers, times: Floats, blocked: Flags, windows: tuple[tuple[Window, ...], ...]
+    ) -> ConstraintSet:
+        """The constraint set of these constraints and paths, with its cost and number of conflicts."""
+        trips = times[:, -1] + self.instance.costs.backward_s[self.origins]
+        over = np.maximum(self.visits(paths) - self.capacity, 0).sum()
+        clashes = len(self.collisions(paths, times, everything=True)) if self.aware and over == 0 else 0
+        cost = float(trips.max() + MEAN_TRIP_WEIGHT * trips.mean())
+        return ConstraintSet(paths, times, blocked, windows, cost, int(over) * len(self.origins) + clashes)
 
     def visits(self, paths: Integers) -> Integers:
         """Agents that visit each node but those of stage 0, (nodes,)."""
         return np.bincount(paths[:, 1:].ravel(), minlength=self.instance.nodes)
 
-    def children(self, node: Node) -> list[Node]:
-        """The node split on its most pressing conflict; only a child that costs no more and solves some (bypass)."""
-        children: list[Node] = []
-        for agent, blocked, window in self.split(node):
-            child = self.replanned(node, agent, blocked, window)
+    def children(self, parent: ConstraintSet) -> list[ConstraintSet]:
+        """The set split on its most pressing conflict; only a child that costs no more and solves some (bypass)."""
+        children: list[ConstraintSet] = []
+        for agent, blocked, window in self.split(parent):
+            child = self.replanned(parent, agent, blocked, window)
             if child is None:
                 continue
-            if child.cost <= node.cost and child.conflicts < node.conflicts:
+            if child.cost <= parent.cost and child.conflicts < parent.conflicts:
                 return [child]
             children.append(child)
         return children
 
-    def split(self, node: Node) -> list[tuple[int, list[int], Window | None]]:
+    def split(self, parent: ConstraintSet) -> list[tuple[int, list[int], Window | None]]:
         """Constraints, one a child: an agent, the nodes forbidden to it, or the window of a node."""
-        stages, visits = self.instance.fixed_stages, self.visits(node.paths)
+        stages, visits = self.instance.fixed_stages, self.visits(parent.paths)
         excess = [int(visits[list(members)].sum()) - self.capacity * len(members) for members in stages[1:]]
         if max(excess) > 0:
             full = list(stages[1 + int(np.argmax(excess))])
-            visitors = np.flatnonzero(np.isin(node.paths, full).any(axis=1))
+            visitors = np.flatnonzero(np.isin(parent.paths, full).any(axis=1))
             return [(int(agent), full, None) for agent in self.rng.permutation(visitors)[:MOST_CHILDREN]]
         if visits.max() > self.capacity:
             busiest = int(np.argmax(visits))
-            visitors = np.flatnonzero((node.paths[:, 1:] == busiest).any(axis=1))
+            visitors = np.flatnonzero((parent.paths[:, 1:] == busiest).any(axis=1))
             return [(int(agent), [busiest], None) for agent in self.rng.permutation(visitors)[:MOST_CHILDREN]]
-        if self.aware and (clashes := self.collisions(node, everything=False)):
+        if self.aware and (clashes := self.collisions(parent.paths, parent.times, everything=False)):
             (first, first_window), (second, second_window) = clashes[0]
             return [(first, [], second_window), (second, [], first_window)]
         return []
 
-    def collisions(self, node: Node, everything: bool) -> list[tuple[tuple[int, Window], tuple[int, Window]]]:
-        """Pairs of (agent, its window on the node) that overlap, by time; only the first unless everything is asked."""
-        costs, length = self.instance.costs, node.paths.shape[1]
-        places = step_nodes(node.paths)
-        lasts = step_seconds(node.paths, costs) + costs.task_gap_s
-        order = np.lexsort((node.times.ravel(), places.ravel()))
-        at, begins = places.ravel()[order], node.times.ravel()[order]
+    def collisions(self, paths: Integers, times: Floats, everything: bool) -> list[tuple[Occupation, Occupation]]:
+        """Pairs of occupations of a node that overlap, by time; only the first unless everything is asked."""
+        costs = self.instance.costs
+        places = step_nodes(paths)
+        lasts = step_seconds(paths, costs) + costs.task_gap_s
+        order = np.lexsort((times.ravel(), places.ravel()))
+        at, begins = places.ravel()[order], times.ravel()[order]
         ends = begins + lasts.ravel()[order]
-        agents = order // (2 * length + 1)
+        agents, _ = split_task(order, paths.shape[1])
         clash = (at[1:] == at[:-1]) & (begins[1:] < ends[:-1] - 1e-9) & (agents[1:] != agents[:-1])
         found = np.flatnonzero(clash)
         if not everything and len(found):
             found = found[[int(np.argmin(begins[found]))]]
-        return [
-            ((int(agents[i]), (int(at[i]), float(begins[i]), float(ends[i]))),
-             (int(agents[i + 1]), (int(at[i]), float(begins[i + 1]), float(ends[i + 1]))))
-            for i in found
-        ]  # fmt: skip
 
-    def replanned(self, node: Node, agent: int, forbidden: list[int], window: Window | None) -> Node | None:
-        """A child: one agent planned again under one more constraint; None where it has no path left."""
-        blocked = node.blocked.copy()
+        def occupation(i: int) -> Occupation:
+            return int(agents[i]), (int(at[i]), float(begins[i]), float(ends[i]))
+
+        return [(occupation(i), occupation(i + 1)) for i in found.tolist()]
+
+    def replanned(
+        self, parent: ConstraintSet, agent: int, forbidden: list[int], window: Window | None
+    ) -> ConstraintSet | None:
+        """A child: one agent planned again under one more constraint; None if it has no path left."""
+        blocked = parent.blocked.copy()
         blocked[agent, forbidden] = True
-        windows = list(node.windows)
+        windows = list(parent.windows)
         if window is not None:
             windows[agent] = (*windows[agent], window)
         found = self.finder.find(int(self.origins[agent]), float(self.release_s[agent]), blocked[agent], windows[agent])
         if found is None:
             return None
-        paths, times = node.paths.copy(), node.times.copy()
+        paths, times = parent.paths.copy(), parent.times.copy()
         paths[agent], times[agent] = found
-        return self.measured(Node(paths, times, blocked, tuple(windows), 0.0, 0))
+        return self.measured(paths, times, blocked, tuple(windows))
 
-    def complete(self, node: Node, phase: Phase) -> None:
-        """Plan agents one after the other under the node's constraints and the capacity that is left (prioritised)."""
+    def complete(self, chosen: ConstraintSet, phase: Phase) -> None:
+        """Plan agents one after the other under the set's constraints and the capacity that is left (prioritised)."""
         left = np.full(self.instance.nodes, self.capacity)
-        paths = np.empty_like(node.paths)
+        paths = np.empty_like(chosen.paths)
         taken: list[Window] = []
         for agent in self.rng.permutation(len(self.origins)):
-            blocked = node.blocked[agent] | (left <= 0)
-            windows = [*node.windows[agent], *taken] if self.aware else node.windows[agent]
+            blocked = chosen.blocked[agent] | (left <= 0)
+            windows = [*chosen.windows[agent], *taken] if self.aware else chosen.windows[agent]
             found = self.finder.find(int(self.origins[agent]), float(self.release_s[agent]), blocked, windows)
             if found is None or not phase.left:
                 return

@@ -32,7 +32,7 @@ class StageRules:
 
     @classmethod
     def make(cls, stages: int, path_length: int) -> StageRules:
-        """The rules for paths of `path_length` over `stages`; UserError where no path exists."""
+        """The rules for paths of `path_length` over `stages`; UserError if no path exists."""
         assert MOST_STAGES_BEHIND_FRONTIER == 1, "the automaton remembers one stage behind the frontier"
         start = (0, 0, True, 0, 1)
         layers = [[start]]
@@ -78,8 +78,8 @@ def next_states(state: State, stages: int) -> list[State]:
 def even_walks(rules: StageRules, stages: int, count: int, rng: Generator) -> Integers:
     """`count` walks over the stages that visit each stage but 0 equally often, (count, path length).
 
-    They are a whole-numbered flow over the rule automaton whose visits of every stage are given, cut at random.
-    Raises UserError where there is none: the bound on skipping leaves too few visits to some stages (CC3).
+    They are an integer flow over the rule automaton whose visits of every stage are given, cut at random.
+    UserError if there are none: the bound on skipping leaves too few visits to some stages (CC3).
     """
     length, states = int(rules.visited[-1]), len(rules.stage)
     sources = np.repeat(np.arange(states), np.diff(rules.offsets))
@@ -93,8 +93,12 @@ def even_walks(rules: StageRules, stages: int, count: int, rng: Generator) -> In
     wanted[0] = 0.0
     supply = np.where(np.arange(states) == 0, float(count), 0.0)[inner]
     constraints = [LinearConstraint(kept[inner], supply, supply), LinearConstraint(visits, wanted, wanted)]
-    solution = milp(np.zeros(len(edges)), integrality=np.ones(len(edges)), constraints=constraints,
-                    options={"mip_rel_gap": 1.0})  # fmt: skip
+    solution = milp(
+        np.zeros(len(edges)),
+        integrality=np.ones(len(edges)),
+        constraints=constraints,
+        options={"mip_rel_gap": 1.0},
+    )
     if solution.x is None:
         raise UserError(
             f"no {count} paths of path_length {length} visit the {stages} stages equally often, since a path skips at"
@@ -115,7 +119,10 @@ def even_walks(rules: StageRules, stages: int, count: int, rng: Generator) -> In
 
 @compiled
 def obeys_rules(path: Integers, stage_of: Integers) -> bool:
-    """Whether a path of nodes keeps CC1, CC2 and the skip bound of CC3; the compiled twin of path_problem."""
+    """Whether a path keeps CC1, CC2 and the skip bound of CC3; the compiled twin of validation.path_problem.
+
+    stage_of has the stage of each node, or of each slot for a path that is written in slots (joint search).
+    """
     if stage_of[path[0]] != 0:
         return False
     frontier, behind_visited, swaps = 0, True, 0

@@ -35,8 +35,13 @@ SOLVERS: dict[str, Solver] = {
 """The settings that there are, in the order in which they are solved; later ones may start from earlier plans."""
 
 TIME_SHARES = {
-    "assignment": 4.0, "baseline": 0.5, "random": 0.5, "non-ca-partial": 2.0, "ca-partial": 5.0, "joint": 12.0,
-}  # fmt: skip
+    "assignment": 4.0,
+    "baseline": 0.5,
+    "random": 0.5,
+    "non-ca-partial": 2.0,
+    "ca-partial": 5.0,
+    "joint": 12.0,
+}
 """How the time budget is shared; what a part leaves over goes to those after it."""
 DEFAULT_SHARE = 5.0
 """Share of a setting without an entry."""
@@ -49,7 +54,7 @@ RELABEL = 0.2
 
 
 def search(instance: Instance, config: SearchConfig, progress: Progress) -> Schedule:
-    """Search the stages, where the instance leaves them open, and the plan of every setting; every plan validates."""
+    """Search the stages, if the instance leaves them open, and the plan of every setting; every plan validates."""
     begin = time.monotonic()
     settings = config.settings or tuple(SOLVERS)
     parts = ([] if instance.stages else ["assignment"]) + list(settings)
@@ -83,7 +88,7 @@ def choose_stages(
     """The instance with its stages, and paths of a round, (origins x memory, path length), that suit them.
 
     GCMA's score leaves the overlap of microbatches out, so its best assignments are improved on the simulation: two
-    nodes change places where that shortens the iteration and leaves the sync within sync_slack x GCMA's.
+    nodes change places if that shortens the iteration and leaves the sync within sync_slack x GCMA's.
     """
     rng = np.random.default_rng(config.seed)
     ranked = assign(instance, config.population, config.trials, seconds / 3, rng, progress)
@@ -92,10 +97,8 @@ def choose_stages(
     pool = [(placed, start_paths(placed, instance.pipeline.memory, rng)) for placed in choices]
 
     def improved(placed: Instance, paths: Integers, part: float, name: str) -> tuple[Instance, Integers]:
-        steps = int(config.path_steps * part)
-        paths, stages = improve_round(
-            placed, paths, steps, seconds * part / 2, rng, progress, f"assignment: {name}", RELABEL, most
-        )
+        with progress.phase(f"assignment: {name}", int(config.path_steps * part), seconds * part / 2) as phase:
+            paths, stages = improve_round(placed, paths, rng, phase, RELABEL, most)
         return placed.with_stages(stages), paths
 
     pool = [improved(*entry, FIRST_PART, f"candidate {i + 1} of {len(pool)}") for i, entry in enumerate(pool)]

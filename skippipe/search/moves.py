@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.random import Generator
 
 from skippipe.schedule.arrays import Floats, Integers
+from skippipe.schedule.costs import CostArrays
 from skippipe.search.compiled import compiled, first_come_first_served
 from skippipe.search.constraints import obeys_rules
 
 NEVER = 1e18
 """Seconds of paths on which first-come-first-served gets stuck."""
-MEAN_WEIGHT = 0.02
+MEAN_ORIGIN_WEIGHT = 0.02
 """Weight of the mean over origins beside the slowest origin: it points the way on plateaus."""
+
+
+class PipelineProblem(NamedTuple):
+    """What stays fixed while one path an origin is annealed."""
+
+    stage_of: Integers
+    """Stage of each node, (nodes,)."""
+    costs: CostArrays
+    memory: int
+    """Most microbatches that a node holds between forward and backward."""
+    sends: int
+    """Microbatches that each origin sends along its path."""
+
+
+class RoundProblem(NamedTuple):
+    """What stays fixed while the paths of a round are annealed."""
+
+    costs: CostArrays
+    memory: int
+    """Most microbatches that a node holds between forward and backward; an origin has as many paths."""
+    rounds: int
+    """Rounds of an iteration; all take the same paths."""
+    relabel: float
+    """Chance that a move exchanges two nodes of two stages, with their places on all paths, instead of visits."""
+    pair_sync_s: Floats
+    """costs.pair_sync_seconds, (nodes, nodes)."""
+    sync_limit_s: float
+    """Longest data-parallel sync of a stage that an exchange of nodes may lead to."""
+
+
+class RoundSolution(NamedTuple):
+    """Paths of a round and what belongs to them; changed in place."""
+
+    paths: Integers
+    """(origins x memory, path length)."""
+    stage_of: Integers
+    """Stage of each node, (nodes,)."""
+    seconds: Floats
+    """Iteration time, (1,)."""
 
 
 @compiled
@@ -28,7 +70,7 @@ def sort_by_stage(path: Integers, stage_of: Integers) -> None:
 
 @compiled
 def propose(first: Integers, second: Integers, stage_of: Integers, rng: Generator) -> bool:
-    """Change two paths in place by a random move that keeps every node's visits; False where it breaks the rules.
+    """Change two paths in place by a random move that keeps every node's visits; False if it breaks the rules.
 
     Moves: exchange one visit (of the same or of two stages), exchange the tails, move a visit within its path.
     """
@@ -60,31 +102,26 @@ def propose(first: Integers, second: Integers, stage_of: Integers, rng: Generato
 
 
 @compiled
-def pipeline_seconds(
-    path: Integers, forward_s: Floats, loss_s: Floats, backward_s: Floats, hop_s: Floats, gap_s: float, memory: int,
-    sends: int,
-) -> float:
+def pipeline_seconds(path: Integers, costs: CostArrays, memory: int, sends: int) -> float:
     """Iteration time of one origin whose `sends` microbatches all take this path and meet nobody else's."""
     length = len(path)
-    hops = np.empty((length, length))
+    hop_s = np.empty((length, length))
     for i in range(length):
         for j in range(length):
-            hops[i, j] = hop_s[path[i], path[j]]
+            hop_s[i, j] = costs.hop_s[path[i], path[j]]
+    alone = CostArrays(costs.forward_s[path], costs.loss_s[path], costs.backward_s[path], hop_s, costs.gap_s)
     paths = np.empty((sends, length), dtype=np.int64)
     paths[:] = np.arange(length)
-    forward, loss, backward = forward_s[path], loss_s[path], backward_s[path]
-    return seconds_of(paths, forward, loss, backward, hops, gap_s, memory)
+    return seconds_of(paths, alone, memory)
 
 
 @compiled
-def seconds_of(
-    paths: Integers, forward_s: Floats, loss_s: Floats, backward_s: Floats, hop_s: Floats, gap_s: float, memory: int
-) -> float:
-    """Iteration time of these paths served first come, first served; NEVER where the nodes get stuck."""
-    starts = first_come_first_served(paths, forward_s, loss_s, backward_s, hop_s, gap_s, memory)
+def seconds_of(paths: Integers, costs: CostArrays, memory: int) -> float:
+    """Iteration time of these paths served first come, first served; NEVER if the nodes get stuck."""
+    starts = first_come_first_served(paths, costs, memory)
     last = 0.0
     for microbatch in range(len(paths)):
-        end = starts[microbatch, -1] + backward_s[paths[microbatch, 0]]
+        end = starts[microbatch, -1] + costs.backward_s[paths[microbatch, 0]]
         if np.isnan(end):
             return NEVER
         last = max(last, end)
@@ -93,18 +130,11 @@ def seconds_of(
 
 @compiled
 def anneal_pipelines(
+    problem: PipelineProblem,
     paths: Integers,
     seconds: Floats,
     best: Integers,
-    stage_of: Integers,
-    forward_s: Floats,
-    loss_s: Floats,
-    backward_s: Floats,
-    hop_s: Floats,
-    gap_s: float,
-    memory: int,
-    sends: int,
-    heat: float,
+    temperature_s: float,
     steps: int,
     rng: Generator,
 ) -> None:
@@ -113,8 +143,9 @@ def anneal_pipelines(
     seconds (origins,) belongs to paths; best takes over paths that are better than it. A move changes two origins, so
     its cost does not grow with the nodes.
     """
+    costs, memory, sends = problem.costs, problem.memory, problem.sends
     origins = len(paths)
-    value = seconds.max() + MEAN_WEIGHT * seconds.mean()
+    value = seconds.max() + MEAN_ORIGIN_WEIGHT * seconds.mean()
     best_value = NEVER
     for step in range(steps):
         i = int(rng.random() * origins) if step % 2 else np.argmax(seconds)
@@ -122,13 +153,13 @@ def anneal_pipelines(
         if i == j:
             continue
         first, second = paths[i].copy(), paths[j].copy()
-        if not propose(first, second, stage_of, rng):
+        if not propose(first, second, problem.stage_of, rng):
             continue
         before_i, before_j = seconds[i], seconds[j]
-        seconds[i] = pipeline_seconds(first, forward_s, loss_s, backward_s, hop_s, gap_s, memory, sends)
-        seconds[j] = pipeline_seconds(second, forward_s, loss_s, backward_s, hop_s, gap_s, memory, sends)
-        changed = seconds.max() + MEAN_WEIGHT * seconds.mean()
-        if changed <= value - heat * np.log(1.0 - rng.random()):
+        seconds[i] = pipeline_seconds(first, costs, memory, sends)
+        seconds[j] = pipeline_seconds(second, costs, memory, sends)
+        changed = seconds.max() + MEAN_ORIGIN_WEIGHT * seconds.mean()
+        if changed <= value - temperature_s * np.log(1.0 - rng.random()):
             paths[i], paths[j], value = first, second, changed
             if value < best_value:
                 best_value = value
@@ -139,46 +170,30 @@ def anneal_pipelines(
 
 @compiled
 def anneal_round(
-    paths: Integers,
-    current: float,
-    best: Integers,
-    best_seconds: float,
-    stage_of: Integers,
-    best_stage_of: Integers,
-    relabel: float,
-    sync_pair_s: Floats,
-    sync_limit_s: float,
-    forward_s: Floats,
-    loss_s: Floats,
-    backward_s: Floats,
-    hop_s: Floats,
-    gap_s: float,
-    memory: int,
-    rounds: int,
-    heat: float,
+    problem: RoundProblem,
+    current: RoundSolution,
+    best: RoundSolution,
+    temperature_s: float,
     steps: int,
     rng: Generator,
-) -> tuple[float, float]:
-    """Anneal the paths of a round, (origins x memory, path length), in place; every round repeats them.
-
-    With chance `relabel` a move exchanges two nodes of two stages, in stage_of and on every path, instead of visits,
-    as long as no stage's data-parallel sync then takes more than sync_limit_s; sync_pair_s is (nodes, nodes).
-    Returns the iteration time of paths and of best, which takes over paths that are better than it.
-    """
+) -> None:
+    """Anneal a round's paths on the simulation of the iteration; best takes over what is better than it."""
+    paths, stage_of, pair_sync_s = current.paths, current.stage_of, problem.pair_sync_s
     count = len(paths)
-    whole = np.empty((count * rounds, paths.shape[1]), dtype=np.int64)
+    all_paths = np.empty((count * problem.rounds, paths.shape[1]), dtype=np.int64)
     for _ in range(steps):
         i, j = int(rng.random() * count), int(rng.random() * count)
         if i == j:
             continue
         u = v = -1
         before_i, before_j = paths[i].copy(), paths[j].copy()
-        if rng.random() < relabel:
+        if rng.random() < problem.relabel:
             u, v = int(rng.random() * len(stage_of)), int(rng.random() * len(stage_of))
             if stage_of[u] == stage_of[v]:
                 continue
             exchange_nodes(paths, stage_of, u, v)
-            if max(slowest_sync(u, stage_of, sync_pair_s), slowest_sync(v, stage_of, sync_pair_s)) > sync_limit_s:
+            sync_s = max(slowest_sync(u, stage_of, pair_sync_s), slowest_sync(v, stage_of, pair_sync_s))
+            if sync_s > problem.sync_limit_s:
                 exchange_nodes(paths, stage_of, u, v)
                 continue
         else:
@@ -188,18 +203,16 @@ def anneal_round(
             if (first == paths[i]).all() and (second == paths[j]).all():
                 continue
             paths[i], paths[j] = first, second
-        write_rounds(paths, memory, rounds, whole)
-        changed = seconds_of(whole, forward_s, loss_s, backward_s, hop_s, gap_s, memory)
-        if changed <= current - heat * np.log(1.0 - rng.random()):
-            current = changed
-            if current < best_seconds:
-                best_seconds = current
-                best[:], best_stage_of[:] = paths, stage_of
+        write_rounds(paths, problem.memory, problem.rounds, all_paths)
+        changed = seconds_of(all_paths, problem.costs, problem.memory)
+        if changed <= current.seconds[0] - temperature_s * np.log(1.0 - rng.random()):
+            current.seconds[0] = changed
+            if changed < best.seconds[0]:
+                best.paths[:], best.stage_of[:], best.seconds[0] = paths, stage_of, changed
         elif u >= 0:
             exchange_nodes(paths, stage_of, u, v)
         else:
             paths[i], paths[j] = before_i, before_j
-    return current, best_seconds
 
 
 @compiled
@@ -215,18 +228,18 @@ def exchange_nodes(paths: Integers, stage_of: Integers, u: int, v: int) -> None:
 
 
 @compiled
-def slowest_sync(node: int, stage_of: Integers, sync_pair_s: Floats) -> float:
+def slowest_sync(node: int, stage_of: Integers, pair_sync_s: Floats) -> float:
     """Seconds of the sync over the slowest link between a node and the others of its stage."""
     slowest = 0.0
     for other in range(len(stage_of)):
         if other != node and stage_of[other] == stage_of[node]:
-            slowest = max(slowest, sync_pair_s[node, other])
+            slowest = max(slowest, pair_sync_s[node, other])
     return slowest
 
 
 @compiled
-def write_rounds(paths: Integers, memory: int, rounds: int, whole: Integers) -> None:
-    """Write every microbatch's path into whole, origin by origin; the i-th of an origin takes its path i mod memory."""
+def write_rounds(paths: Integers, memory: int, rounds: int, all_paths: Integers) -> None:
+    """Write all microbatches' paths, origin by origin; the i-th microbatch of an origin takes its path i mod memory."""
     sends = memory * rounds
-    for row in range(len(whole)):
-        whole[row] = paths[row // sends * memory + row % memory]
+    for row in range(len(all_paths)):
+        all_paths[row] = paths[row // sends * memory + row % memory]

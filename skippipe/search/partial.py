@@ -32,17 +32,16 @@ def solve_non_ca_partial(instance: Instance, options: SolverOptions) -> Plan:
             break
         paths = start_paths(instance, instance.pipeline.memory, rng)
         part = seconds * (1 - CONFLICT_SHARE) / STARTS
-        candidates.append(
-            improve_alone(instance, paths, 1, 1, options.config.pipeline_steps, part, rng, options.progress,
-                          f"{name}: start {start + 1} of {STARTS}")
-        )  # fmt: skip
+        title = f"{name}: start {start + 1} of {STARTS}"
+        with options.progress.phase(title, options.config.pipeline_steps, part) as phase:
+            candidates.append(improve_alone(instance, paths, 1, 1, rng, phase))
     best = min(candidates, key=lambda paths: iteration_s(instance, paths))
     solver = "conflict-based search under TC1" if best is searched else "round trips annealed under TC1"
     return plan_of(instance, every_round(instance, best), {"solver": solver})
 
 
 def solve_ca_partial(instance: Instance, options: SolverOptions) -> Plan:
-    """SkipPipe: the same, aware of collisions (TC2); never worse than the collision-blind plan where that was found.
+    """SkipPipe: the same, aware of collisions (TC2); never worse than the collision-blind plan if that was found.
 
     First one path an origin, as the original coarsens its paths, then one path a microbatch.
     """
@@ -53,17 +52,14 @@ def solve_ca_partial(instance: Instance, options: SolverOptions) -> Plan:
     searched = conflict_search(instance, options, rng, True, True, f"{name}: conflict search, origins")
     start = start_paths(instance, 1, rng) if searched is None else searched
     steps = options.config.pipeline_steps * -(-instance.nodes // STEPS_FOR_NODES)
-    shared = improve_alone(
-        instance, start, memory, sends, steps, seconds * PIPELINE_SHARE, rng, options.progress,
-        f"{name}: one path an origin",
-    )  # fmt: skip
+    with options.progress.phase(f"{name}: one path an origin", steps, seconds * PIPELINE_SHARE) as phase:
+        shared = improve_alone(instance, start, memory, sends, rng, phase)
     searched = conflict_search(instance, options, rng, False, True, f"{name}: conflict search, microbatches")
     known = [np.repeat(shared, memory, axis=0), searched, options.start]
     best = min((paths for paths in known if paths is not None), key=lambda paths: iteration_s(instance, paths))
-    paths, _ = improve_round(
-        instance, best, options.config.path_steps,
-        seconds * (1 - 2 * CONFLICT_SHARE - PIPELINE_SHARE), rng, options.progress, f"{name}: one path a microbatch",
-    )  # fmt: skip
+    part = seconds * (1 - 2 * CONFLICT_SHARE - PIPELINE_SHARE)
+    with options.progress.phase(f"{name}: one path a microbatch", options.config.path_steps, part) as phase:
+        paths, _ = improve_round(instance, best, rng, phase)
     plan = plan_of(instance, every_round(instance, paths), {"solver": "conflict-based search and annealing under TC2"})
     blind = options.found.get("non-ca-partial")
     if blind is not None and blind.stages == plan.stages and blind.expected_iteration_s < plan.expected_iteration_s:
@@ -75,6 +71,5 @@ def conflict_search(
     instance: Instance, options: SolverOptions, rng: Generator, shared: bool, aware: bool, name: str
 ) -> Integers | None:
     """The best paths of one conflict-based search, (origins or microbatches of a round, path length), or None."""
-    seconds = options.seconds * CONFLICT_SHARE
-    with options.progress.phase(name, options.config.conflict_nodes, seconds) as phase:
+    with options.progress.phase(name, options.config.conflict_nodes, options.seconds * CONFLICT_SHARE) as phase:
         return ConflictSearch(instance, shared, aware, rng).run(phase)

@@ -15,6 +15,7 @@ from skippipe.schedule.costs import (
     TASK_GAP_S,
     activation_bytes,
     hop_seconds,
+    pair_sync_seconds,
     stage_sync_bytes,
     sync_seconds,
 )
@@ -77,9 +78,15 @@ class Instance:
         """The instance of a schedule file, with the stages of one of its settings."""
         stages = schedule.plan(setting).stages
         return cls(
-            schedule.network_name, schedule.locations, schedule.latency_ms, schedule.bandwidth_gib_s,
-            schedule.pipeline, schedule.costs, tuple(len(stage) for stage in stages), stages,
-        )  # fmt: skip
+            network_name=schedule.network_name,
+            locations=schedule.locations,
+            latency_ms=schedule.latency_ms,
+            bandwidth_gib_s=schedule.bandwidth_gib_s,
+            pipeline=schedule.pipeline,
+            costs=schedule.costs,
+            stage_sizes=tuple(len(stage) for stage in stages),
+            stages=stages,
+        )
 
     @property
     def nodes(self) -> int:
@@ -95,6 +102,11 @@ class Instance:
     def with_stages(self, stages: Stages) -> Instance:
         """The same instance once nodes have their stages."""
         return replace(self, stages=stages)
+
+    @property
+    def pair_sync_s(self) -> Floats:
+        """Seconds of the data-parallel sync of a stage whose slowest link is this one, (nodes, nodes)."""
+        return pair_sync_seconds(self.bandwidth_gib_s, self.pipeline.stage_bytes)
 
     def sync_s(self, stages: Stages) -> list[float]:
         """Seconds of each stage's data-parallel sync."""

@@ -61,31 +61,32 @@ def every_round(instance: Instance, paths: Integers) -> Integers:
     if len(paths) == instance.stage_sizes[0]:
         paths = np.repeat(paths, pipeline.memory, axis=0)
     rounds = pipeline.microbatches_per_node // pipeline.memory
-    whole = np.empty((len(paths) * rounds, paths.shape[1]), dtype=np.int64)
-    write_rounds(paths, pipeline.memory, rounds, whole)
-    return whole
+    all_paths = np.empty((len(paths) * rounds, paths.shape[1]), dtype=np.int64)
+    write_rounds(paths, pipeline.memory, rounds, all_paths)
+    return all_paths
 
 
-def simulate(instance: Instance, whole: Integers) -> Floats:
-    """First-come-first-served start of each step of all microbatches; NaN where the nodes get stuck."""
-    costs = instance.costs
-    starts: Floats = first_come_first_served(
-        whole, costs.forward_s, costs.loss_s, costs.backward_s, costs.hop_s, costs.task_gap_s, instance.pipeline.memory
-    )
-    return starts
+def simulate(instance: Instance, all_paths: Integers) -> Floats:
+    """First-come-first-served start of each step of all microbatches; NaN for those that never run."""
+    return first_come_first_served(all_paths, instance.costs.arrays, instance.pipeline.memory)
 
 
 def iteration_s(instance: Instance, paths: Integers) -> float:
-    """Iteration time of a round's paths in seconds; infinite where the nodes get stuck."""
-    whole = every_round(instance, paths)
-    ends = simulate(instance, whole)[:, -1] + instance.costs.backward_s[whole[:, 0]]
+    """Iteration time of a round's paths in seconds; infinite if the nodes get stuck."""
+    all_paths = every_round(instance, paths)
+    ends = simulate(instance, all_paths)[:, -1] + instance.costs.backward_s[all_paths[:, 0]]
     return float(np.inf if np.isnan(ends).any() else ends.max())
 
 
-def plan_of(instance: Instance, whole: Integers, search: dict[str, Any]) -> Plan:
+def plan_of(instance: Instance, all_paths: Integers, search: dict[str, Any]) -> Plan:
     """The plan of all microbatches' paths, in the order of first come, first served."""
     stages = instance.fixed_stages
     return make_plan(
-        [list(stage) for stage in stages], whole, instance.costs, instance.pipeline.memory, instance.sync_s(stages),
-        search, simulate(instance, whole),
-    )  # fmt: skip
+        stages=[list(stage) for stage in stages],
+        paths=all_paths,
+        costs=instance.costs,
+        memory=instance.pipeline.memory,
+        sync_s=instance.sync_s(stages),
+        search=search,
+        starts=simulate(instance, all_paths),
+    )

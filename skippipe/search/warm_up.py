@@ -21,8 +21,24 @@ def warm_up(config: SearchConfig) -> None:
     """
     forget_stale_kernels(PACKAGE)
     tiny = replace(
-        config, network="gcp-12", subset=None, locations=(), nodes=4, stages=2, stage_sizes=(2, 2), path_length=2,
-        memory=1, microbatches_per_node=1, population=4, trials=4, conflict_nodes=2, pipeline_steps=4, path_steps=8,
-        joint_steps=4, robust=0.0, seed=0, time_budget_s=600.0,
-    )  # fmt: skip
+        config,
+        network="gcp-12",
+        subset=None,
+        locations=(),
+        nodes=4,
+        stages=2,
+        stage_sizes=(2, 2),
+        path_length=2,
+        memory=1,
+        microbatches_per_node=1,
+        population=4,
+        trials=4,
+        conflict_nodes=2,
+        pipeline_steps=4,
+        path_steps=8,
+        joint_steps=4,
+        robust=0.0,
+        seed=0,
+        time_budget_s=600.0,
+    )
     search(Instance.from_config(tiny), tiny, Progress())

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skippipe.schedule import Costs
-from skippipe.schedule.costs import activation_bytes, hop_seconds, layer_parameters, stage_sync_bytes, sync_seconds
 from skippipe.schedule.simulate import (
     iteration_seconds,
     order_from_starts,
     simulate_first_come_first_served,
     simulate_order,
+    split_task,
     step_with_sync_seconds,
+    task_number,
 )
-from skippipe.search.compiled import first_come_first_served, follow_order
+from skippipe.search import compiled
 from skippipe.search.rounds import every_round, random_paths
 from tests.search.instances import random_instance
 
@@ -43,13 +43,14 @@ def test_gap_and_memory_by_hand() -> None:
     assert apart[1, 0] == 15.25 + 0.5
 
 
-def test_costs_of_the_paper() -> None:
-    assert layer_parameters(1024) == 16_779_264
-    assert activation_bytes(1024, 1024, 8) == 33_554_432
-    assert hop_seconds(100.0, 0.03125, 2**25) == pytest.approx(0.1 + 1.0 + 0.35)
-    bandwidth = np.array([[2.0, 0.5], [0.5, 2.0]])
-    assert sync_seconds([0, 1], bandwidth, stage_sync_bytes(1024, 1)) == pytest.approx(8 * 16_779_264 / 2**29)
-    assert sync_seconds([0], bandwidth, 1) == 0.0
+@settings(deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 20), st.data())
+def test_a_tasks_number_is_read_back(microbatch: int, length: int, data: st.DataObject) -> None:
+    step = data.draw(st.integers(0, 2 * length))
+    task = task_number(microbatch, step, length)
+    assert split_task(task, length) == (microbatch, step)
+    assert compiled.task_number(microbatch, step, length) == task
+    assert compiled.split_task(task, length) == (microbatch, step)
 
 
 @settings(max_examples=40, deadline=None)
@@ -59,11 +60,10 @@ def test_compiled_equals_plain_and_the_order_repeats_the_run(seed: int, memory: 
     paths = every_round(instance, random_paths(instance, np.random.default_rng(seed)))
     cost = instance.costs
     starts = simulate_first_come_first_served(paths, cost, memory)
-    times = (cost.forward_s, cost.loss_s, cost.backward_s, cost.hop_s, cost.task_gap_s)
-    np.testing.assert_array_equal(starts, first_come_first_served(paths, *times, memory))
+    np.testing.assert_array_equal(starts, compiled.first_come_first_served(paths, cost.arrays, memory))
     if np.isnan(starts).any():
         return
     tasks, offsets = order_from_starts(paths, starts, instance.nodes)
     followed = simulate_order(paths, cost, tasks, offsets)
     np.testing.assert_allclose(followed, starts)
-    np.testing.assert_array_equal(followed, follow_order(paths, *times, tasks, offsets))
+    np.testing.assert_array_equal(followed, compiled.follow_order(paths, cost.arrays, tasks, offsets))

@@ -36,7 +36,8 @@ def test_never_above_a_plan(shape: tuple[tuple[int, ...], int], memory: int, rou
     paths = random_paths(instance, rng)
     if not np.isfinite(iteration_s(instance, paths)):
         return
-    improved, _ = improve_round(instance, paths, 60, 10.0, rng, Progress(), "")
+    with Progress().phase("test", 60, 10.0) as phase:
+        improved, _ = improve_round(instance, paths, rng, phase)
     plans = [plan_of(instance, every_round(instance, each), {}) for each in (paths, improved)]
     plans.append(solve_baseline(instance, light_options()))
     plans += [search_joint(instance, plans[1], JointOptions(10.0, 200, seed, sync=sync)) for sync in (True, False)]

@@ -20,9 +20,7 @@ def walks(rules: StageRules, state: int = 0) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize(("stages", "length"), [(2, 2), (4, 3), (6, 4), (6, 6), (8, 3), (7, 5)])
 def test_automaton_walks_are_the_legal_paths(stages: int, length: int) -> None:
-    legal = {
-        walk for walk in itertools.product(range(stages), repeat=length) if path_problem(list(walk)) is None
-    }
+    legal = {walk for walk in itertools.product(range(stages), repeat=length) if path_problem(list(walk)) is None}
     found = walks(StageRules.make(stages, length))
     assert len(found) == len(set(found))
     assert set(found) == legal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,9 +21,30 @@ SORT_EVERY = 4
 CHUNK_TASKS = 2_000_000
 """Simulated tasks, about, between two looks at the clock."""
 MOVE_PARTS = (0.25, 0.2, 0.15, 0.1, 0.1, 0.2)
-"""Probabilities of the kinds of moves, in the order of joint_moves.py."""
+"""Probabilities of the kinds of moves, in the order in which moves.py numbers them."""
 FOCUS = 0.6
 """Part of the moves that touch the critical path."""
+
+
+class Proposals(NamedTuple):
+    """Which changes are proposed how often."""
+
+    weights: Floats
+    """Cumulated probabilities of the kinds of moves, (KINDS,)."""
+    focus: float
+    """Part of the moves that touch the critical path."""
+
+
+class Walk(NamedTuple):
+    """Where a chain is; changed in place."""
+
+    state: State
+    best: State
+    """The best solution so far; only what it decides (node_of_slot, paths, sequence) is kept up to date."""
+    costs: Floats
+    """Cost of the state and end of the best, in seconds, (2,)."""
+    counts: Integers
+    """Proposals evaluated and accepted of each kind, (KINDS, 2)."""
 
 
 class Chain:
@@ -38,35 +60,40 @@ class Chain:
         focus: float = FOCUS,
     ) -> None:
         """Start from a plan whose steps start at start_s, (M, 2K + 1)."""
-        self.problem = problem
-        self.state, self.best = make_state(problem, plan, start_s), make_state(problem, plan, start_s)
-        self.costs: Floats = np.array(record(problem, self.state, True))
-        self.counts: Integers = np.zeros((KINDS, 2), dtype=np.int64)
-        self.weights: Floats = np.cumsum(move_parts) / sum(move_parts)
-        self.focus, self.seed = focus, seed
-        self.proposals = 0
+        self.problem, self.seed = problem, seed
+        state, best = make_state(problem, plan, start_s), make_state(problem, plan, start_s)
+        costs: Floats = np.array(record(problem, state, True))
+        self.walk = Walk(state, best, costs, np.zeros((KINDS, 2), dtype=np.int64))
+        self.proposals = Proposals(np.cumsum(move_parts) / sum(move_parts), focus)
+        self.proposed = 0
 
     @property
     def best_s(self) -> float:
         """Objective of the best solution so far in seconds."""
-        return float(self.costs[1])
+        return float(self.walk.costs[1])
+
+    @property
+    def simulations(self) -> int:
+        """Proposals that were simulated so far."""
+        return int(self.walk.counts[:, 0].sum())
 
     def copy_from(self, other: Chain) -> None:
         """Go on from the best solution of another chain, or of this one."""
+        state, best = self.walk.state, self.walk.best
         for name in ("node_of_slot", "paths", "sequence"):
-            getattr(self.state, name)[:] = getattr(other.best, name)
-            getattr(self.best, name)[:] = getattr(other.best, name)
-        refresh_all(self.problem, self.state)
-        self.costs[:] = record(self.problem, self.state, True)
+            getattr(state, name)[:] = getattr(other.walk.best, name)
+            getattr(best, name)[:] = getattr(other.walk.best, name)
+        refresh_all(self.problem, state)
+        self.walk.costs[:] = record(self.problem, state, True)
 
     def compile(self) -> None:
         """Compile the kernels, or read the compiled ones, without a move: a minute at the first use after a change."""
-        anneal(self.problem, self.state, self.best, self.costs, self.weights, self.counts, 0, 0, 1.0, self.focus)
+        anneal(self.problem, self.walk, self.proposals, 0, 0, 1.0)
 
     def run(self, hot_s: float, cold_s: float, iterations: int | None, until: float, stop: threading.Event) -> None:
         """Anneal from hot_s to cold_s for a number of proposals, or at most until the monotonic clock says `until`."""
         began, done = time.monotonic(), 0
-        most = max(100, CHUNK_TASKS // len(self.state.sequence))
+        most = max(100, CHUNK_TASKS // len(self.walk.state.sequence))
         while not stop.is_set():
             spent = (time.monotonic() - began) / max(until - began, 1e-9)
             if iterations is not None:
@@ -74,57 +101,34 @@ class Chain:
             if spent >= 1:
                 return
             chunk = most if iterations is None else min(most, iterations - done)
-            temperature = hot_s * (cold_s / hot_s) ** spent
-            seed = (self.seed * 1_000_003 + self.proposals) % 2**32
-            anneal(
-                self.problem,
-                self.state,
-                self.best,
-                self.costs,
-                self.weights,
-                self.counts,
-                seed,
-                chunk,
-                temperature,
-                self.focus,
-            )
+            temperature_s = hot_s * (cold_s / hot_s) ** spent
+            seed = (self.seed * 1_000_003 + self.proposed) % 2**32
+            anneal(self.problem, self.walk, self.proposals, seed, chunk, temperature_s)
             done += chunk
-            self.proposals += chunk
+            self.proposed += chunk
 
     def solution(self) -> tuple[Integers, Integers, Floats]:
         """Nodes of the slots, paths in slots (M, K), and starts of all steps (M, 2K + 1) of the best solution."""
-        refresh_all(self.problem, self.best)
-        record(self.problem, self.best, True)
-        return self.best.node_of_slot, self.best.paths, self.best.start_s.reshape(len(self.best.paths), -1)
+        best = self.walk.best
+        refresh_all(self.problem, best)
+        record(self.problem, best, True)
+        return best.node_of_slot, best.paths, best.start_s.reshape(len(best.paths), -1)
 
 
 @compiled
 def anneal(
-    problem: Problem,
-    state: State,
-    best: State,
-    costs: Floats,
-    weights: Floats,
-    counts: Integers,
-    seed: int,
-    iterations: int,
-    temperature_s: float,
-    focus: float,
+    problem: Problem, walk: Walk, proposals: Proposals, seed: int, iterations: int, temperature_s: float
 ) -> None:
-    """Run iterations at one temperature.
-
-    costs is (current cost, end of the best) in seconds and kept up to date, as are `state`, the decisions of `best`
-    (node_of_slot, paths, sequence) and counts, (KINDS, 2): proposals evaluated and accepted of each kind. weights are
-    the cumulated probabilities of the kinds.
-    """
+    """Propose that many changes at one temperature, and take those that it lets pass."""
     np.random.seed(seed)
+    state, best, costs, counts = walk.state, walk.best, walk.costs, walk.counts
     undo = Undo(np.zeros(3, dtype=np.int64), np.zeros_like(state.paths[:2]), np.zeros_like(state.paths))
     for _ in range(iterations):
         draw = np.random.random()
         kind = 0
-        while kind < KINDS - 1 and weights[kind] < draw:
+        while kind < KINDS - 1 and proposals.weights[kind] < draw:
             kind += 1
-        first = propose(problem, state, undo, kind, focus)
+        first = propose(problem, state, undo, kind, proposals.focus)
         if first == REFUSED:
             continue
         limit = costs[0] - temperature_s * math.log(1.0 - np.random.random())

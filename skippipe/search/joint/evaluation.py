@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from skippipe.schedule.arrays import Floats, Integers
-from skippipe.search.compiled import compiled
+from skippipe.search.compiled import compiled, split_task
 from skippipe.search.joint.state import CHECKPOINT_TASKS, Problem, State
 
 
@@ -29,7 +29,7 @@ def evaluate(problem: Problem, state: State, first: int, limit_s: float) -> floa
 
 @compiled
 def repair(problem: Problem, state: State, checkpoint: int) -> bool:
-    """Write the trial sequence with every forward put off until its node has room; False where nodes wait for ever.
+    """Write the trial sequence with every forward put off until its node has room; False if nodes wait for ever.
 
     What a node holds depends on the order alone, not on times, so one repair serves all scenarios.
     """
@@ -111,7 +111,7 @@ def follow(problem: Problem, state: State, scenario: int, checkpoint: int, bound
         finish = start + state.seconds[task]
         free[node] = finish + problem.gap_s
         ready[m] = finish + after_s[task]
-    return float(end + problem.mean_weight * ready.mean())
+    return float(end + problem.mean_end_weight * ready.mean())
 
 
 @compiled
@@ -128,7 +128,7 @@ def record(problem: Problem, state: State, sort: bool) -> tuple[float, float]:
     for scenario in range(scenarios):
         scenario_end, mean = simulate_scenario(problem, state, scenario, True)
         end += scenario_end / scenarios
-        cost += (scenario_end + problem.mean_weight * mean) / scenarios
+        cost += (scenario_end + problem.mean_end_weight * mean) / scenarios
     mark_critical(state, problem.gap_s)
     return cost, end
 
@@ -179,8 +179,7 @@ def sort_by(sequence: Integers, key_s: Floats) -> None:
 @compiled
 def mark_critical(state: State, gap_s: float) -> None:
     """Write the tasks that nothing separates on the way to the end of scenario 0, last first."""
-    steps = 2 * state.paths.shape[1] + 1
-    tasks = state.start_s.shape[0]
+    length, tasks = state.paths.shape[1], state.start_s.shape[0]
     last, end = 0, -1.0
     for task in range(tasks):
         if state.start_s[task] + state.close_s[task] > end:
@@ -193,7 +192,7 @@ def mark_critical(state: State, gap_s: float) -> None:
         waited = before >= 0 and (state.start_s[before] + state.seconds[before] + gap_s >= state.start_s[last] - 1e-9)
         if waited:
             last = before
-        elif last % steps > 0:
+        elif split_task(last, length)[1] > 0:
             last = last - 1
         else:
             last = -1

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from skippipe.schedule.arrays import Integers
-from skippipe.search.compiled import compiled
-from skippipe.search.joint.state import Problem, State, path_allowed, refresh, refresh_all
+from skippipe.search.compiled import compiled, split_task, task_number
+from skippipe.search.constraints import obeys_rules
+from skippipe.search.joint.state import Problem, State, refresh, refresh_all
 
 ORDER, EXCHANGE, RELOCATE, REORDER, CROSS, NODES = range(6)
 KINDS = 6
@@ -32,29 +33,24 @@ class Undo(NamedTuple):
 
 @compiled
 def pick(count: int) -> int:
-    """A random whole number below count."""
+    """A random number from 0 to count - 1."""
     return int(np.random.random() * count)
 
 
 @compiled
 def propose(problem: Problem, state: State, undo: Undo, kind: int, focus: float) -> int:
-    """Change nodes or paths and write the trial sequence.
+    """Change nodes or paths and write the trial sequence; with probability `focus` at a task of the critical path.
 
-    Returns the first place of the sequence that something changes at, or REFUSED where nothing was changed.
-
-    With probability `focus` the change touches a task of the critical path.
+    Returns the first place of the sequence that something changes at, or REFUSED if nothing was changed.
     """
-    steps = 2 * state.paths.shape[1] + 1
-    tasks = state.sequence.shape[0]
+    length, tasks = state.paths.shape[1], state.sequence.shape[0]
     task = state.critical[pick(int(state.critical[tasks]))] if np.random.random() < focus else pick(tasks)
     undo.numbers[0] = kind
     state.trial[:] = state.sequence
     if kind == ORDER:
         return move_order(state, task)
-    m, step = task // steps, task % steps
-    k = min(step, steps - 1 - step)
-    if k == steps // 2:
-        k = 0
+    m, step = split_task(task, length)
+    k = 0 if step == length else min(step, 2 * length - step)
     if kind == NODES:
         return exchange_nodes(problem, state, undo, state.paths[m, k])
     if kind == EXCHANGE:
@@ -85,18 +81,20 @@ def revert(problem: Problem, state: State, undo: Undo) -> None:
 @compiled
 def move_order(state: State, task: int) -> int:
     """Let a task run before one to three others of its node, or the earliest of them after it."""
-    steps = 2 * state.paths.shape[1] + 1
+    length = state.paths.shape[1]
     other = state.before[task]
     for _ in range(pick(FARTHEST_SHIFT)):
         if other >= 0 and state.before[other] >= 0:
             other = state.before[other]
-    if other < 0 or other // steps == task // steps:
+    microbatch, step = split_task(task, length)
+    other_microbatch, other_step = split_task(other, length)
+    if other < 0 or other_microbatch == microbatch:
         return REFUSED
     early, late = state.place[other], state.place[task]
-    if task % steps == 0 or state.place[task - 1] < early:
+    if step == 0 or state.place[task - 1] < early:
         state.trial[early + 1 : late + 1] = state.sequence[early:late]
         state.trial[early] = task
-    elif other % steps == steps - 1 or state.place[other + 1] > late:
+    elif other_step == 2 * length or state.place[other + 1] > late:
         state.trial[early:late] = state.sequence[early + 1 : late + 1]
         state.trial[late] = other
     else:
@@ -114,15 +112,15 @@ def remember(state: State, undo: Undo, a: int, b: int) -> None:
 
 @compiled
 def accept_paths(problem: Problem, state: State, undo: Undo, first_k: int) -> int:
-    """Check the changed paths of the two remembered microbatches; put them back where they break a rule."""
+    """Check the changed paths of the two remembered microbatches; put them back if they break a rule."""
     a, b = undo.numbers[1], undo.numbers[2]
-    if not path_allowed(problem, state.paths[a]) or (a != b and not path_allowed(problem, state.paths[b])):
+    stage_of = problem.stage_of_slot
+    if not obeys_rules(state.paths[a], stage_of) or (a != b and not obeys_rules(state.paths[b], stage_of)):
         state.paths[a] = undo.paths[0]
         state.paths[b] = undo.paths[1]
         return REFUSED
-    steps = 2 * state.paths.shape[1] + 1
-    step = max(0, first_k - 1)
-    first = min(state.place[a * steps + step], state.place[b * steps + step])
+    length, step = state.paths.shape[1], max(0, first_k - 1)
+    first = min(state.place[task_number(a, step, length)], state.place[task_number(b, step, length)])
     refresh(problem, state, a)
     if a != b:
         refresh(problem, state, b)
@@ -134,14 +132,16 @@ def accept_paths(problem: Problem, state: State, undo: Undo, first_k: int) -> in
 @compiled
 def retime(problem: Problem, state: State, a: int, b: int) -> int:
     """Put the tasks of two microbatches (or one) where they would run if they never waited; returns the first place."""
-    steps = 2 * state.paths.shape[1] + 1
-    for m in (a, b):
-        key = state.start_s[m * steps]
-        for task in range(m * steps, (m + 1) * steps):
+    length = state.paths.shape[1]
+    next_a, end_a = task_number(a, 0, length), task_number(a + 1, 0, length)
+    next_b, end_b = task_number(b, 0, length), task_number(b + 1, 0, length)
+    for begin, end in ((next_a, end_a), (next_b, end_b)):
+        key = state.start_s[begin]
+        for task in range(begin, end):
             state.key_s[task] = key
             key += state.seconds[task] + state.after_s[0, task]
-    next_a, next_b = a * steps, b * steps
-    last_a, last_b = (a + 1) * steps, (b + 1) * steps if a != b else next_b
+    if a == b:
+        next_b = end_b
     done, first = 0, state.sequence.shape[0]
     for place in range(state.sequence.shape[0] + 1):
         moment = np.inf
@@ -151,8 +151,8 @@ def retime(problem: Problem, state: State, a: int, b: int) -> int:
                 continue
             moment = state.start_s[task]
         while True:
-            key_a = state.key_s[next_a] if next_a < last_a else np.inf
-            key_b = state.key_s[next_b] if next_b < last_b else np.inf
+            key_a = state.key_s[next_a] if next_a < end_a else np.inf
+            key_b = state.key_s[next_b] if next_b < end_b else np.inf
             if min(key_a, key_b) >= moment:
                 break
             if key_a <= key_b:
@@ -234,7 +234,7 @@ def cross(problem: Problem, state: State, undo: Undo, m: int, k: int) -> int:
 
 @compiled
 def exchange_nodes(problem: Problem, state: State, undo: Undo, slot: int) -> int:
-    """Exchange the nodes of two slots, their stages or their roles in one, and lead paths round them where shorter."""
+    """Exchange the nodes of two slots, their stages or their roles in one, and lead paths past them if shorter."""
     other = pick(state.node_of_slot.shape[0])
     if other == slot:
         return REFUSED
@@ -256,7 +256,7 @@ def swap_slots(state: State, a: int, b: int) -> None:
 
 @compiled
 def reroute(problem: Problem, state: State, slot: int) -> None:
-    """Move each visit to a slot to a random one of its stage where the hops around it then take less time."""
+    """Move each visit to a slot to a random one of its stage if the hops around it then take less time."""
     stage = problem.stage_of_slot[slot]
     first, count = problem.first_slot[stage], problem.first_slot[stage + 1] - problem.first_slot[stage]
     microbatches, length = state.paths.shape

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,29 +33,38 @@ class JointOptions:
     iterations: int | None = None
     """Proposals of each chain; the result depends on the seed alone as long as the time suffices for them."""
     seed: int = 0
-    workers: int = 2
-    """Chains that run at the same time, one a core."""
     sync: bool = True
     """Whether the objective is expected_step_s; otherwise expected_iteration_s."""
     robust: float = 0.0
     """Relative error of the links that the objective averages over; 0 trusts them."""
-    scenarios: int = 8
-    """Sampled networks of a robust search."""
     move_parts: tuple[float, ...] = MOVE_PARTS
-    """Probabilities of the kinds of moves, in the order of joint_moves.py."""
+    """Probabilities of the kinds of moves, in the order in which moves.py numbers them."""
     focus: float = FOCUS
     """Part of the moves that touch the critical path."""
 
 
-ROUNDS = ((0.6, (1.2, 0.7)), (0.2, (0.5, 0.3)), (0.2, (0.3, 0.15)))
-"""Part of the budget and temperatures in seconds at its beginning, of even and odd chains; rounds share the best state.
+class Cooling(NamedTuple):
+    """One run of all chains from hot to cold."""
 
-Hotter rounds leave the warm start behind for good, colder ones never leave it (benchmarks/results/joint.md).
+    part: float
+    """Part of the budget."""
+    hot_s: tuple[float, float]
+    """Temperatures at its beginning, in seconds, of even and odd chains."""
+
+
+COOLINGS = (Cooling(0.6, (1.2, 0.7)), Cooling(0.2, (0.5, 0.3)), Cooling(0.2, (0.3, 0.15)))
+"""One after the other, each from the best solution of those before.
+
+Hotter ones leave the warm start behind for good, colder ones never leave it (benchmarks/results/joint.md).
 """
-COLD = 0.03
-"""Temperature in seconds at the end of a round."""
+COLD_S = 0.03
+"""Temperature in seconds at the end of a cooling."""
+CHAINS = 2
+"""Chains that run at the same time, one a core."""
+SCENARIOS = 8
+"""Sampled networks of a robust search."""
 SHORTEST_S = 0.1
-"""Time that the joint search gets even where nothing is left of the budget."""
+"""Time that the joint search gets even if nothing is left of the budget."""
 REFERENCE_S, REFERENCE_TASKS = 33.0, 270
 """Objective of the warm start and number of tasks that the temperatures are for; others are scaled."""
 
@@ -78,36 +88,36 @@ def search_joint(instance: Instance, warm_start: Plan, options: JointOptions, pr
     if not options.time_budget_s > 0:
         raise UserError(f"time budget of the joint search must be above 0 s, not {options.time_budget_s}")
     costs, pipeline = instance.costs, instance.pipeline
-    hop_s = link_scenarios(costs.hop_s, options.robust, options.scenarios, options.seed)
-    sync_bytes = pipeline.stage_bytes if options.sync else 0
-    problem = make_problem(hop_s, costs, pipeline.memory, warm_start, instance.bandwidth_gib_s, sync_bytes)
+    hop_s = link_scenarios(costs.hop_s, options.robust, SCENARIOS, options.seed)
+    pair_sync_s = instance.pair_sync_s if options.sync else np.zeros_like(costs.hop_s)
+    problem = make_problem(hop_s, costs, pipeline.memory, warm_start, pair_sync_s)
     start_s = simulate_order(warm_start.paths_array, costs, *warm_start.order_arrays(instance.nodes))
     chains = [
-        Chain(problem, warm_start, start_s, options.seed * 1_000 + worker, options.move_parts, options.focus)
-        for worker in range(options.workers)
+        Chain(problem, warm_start, start_s, options.seed * 1_000 + number, options.move_parts, options.focus)
+        for number in range(CHAINS)
     ]
     chains[0].compile()  # off the clock
     began = time.monotonic()
-    run_rounds(chains, options, progress or Progress())
+    cool(chains, options, progress or Progress())
     best = min(chains, key=lambda chain: chain.best_s)
     paths, starts, stages = canonical(problem, *best.solution())
     search = {
         "solver": "joint annealing",
         "seed": options.seed,
         "seconds": round(time.monotonic() - began, 3),
-        "simulations": int(sum(chain.counts[:, 0].sum() for chain in chains)),
+        "simulations": sum(chain.simulations for chain in chains),
     }
     sync_s = instance.sync_s(tuple(tuple(stage) for stage in stages))
     return make_plan(stages, paths, costs, pipeline.memory, sync_s, search, starts)
 
 
-def run_rounds(chains: list[Chain], options: JointOptions, progress: Progress) -> None:
-    """Anneal all chains round by round on threads of their own; each round starts from the best state of all."""
+def cool(chains: list[Chain], options: JointOptions, progress: Progress) -> None:
+    """Run all coolings with every chain on a thread of its own; each starts from the best solution of all chains."""
     stop = threading.Event()
     began, spent, scale = time.monotonic(), 0.0, chains[0].best_s / REFERENCE_S
-    calm = min(1.0, REFERENCE_TASKS / len(chains[0].state.sequence))
+    calm = min(1.0, REFERENCE_TASKS / len(chains[0].walk.state.sequence))
     with ThreadPoolExecutor(len(chains)) as pool, progress.phase("joint", 1000, math.inf) as phase:
-        for number, (part, heats) in enumerate(ROUNDS):
+        for number, (part, hot_s) in enumerate(COOLINGS):
             if number:
                 best = min(chains, key=lambda chain: chain.best_s)
                 for chain in sorted(chains, key=lambda chain: chain is best):
@@ -115,9 +125,10 @@ def run_rounds(chains: list[Chain], options: JointOptions, progress: Progress) -
             spent += part
             iterations = None if options.iterations is None else int(options.iterations * part)
             until = began + options.time_budget_s * spent
+            hottest_s = [scale * max(COLD_S, calm * hot_s[i % 2]) for i in range(len(chains))]
             futures: list[Future[None]] = [
-                pool.submit(chain.run, scale * max(COLD, calm * heats[i % 2]), scale * COLD, iterations, until, stop)
-                for i, chain in enumerate(chains)
+                pool.submit(chain.run, begin_s, scale * COLD_S, iterations, until, stop)
+                for chain, begin_s in zip(chains, hottest_s, strict=True)
             ]
             while wait(futures, timeout=0.1).not_done:
                 phase.advance(0, min(chain.best_s for chain in chains))

@@ -1,8 +1,8 @@
 """What the joint search decides and the tables that follow from it: slots, paths, one sequence of all tasks.
 
 A slot is a place in a stage; `node_of_slot` says which node fills it, so that exchanging two nodes' stages exchanges
-two entries. Paths are written in slots. `sequence` lists all tasks so that every task comes after those that it waits
-for; each node runs its tasks in that order. Task m * (2K + 1) + s is step s of microbatch m, as in simulate.py.
+two entries. Paths are written in slots. `sequence` lists all tasks, by their simulate.task_number, so that every task
+comes after those that it waits for; each node runs its tasks in that order.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import numpy as np
 from skippipe.errors import UserError
 from skippipe.schedule import Costs, Plan
 from skippipe.schedule.arrays import Floats, Integers
-from skippipe.schedule.costs import GIB
-from skippipe.schedule.validation import MOST_STAGES_BEHIND_FRONTIER, MOST_STAGES_PAST_FRONTIER, MOST_SWAPS
-from skippipe.search.compiled import compiled
+from skippipe.search.compiled import compiled, task_number
 
-MEAN_WEIGHT = 0.3
+MEAN_END_WEIGHT = 0.3
+"""Weight of the mean end of a microbatch beside the end of all; tells apart solutions that end together."""
 LARGEST_ERROR = 0.9
 """Most that a sampled link may differ from the given one, relatively."""
 CHECKPOINT_TASKS = 32
@@ -26,49 +25,55 @@ CHECKPOINT_TASKS = 32
 
 
 class Problem(NamedTuple):
-    """What stays fixed during a search; times in seconds."""
+    """What stays fixed during a search; times in seconds, T tasks."""
 
     hop_s: Floats
     """(scenarios, nodes, nodes); scenario 0 is the network as given."""
     forward_s: Floats
+    """Forward on each node, (nodes,), as are loss_s and backward_s."""
     loss_s: Floats
     backward_s: Floats
     gap_s: float
+    """Idle time of a node between two tasks."""
     memory: int
+    """Most microbatches that a node holds between forward and backward."""
     pair_sync_s: Floats
-    """Sync of a stage whose slowest link is this one, (nodes, nodes); all 0 where the iteration alone counts."""
+    """Sync of a stage whose slowest link is this one, (nodes, nodes); all 0 if the iteration alone counts."""
     microbatch: Integers
     """Of each task, (T,)."""
     holds: Integers
     """1 for a forward, -1 for a backward, 0 for a loss, (T,)."""
     stage_of_slot: Integers
+    """(nodes,): there are as many slots as nodes."""
     first_slot: Integers
-    """First slot of each stage, (stages + 1)."""
-    mean_weight: float
-    """Weight of the mean end of a microbatch beside the end of all; tells apart solutions that end together."""
+    """First slot of each stage, (stages + 1,)."""
+    mean_end_weight: float
+    """MEAN_END_WEIGHT."""
 
 
 class State(NamedTuple):
     """A solution and the tables of its simulation; T tasks, M microbatches, K nodes a path."""
 
     node_of_slot: Integers
+    """(nodes,)."""
     paths: Integers
     """Slots of each path, (M, K)."""
     sequence: Integers
+    """All tasks in the order in which they are simulated, (T,)."""
     place: Integers
-    """Place of each task in the sequence."""
+    """Place of each task in the sequence, (T,)."""
     trial: Integers
-    """The sequence of a proposed change."""
+    """The sequence of a proposed change, (T,)."""
     repaired: Integers
-    """The trial with forwards put off where their node is full; what a change is accepted with."""
+    """The trial with forwards put off while their node is full, (T,); what a change is accepted with."""
     key_s: Floats
-    """Times by which tasks are put into a trial."""
+    """Times by which tasks are put into a trial, (T,)."""
     sync_s: Floats
-    """Of each stage."""
+    """Of each stage, (stages,)."""
     node: Integers
-    """Node of each task."""
+    """Node of each task, (T,)."""
     seconds: Floats
-    """Duration of each task."""
+    """Duration of each task, (T,)."""
     after_s: Floats
     """Time from a task's end until the next step of its microbatch can start elsewhere, (scenarios, T)."""
     close_s: Floats
@@ -76,9 +81,9 @@ class State(NamedTuple):
     rest_s: Floats
     """Least time from a task's start until everything that follows in its microbatch is over, (scenarios, T)."""
     start_s: Floats
-    """Start of each task in scenario 0."""
+    """Start of each task in scenario 0, (T,)."""
     before: Integers
-    """Task that the node ran before this one, or -1."""
+    """Task that the node ran before this one, or -1, (T,)."""
     critical: Integers
     """Tasks of the critical path, as many as the last entry, (T + 1)."""
     saved_ready_s: Floats
@@ -105,15 +110,10 @@ def link_scenarios(hop_s: Floats, error: float, count: int, seed: int) -> Floats
     return np.concatenate([hop_s[None], hop_s * (1 + upper + upper.transpose(0, 2, 1))])
 
 
-def make_problem(
-    hop_s: Floats, costs: Costs, memory: int, plan: Plan, bandwidth_gib_s: Floats, sync_bytes: int
-) -> Problem:
-    """Tables of a search from a plan's shape; hop_s is (scenarios, nodes, nodes), sync_bytes 0 leaves the sync out."""
+def make_problem(hop_s: Floats, costs: Costs, memory: int, plan: Plan, pair_sync_s: Floats) -> Problem:
+    """Tables of a search from a plan's shape; hop_s is (scenarios, nodes, nodes), pair_sync_s 0 without the sync."""
     stage_sizes = [len(stage) for stage in plan.stages]
     length = plan.path_length
-    pair_sync_s = np.zeros_like(bandwidth_gib_s)
-    apart = ~np.eye(len(bandwidth_gib_s), dtype=bool)
-    pair_sync_s[apart] = sync_bytes / (np.minimum(bandwidth_gib_s, bandwidth_gib_s.T)[apart] * GIB)
     return Problem(
         hop_s=np.ascontiguousarray(hop_s),
         forward_s=costs.forward_s,
@@ -126,7 +126,7 @@ def make_problem(
         holds=np.tile(np.repeat([1, 0, -1], [length, 1, length]), len(plan.paths)),
         stage_of_slot=np.repeat(np.arange(len(stage_sizes)), stage_sizes),
         first_slot=np.concatenate([[0], np.cumsum(stage_sizes)]),
-        mean_weight=MEAN_WEIGHT,
+        mean_end_weight=MEAN_END_WEIGHT,
     )
 
 
@@ -189,7 +189,7 @@ def stage_sync(problem: Problem, state: State, stage: int) -> float:
 def refresh(problem: Problem, state: State, m: int) -> None:
     """Compute the tables of one microbatch from its path."""
     length = state.paths.shape[1]
-    base = m * (2 * length + 1)
+    base = task_number(m, 0, length)
     for k in range(length):
         node = state.node_of_slot[state.paths[m, k]]
         back = base + 2 * length - k
@@ -213,22 +213,3 @@ def refresh(problem: Problem, state: State, m: int) -> None:
         for task in range(final, base - 1, -1):
             rest = max(state.close_s[task], state.seconds[task] + state.after_s[scenario, task] + rest)
             state.rest_s[scenario, task] = rest
-
-
-@compiled
-def path_allowed(problem: Problem, path: Integers) -> bool:
-    """Whether a path of slots keeps CC1, CC2 and the skip bound of CC3 (as validation.path_problem)."""
-    if problem.stage_of_slot[path[0]] != 0:
-        return False
-    frontier, swaps = 0, 0
-    for k in range(1, path.shape[0]):
-        stage = problem.stage_of_slot[path[k]]
-        for j in range(k):
-            if problem.stage_of_slot[path[j]] == stage:
-                return False
-        if stage > frontier + MOST_STAGES_PAST_FRONTIER or stage < frontier - MOST_STAGES_BEHIND_FRONTIER:
-            return False
-        if stage < frontier:
-            swaps += 1
-        frontier = max(frontier, stage)
-    return swaps <= MOST_SWAPS

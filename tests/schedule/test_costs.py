@@ -1,0 +1,52 @@
+"""The cost model in numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from skippipe.schedule import Costs
+from skippipe.schedule.costs import (
+    GIB,
+    activation_bytes,
+    gib_per_second,
+    hop_seconds,
+    layer_parameters,
+    pair_sync_seconds,
+    stage_sync_bytes,
+    sync_seconds,
+    transfer_seconds,
+)
+
+
+def test_costs_of_the_paper() -> None:
+    assert layer_parameters(1024) == 16_779_264
+    assert activation_bytes(1024, 1024, 8) == 33_554_432
+    assert hop_seconds(100.0, 0.03125, 2**25) == pytest.approx(0.1 + 1.0 + 0.35)
+    bandwidth = np.array([[2.0, 0.5], [0.5, 2.0]])
+    assert sync_seconds([0, 1], bandwidth, stage_sync_bytes(1024, 1)) == pytest.approx(8 * 16_779_264 / 2**29)
+    assert sync_seconds([0], bandwidth, 1) == 0.0
+    assert sync_seconds([], bandwidth, 1) == 0.0
+
+
+def test_sync_goes_by_the_slowest_link_in_either_direction() -> None:
+    bandwidth = np.array([[9.0, 0.5, 4.0], [1.0, 9.0, 2.0], [4.0, 2.0, 9.0]])
+    pairs = pair_sync_seconds(bandwidth, GIB)
+    assert pairs.tolist() == [[0.0, 2.0, 0.25], [2.0, 0.0, 0.5], [0.25, 0.5, 0.0]]
+    assert sync_seconds([0, 2], bandwidth, GIB) == 0.25
+    assert sync_seconds([2, 0, 1], bandwidth, GIB) == 2.0
+    assert not pair_sync_seconds(bandwidth, 0).any()
+
+
+def test_bandwidth_is_bytes_over_seconds() -> None:
+    assert gib_per_second(3 * GIB, 2.0) == 1.5
+    assert transfer_seconds(3 * GIB, 1.5) == 2.0
+
+
+def test_arrays_follow_the_costs() -> None:
+    costs = Costs(np.array([1.0, 2.0]), 0.25, 1.5, 0.5, np.ones((2, 2)))
+    arrays = costs.arrays
+    assert arrays.loss_s.tolist() == [0.25, 0.5]
+    assert arrays.backward_s.tolist() == [1.5, 3.0]
+    assert arrays.gap_s == 0.5
+    assert costs.for_samples(2.0, np.zeros((2, 2))).arrays.forward_s.tolist() == [2.0, 4.0]

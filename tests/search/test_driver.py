@@ -1,0 +1,42 @@
+"""Whole searches: valid, seeded, in the paper's order."""
+
+from __future__ import annotations
+
+import pytest
+
+from skippipe.schedule import Schedule
+from skippipe.search.driver import SOLVERS, search
+from skippipe.search.problem import Instance
+from skippipe.search.progress import Progress
+from tests.search.instances import light_config
+
+
+@pytest.fixture(scope="module")
+def light_schedule() -> Schedule:
+    config = light_config()
+    return search(Instance.from_config(config), config, Progress())
+
+
+def test_a_search_gives_valid_plans_in_the_papers_order(light_schedule: Schedule) -> None:
+    times = [light_schedule.settings[name].expected_iteration_s for name in SOLVERS if name != "joint"]
+    assert times[0] > times[1] > times[2] >= times[3]
+    for plan in light_schedule.settings.values():
+        assert 0 < plan.search["lower_bound_s"] <= plan.expected_iteration_s
+        assert plan.search["lower_bound_step_s"] <= plan.expected_step_s
+    assert Schedule.from_json(light_schedule.to_json()).to_json() == light_schedule.to_json()
+
+
+def test_the_same_seed_gives_the_same_plans(light_schedule: Schedule) -> None:
+    config = light_config()
+    again = search(Instance.from_config(config), config, Progress())
+    for name in ("baseline", "random", "non-ca-partial", "ca-partial"):
+        assert again.settings[name].paths == light_schedule.settings[name].paths
+
+
+def test_stopped_search_still_gives_every_setting() -> None:
+    config = light_config()
+    progress = Progress()
+    progress.stop()
+    schedule = search(Instance.from_config(config), config, progress)
+    schedule.validate()
+    assert list(schedule.settings) == list(SOLVERS)
