@@ -12,9 +12,8 @@ from skippipe.errors import UserError
 from skippipe.runtime.gradients import Rendezvous
 from skippipe.transport.identity import cluster_secret
 from skippipe.transport.inbox import Inbox
-from skippipe.transport.links import Links, Listeners
+from skippipe.transport.links import Limits, Links, Listeners
 from skippipe.transport.message import Encoding
-from skippipe.transport.streams import Limits
 
 BOOTSTRAP_NODES = 3
 
