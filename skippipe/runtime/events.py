@@ -79,8 +79,11 @@ def encode(event: Event) -> bytes:
 
 def decode(line: bytes) -> Event:
     """The event of a line; ValueError if it is none: something else than a node of ours wrote into the pipe."""
-    document = json.loads(line)
-    kind = document.pop(KIND, None) if isinstance(document, dict) else None
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"{line[:100]!r} is no event of a node")
-    return from_object(KINDS[kind], document)
+    try:
+        document = json.loads(line)
+        kind = document.pop(KIND, None) if isinstance(document, dict) else None
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise ValueError(f"kind {kind!r}")
+        return from_object(KINDS[kind], document)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{line[:100]!r} is no event of a node: {error}") from None
