@@ -11,6 +11,8 @@ from pathlib import Path
 
 import whole_runs
 
+from skippipe.report.metrics import read_summary
+
 CASES = {
     "fp32": [],
     "bf16": ["compression.encoding=bf16"],
@@ -39,10 +41,10 @@ def main() -> None:
              *fields]
         )  # fmt: skip
         whole_runs.finish(process)
-        found = whole_runs.summary(folder)
+        found = read_summary(folder)
         lines.append(
-            f"| {name} | {found['bytes_sent'] / 1e6:.1f} | {found['expected_step_s']:.2f} |"
-            f" {found['measured_step_s']:.2f} | {found['loss_first']:.4f} | {found['loss_last']:.4f} |"
+            f"| {name} | {found.bytes_sent / 1e6:.1f} | {found.expected_step_s:.2f} |"
+            f" {found.measured_step_s:.2f} | {found.loss_first:.4f} | {found.loss_last:.4f} |"
         )
         print(lines[-1], flush=True)
     arguments.out.write_text("\n".join(lines) + "\n")

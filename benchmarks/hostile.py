@@ -17,6 +17,7 @@ from pathlib import Path
 
 import whole_runs
 
+from skippipe.report.metrics import RunSummary, read_metrics, read_summary
 from skippipe.transport.identity import node_id
 from skippipe.transport.streams import MAGIC
 
@@ -68,28 +69,26 @@ def attack(stop: threading.Event, seconds: float) -> int:
     return sent
 
 
-def run(name: str, disturbed: bool) -> tuple[dict[str, object], list[float], list[float], int]:
+def run(name: str, disturbed: bool) -> tuple[RunSummary, list[float], list[float], int]:
     """Summary, losses, memory of the nodes before and after, and how many messages were sent."""
     folder = Path("runs") / f"{name}-{time.strftime('%H%M%S')}"
-    process: subprocess.Popen[str] = whole_runs.start(
-        ["0", str(NODES), "ca-partial", "8", f"name={folder.name}", f"iterations={ITERATIONS}",
-         f"peers.first_port={PORT}"]
-    )  # fmt: skip
+    fields = [f"name={folder.name}", f"iterations={ITERATIONS}", f"peers.first_port={PORT}"]
+    process: subprocess.Popen[str] = whole_runs.start(["0", str(NODES), "ca-partial", "8", *fields])
     whole_runs.wait_for_iteration(process, folder)
     before = sum(whole_runs.proportional_megabytes(folder))
     stop, sent = threading.Event(), [0]
     thread = threading.Thread(target=lambda: sent.__setitem__(0, attack(stop, 3.5 * (ITERATIONS - 3))))
     if disturbed:
         thread.start()
-    while len(whole_runs.iterations(folder)) < ITERATIONS - 3 and process.poll() is None:
+    while len(read_metrics(folder)) < ITERATIONS - 3 and process.poll() is None:
         time.sleep(0.2)
     after = sum(whole_runs.proportional_megabytes(folder))
     stop.set()
     if disturbed:
         thread.join()
     whole_runs.finish(process)
-    losses = [line["loss"] for line in whole_runs.iterations(folder)]
-    return whole_runs.summary(folder), losses, [before, after], sent[0]
+    losses = [line.loss for line in read_metrics(folder)]
+    return read_summary(folder), losses, [before, after], sent[0]
 
 
 def main() -> None:
@@ -99,13 +98,13 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet, quiet_losses, quiet_memory, _ = run("quiet", disturbed=False)
     loud, loud_losses, loud_memory, sent = run("hostile", disturbed=True)
-    ratio = float(str(loud["measured_iteration_s"])) / float(str(quiet["measured_iteration_s"]))
+    ratio = loud.measured_iteration_s / quiet.measured_iteration_s
     lines = [
         *whole_runs.header("The main job among strangers", "python benchmarks/hostile.py"),
         "| | undisturbed | hostile |",
         "|---|---|---|",
         f"| hostile messages | 0 | {sent} |",
-        f"| iteration s | {quiet['measured_iteration_s']:.2f} | {loud['measured_iteration_s']:.2f} ({ratio:.3f}) |",
+        f"| iteration s | {quiet.measured_iteration_s:.2f} | {loud.measured_iteration_s:.2f} ({ratio:.3f}) |",
         f"| memory of all nodes MB, first and last iteration | {quiet_memory[0]:.0f}, {quiet_memory[1]:.0f} |"
         f" {loud_memory[0]:.0f}, {loud_memory[1]:.0f} |",
         f"| losses | {quiet_losses[-1]:.6f} at last | {'the same' if loud_losses == quiet_losses else 'DIFFERENT'} |",

@@ -21,9 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from skippipe.transport.inbox import Inbox
-from skippipe.transport.links import Links, Listeners
+from skippipe.transport.links import Limits, Links, Listeners
 from skippipe.transport.message import HEADER, Header, MessageKind, pack, unpack
-from skippipe.transport.streams import Limits
 
 ROUND_TRIP_BYTES = 100
 MOST_MESSAGES = 1 << 16

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import whole_runs
 
+from skippipe.report.metrics import read_summary
 from skippipe.schedule import Schedule
 
 COLUMNS = [
@@ -29,20 +30,20 @@ def measure(setting: str, schedule: Path, extra: list[str]) -> list[str]:
     whole_runs.wait_for_iteration(process, folder)
     memory = whole_runs.proportional_megabytes(folder)
     text = whole_runs.finish(process)
-    found = whole_runs.summary(folder)
+    found = read_summary(folder)
     return [
         setting,
-        str(found["iterations"]),
+        str(found.iterations),
         f"{whole_runs.ready_seconds(text):.1f}",
         f"{sum(memory) / len(memory):.0f} (most {max(memory):.0f})",
-        f"{found['loss_first']:.3f}",
-        f"{found['loss_last']:.3f}",
-        f"{found['measured_iteration_s']:.2f}",
-        f"{found['expected_iteration_s']:.2f}",
-        f"{found['measured_step_s']:.2f}",
-        f"{found['expected_step_s']:.2f}",
-        f"{found['measured_over_expected']:.3f}",
-        f"{found['bytes_sent'] / 1e6:.0f}",
+        f"{found.loss_first:.3f}",
+        f"{found.loss_last:.3f}",
+        f"{found.measured_iteration_s:.2f}",
+        f"{found.expected_iteration_s:.2f}",
+        f"{found.measured_step_s:.2f}",
+        f"{found.expected_step_s:.2f}",
+        f"{found.measured_over_expected:.3f}",
+        f"{found.bytes_sent / 1e6:.0f}",
     ]
 
 

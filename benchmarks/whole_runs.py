@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -10,9 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from skippipe.report.metrics import METRICS
+from skippipe.report.run_folder import process_ids
 
 SECONDS = 900
 
@@ -29,16 +30,16 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
 
 
 def wait_for_iteration(process: subprocess.Popen[str], folder: Path) -> None:
-    """Until the run's first iteration is in its metrics; RuntimeError where the run ends before."""
+    """Until the run's first iteration is in its metrics; RuntimeError if the run ends before."""
     deadline = time.monotonic() + SECONDS
-    while not (folder / "metrics.jsonl").exists():
+    while not (folder / METRICS).exists():
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"the run ended early: {process.communicate()[1][-2000:]}")
         time.sleep(0.1)
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    """The run's output and errors when it has ended; RuntimeError where it failed."""
+    """The run's output and errors when it has ended; RuntimeError if it failed."""
     output, errors = process.communicate(timeout=SECONDS)
     if process.returncode != 0:
         raise RuntimeError(errors[-2000:])
@@ -52,21 +53,11 @@ def ready_seconds(text: str) -> float:
     return float(match[1])
 
 
-def summary(folder: Path) -> dict[str, Any]:
-    """The run's summary.json."""
-    return dict(json.loads((folder / "summary.json").read_text()))
-
-
-def iterations(folder: Path) -> list[dict[str, Any]]:
-    """The run's metrics, a mapping an iteration."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
 def proportional_megabytes(folder: Path) -> list[float]:
     """Proportional set size of each node's process (shared pages divided among their users), in MB."""
     sizes = []
-    for path in sorted(folder.glob("node-*.pid")):
-        rollup = Path(f"/proc/{path.read_text().strip()}/smaps_rollup").read_text()
+    for pid in process_ids(folder).values():
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         sizes.append(int(re.search(r"^Pss:\s+(\d+)", rollup, re.M)[1]) / 1000)  # type: ignore[index]
     return sizes
 

@@ -6,18 +6,25 @@ The first node of stage 0 drives the evaluation; its death ends it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from skippipe.cli.run import make_folder, prepare_and_import
+from skippipe.cli.launch import launch
+from skippipe.cli.prepare import prepare_and_import
 from skippipe.config import RunConfig
 from skippipe.errors import UserError
+from skippipe.report.metrics import BatchMetrics, append_metrics
+from skippipe.report.run_folder import make_run_folder
+from skippipe.runtime.events import EvaluationDone, Event
 from skippipe.schedule import Schedule
+
+if TYPE_CHECKING:
+    from skippipe.runtime.endpoint import Endpoint
+    from skippipe.runtime.launcher import Launcher, NodeFailedError
 
 
 class Finished(Exception):  # noqa: N818
@@ -40,19 +47,19 @@ class EvaluationProgress:
         """Perplexity over all batches so far."""
         return math.exp(self.loss_sum / self.tokens)
 
-    def on_event(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: Event) -> None:
         """Take one event of the driver; Finished at the last."""
-        if event.pop("event") == "done":
+        if isinstance(event, EvaluationDone):
             raise Finished
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(event) + "\n")
-        self.loss_sum += event["loss"] * event["tokens"]
-        self.tokens += event["tokens"]
+        assert isinstance(event, BatchMetrics), f"{event} is no event of an evaluation"
+        append_metrics(self.folder, event)
+        self.loss_sum += event.loss * event.tokens
+        self.tokens += event.tokens
         self.batches += 1
-        visited = tuple(event["visited"])
-        self.visited[visited] = self.visited.get(visited, 0) + 1
+        self.visited[event.visited] = self.visited.get(event.visited, 0) + 1
         self.bar.update(1)
-        self.bar.set_postfix(perplexity=f"{self.perplexity:.3f}", stages=" ".join(map(str, visited)), refresh=False)
+        stages = " ".join(map(str, event.visited))
+        self.bar.set_postfix(perplexity=f"{self.perplexity:.3f}", stages=stages, refresh=False)
 
     def lose(self, node: int, reason: str) -> None:
         """Say that a node is gone."""
@@ -84,23 +91,30 @@ def run_evaluation(path: Path, config: RunConfig, schedule: Schedule, setting: s
     prepared = prepare_and_import(config)
     plan = schedule.settings[setting]
     check_same_model(checkpoint, config, len(plan.stages), prepared.vocabulary)
-    folder = make_folder(config, setting, local)
-    from skippipe.runtime.endpoint import Endpoint, open_endpoints
+    folder = make_run_folder(config, setting, local.start)
     from skippipe.runtime.evaluator import EvaluationJob, run_evaluator
-    from skippipe.runtime.launcher import Launcher, NodeFailedError, Stopped, stop_on_signals
 
-    samples = schedule.pipeline.samples_per_microbatch
+    driver, samples = plan.stages[0][0], schedule.pipeline.samples_per_microbatch
 
     def run_node(endpoint: Endpoint) -> None:
         run_evaluator(EvaluationJob(endpoint, plan, config, prepared, checkpoint, samples))
 
-    launcher = Launcher(*open_endpoints(config.peers, schedule.nodes, local, folder), run_node)
-    driver = plan.stages[0][0]
-    print(f"evaluating {checkpoint.folder} over {schedule.nodes} nodes, node {driver} drives, run folder {folder}")
-    stop_on_signals()
+    def follow(launcher: Launcher) -> int:
+        print(f"evaluating {checkpoint.folder} over {schedule.nodes} nodes, node {driver} drives, run folder {folder}")
+        watch_evaluation(launcher, EvaluationProgress(folder, len(plan.stages), config.iterations), driver)
+        return 0
+
+    def explain(error: NodeFailedError) -> str:
+        return f"{error}: it drove the evaluation, which ends; see {error.log}"
+
+    return launch(config.peers, schedule.nodes, local, folder, run_node, follow, explain, f". Logs: {folder}")
+
+
+def watch_evaluation(launcher: Launcher, progress: EvaluationProgress, driver: int) -> None:
+    """Show progress until the last batch is evaluated; of the nodes that fail, only the driver ends it."""
+    from skippipe.runtime.launcher import NodeFailedError
+
     try:
-        launcher.start()
-        progress = EvaluationProgress(folder, len(plan.stages), config.iterations)
         while True:
             try:
                 launcher.watch(progress.on_event)
@@ -110,12 +124,3 @@ def run_evaluation(path: Path, config: RunConfig, schedule: Schedule, setting: s
                 progress.lose(error.node, str(error))
     except Finished:
         progress.finish()
-        return 0
-    except NodeFailedError as error:
-        print(f"\nerror: {error}: it drove the evaluation, which ends; see {error.log}", file=sys.stderr)
-        return 1
-    except Stopped as stopped:
-        print(f"\nstopped by {stopped}; every node was stopped. Logs: {folder}", file=sys.stderr)
-        return 128 + stopped.number
-    finally:
-        launcher.stop()

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from skippipe.cli.run import DEFAULT_CONFIG, whole
-from skippipe.config import RunConfig, check_reachable
+from skippipe.cli.launch import launch
+from skippipe.cli.prepare import config_from_arguments, whole_number
+from skippipe.config import check_reachable
 from skippipe.errors import UserError
-from skippipe.fields import load_config
+from skippipe.runtime.events import ComputeMeasured, Event, LinkMeasured, MeasurementDone
+
+if TYPE_CHECKING:
+    from skippipe.runtime.endpoint import Endpoint
+    from skippipe.runtime.launcher import Launcher, NodeFailedError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,68 +35,73 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Start the nodes, collect what they measure, write the file."""
-    first, last, nodes = (whole(getattr(arguments, name), name.upper(), 0) for name in ("first", "last", "nodes"))
-    samples = whole(arguments.samples, "SAMPLES", 1)
+    numbers = {name: whole_number(getattr(arguments, name), name.upper(), 0) for name in ("first", "last", "nodes")}
+    first, last, nodes = numbers.values()
+    samples = whole_number(arguments.samples, "SAMPLES", 1)
     if not first < last <= nodes or nodes < 2:
         raise UserError(f"FIRST {first}, LAST {last} and NODES {nodes} must satisfy FIRST < LAST <= NODES, NODES >= 2")
-    overrides = list(arguments.overrides)
-    path = Path(overrides.pop(0)) if overrides and "=" not in overrides[0] else DEFAULT_CONFIG
-    config = load_config(RunConfig, path, overrides)
+    config = config_from_arguments(arguments.overrides)
     local = range(first, last)
     check_reachable(config.peers, nodes, local)
     if not arguments.out.parent.is_dir():
         raise UserError(f"--out: the folder {arguments.out.parent} does not exist")
-    # Imported here: the argument errors above should not wait for torch.
-    from tqdm import tqdm
-
-    from skippipe.runtime.endpoint import Endpoint, open_endpoints
-    from skippipe.runtime.launcher import Launcher, NodeFailedError, Stopped, stop_on_signals
+    # Imported here: errors in arguments should not wait for torch.
     from skippipe.runtime.profiler import run_profile
+
+    measured = Measured()
 
     def run_node(endpoint: Endpoint) -> None:
         run_profile(endpoint, config.model, samples, config.device)
 
-    measured: dict[str, list[dict[str, Any]]] = {"link": [], "compute": []}
-    with tempfile.TemporaryDirectory() as folder:
-        launcher = Launcher(*open_endpoints(config.peers, nodes, local, Path(folder)), run_node)
-        stop_on_signals()
+    def follow(launcher: Launcher) -> int:
         # A pair is reported by both of its nodes, a node's compute once.
-        total = sum(1 for i in local for j in range(nodes))
-        tqdm.monitor_interval = 0
-        try:
-            launcher.start()
-            with tqdm(total=total, unit="measurement", desc="profiling") as bar:
+        watch_profile(launcher, measured, total=len(local) * nodes)
+        arguments.out.write_text(network_text(arguments.out.stem, measured))
+        print(summary(measured, arguments.out))
+        return 0
 
-                def on_event(event: dict[str, Any]) -> None:
-                    kind = event.pop("event")
-                    if kind == "measured":
-                        bar.update(1)
-                    else:
-                        measured[kind].append(event)
+    def explain(error: NodeFailedError) -> str:
+        return f"{error}; the other nodes were stopped\n{error.last_lines()}"
 
-                launcher.watch(on_event)
-        except NodeFailedError as error:
-            launcher.stop()
-            print(f"\nerror: {error}; the other nodes were stopped\n{error.last_lines()}", file=sys.stderr)
-            return 1
-        except Stopped as stopped:
-            print(f"\nstopped by {stopped}; every node was stopped", file=sys.stderr)
-            return 128 + stopped.number
-        finally:
-            launcher.stop()
-    links, compute = measured["link"], measured["compute"]
-    arguments.out.write_text(network_text(arguments.out.stem, links, compute))
-    print(summary(links, compute, arguments.out))
-    return 0
+    with tempfile.TemporaryDirectory() as folder:
+        return launch(config.peers, nodes, local, Path(folder), run_node, follow, explain)
 
 
-def network_text(name: str, links: list[dict[str, Any]], compute: list[dict[str, Any]]) -> str:
+@dataclass
+class Measured:
+    """What the nodes have measured."""
+
+    links: list[LinkMeasured] = field(default_factory=list)
+    compute: list[ComputeMeasured] = field(default_factory=list)
+
+
+def watch_profile(launcher: Launcher, measured: Measured, total: int) -> None:
+    """Collect what the nodes measure, with a bar of `total` measurements, until all have ended."""
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0
+    with tqdm(total=total, unit="measurement", desc="profiling") as bar:
+
+        def on_event(event: Event) -> None:
+            match event:
+                case MeasurementDone():
+                    bar.update(1)
+                case LinkMeasured():
+                    measured.links.append(event)
+                case ComputeMeasured():
+                    measured.compute.append(event)
+                case _:
+                    raise AssertionError(f"{event} is no event of a profile")
+
+        launcher.watch(on_event)
+
+
+def network_text(name: str, measured: Measured) -> str:
     """The network file: each node a location of its own."""
-    names = ", ".join(f"node-{entry['node']}" for entry in compute)
+    names = ", ".join(f"node-{entry.node}" for entry in measured.compute)
     rows = [
-        f"  - [node-{entry['nodes'][0]}, node-{entry['nodes'][1]},"
-        f" {entry['latency_ms']:.4f}, {entry['bandwidth_gib_s']:.6f}]"
-        for entry in sorted(links, key=lambda entry: entry["nodes"])
+        f"  - [node-{link.first}, node-{link.second}, {link.latency_ms:.4f}, {link.bandwidth_gib_s:.6f}]"
+        for link in sorted(measured.links, key=lambda link: (link.first, link.second))
     ]
     return "\n".join(
         [
@@ -100,7 +110,7 @@ def network_text(name: str, links: list[dict[str, Any]], compute: list[dict[str,
             "same_location: {latency_ms: 0.1, bandwidth_gib_s: 2.0}",
             f"locations: [{names}]",
             "compute_seconds_per_sample_layer:",
-            *(f"  node-{entry['node']}: {entry['forward_s']:.6f}" for entry in compute),
+            *(f"  node-{entry.node}: {entry.forward_s:.6f}" for entry in measured.compute),
             "links:",
             *rows,
             "",
@@ -108,18 +118,18 @@ def network_text(name: str, links: list[dict[str, Any]], compute: list[dict[str,
     )
 
 
-def summary(links: list[dict[str, Any]], compute: list[dict[str, Any]], out: Path) -> str:
+def summary(measured: Measured, out: Path) -> str:
     """What was measured, in a few lines."""
 
     def spread(values: list[float], unit: str) -> str:
         return f"{min(values):.3g} to {max(values):.3g} {unit}, median {statistics.median(values):.3g}"
 
-    ratio = statistics.median(figures["backward_s"] / figures["forward_s"] for figures in compute)
-    forward_ms = [1000 * figures["forward_s"] for figures in compute]
+    ratio = statistics.median(entry.backward_s / entry.forward_s for entry in measured.compute)
+    forward_ms = [1000 * entry.forward_s for entry in measured.compute]
     return "\n".join(
         [
-            f"latency        {spread([figures['latency_ms'] for figures in links], 'ms')}",
-            f"bandwidth      {spread([figures['bandwidth_gib_s'] for figures in links], 'GiB/s')}",
+            f"latency        {spread([link.latency_ms for link in measured.links], 'ms')}",
+            f"bandwidth      {spread([link.bandwidth_gib_s for link in measured.links], 'GiB/s')}",
             f"forward        {spread(forward_ms, 'ms a sample and layer')}",
             f"backward       {ratio:.2f} times forward (the cost model takes 1.5)",
             f"written to     {out}; search with: python create_schedule.py --network {out}",

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import gc
-import json
-import os
 import signal
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skippipe.config import CONFIGS, RunConfig, check_reachable
+from skippipe.cli.launch import launch
+from skippipe.cli.prepare import DEFAULT_CONFIG, config_from_arguments, prepare_and_import, whole_number
+from skippipe.config import RunConfig, check_reachable
 from skippipe.errors import UserError
-from skippipe.fields import load_config
+from skippipe.report.run_folder import make_run_folder
 from skippipe.schedule import Schedule
 from skippipe.schedule.compression import with_compression
 
 if TYPE_CHECKING:
+    from skippipe.cli.progress import Progress
     from skippipe.data.batches import Prepared
     from skippipe.model.checkpoint import Checkpoint
-
-DEFAULT_CONFIG = CONFIGS / "default.yaml"
+    from skippipe.runtime.endpoint import Endpoint
+    from skippipe.runtime.launcher import Launcher, NodeFailedError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", metavar="RUN", type=Path, help="go on from the newest checkpoint of this run's folder, or from one"
     )
     start.add_argument(
-        "--evaluate", metavar="RUN", type=Path,
+        "--evaluate",
+        metavar="RUN",
+        type=Path,
         help="no training: validate this run's newest checkpoint over live nodes",
     )
 
@@ -53,67 +54,68 @@ def run(arguments: argparse.Namespace) -> int:
     """Check everything, start the nodes, show progress, print the summary."""
     began = time.monotonic()
     config, schedule, local = check(arguments)
-    setting = arguments.setting
     if arguments.evaluate:
         from skippipe.cli.live_evaluation import run_evaluation
 
-        return run_evaluation(arguments.evaluate, config, schedule, setting, local)
-    folder = make_folder(config, setting, local)
+        return run_evaluation(arguments.evaluate, config, schedule, arguments.setting, local)
+    return train(config, schedule, arguments.setting, local, arguments.resume, began)
+
+
+def train(config: RunConfig, schedule: Schedule, setting: str, local: range, resume: Path | None, began: float) -> int:
+    """Train on this machine's nodes, from the beginning or from a checkpoint of the run `resume`; the exit code.
+
+    `began` is when the command did, in monotonic seconds.
+    """
+    folder = make_run_folder(config, setting, local.start)
     print(f"nodes {local.start} to {local.stop - 1} of {schedule.nodes}, setting {setting}, run folder {folder}")
     prepared = prepare_and_import(config)
     if config.model.init_from is not None:
         from skippipe.model.llama_folder import check_llama_folder
 
         check_llama_folder(config.model, len(schedule.settings[setting].stages), prepared.vocabulary)
-    checkpoint = find_checkpoint(arguments.resume, config, schedule, setting, prepared) if arguments.resume else None
-    # Imported here: the argument errors above should not wait for torch.
+    checkpoint = find_checkpoint(resume, config, schedule, setting, prepared) if resume else None
+    # Imported here: errors in arguments should not wait for torch.
     from skippipe.cli.progress import Progress
-    from skippipe.runtime.endpoint import Endpoint, open_endpoints
-    from skippipe.runtime.launcher import Launcher, NodeFailedError, Stopped, stop_on_signals
     from skippipe.runtime.worker import Job, run_worker
 
     def run_node(endpoint: Endpoint) -> None:
         run_worker(Job(endpoint, setting, schedule, config, prepared, checkpoint))
 
-    launcher = Launcher(*open_endpoints(config.peers, schedule.nodes, local, folder), run_node)
-    stop_on_signals()
-    try:
-        launcher.start()
+    def follow(launcher: Launcher) -> int:
         progress = Progress(schedule, setting, config, folder, len(local), began)
-        try:
-            launcher.watch(progress.on_event)
-        except Stopped as stopped:
-            if stopped.number != signal.SIGTERM or not config.checkpoint_every or progress.ready < len(local):
-                raise
-            print("\nSIGTERM: saving a checkpoint at the end of the iteration", file=sys.stderr)
-            launcher.ask_to_stop()
-            launcher.watch(progress.on_event)
-            progress.finish()
-            print(f"saved; go on with --resume {folder}", file=sys.stderr)
-            return 128 + stopped.number
-        progress.finish()
-    except NodeFailedError as error:
-        launcher.stop_after(error)
-        print(f"\nerror: {error}; the other nodes here were stopped. The end of {error.log}:", file=sys.stderr)
-        print(error.last_lines(), file=sys.stderr)
-        print(newest_checkpoint(folder), file=sys.stderr)
-        return 1
+        return watch_training(launcher, progress, saves=config.checkpoint_every > 0)
+
+    def explain(error: NodeFailedError) -> str:
+        shown = f"{error}; the other nodes here were stopped. The end of {error.log}:"
+        return "\n".join((shown, error.last_lines(), newest_checkpoint(folder)))
+
+    return launch(config.peers, schedule.nodes, local, folder, run_node, follow, explain, f". Logs: {folder}")
+
+
+def watch_training(launcher: Launcher, progress: Progress, saves: bool) -> int:
+    """Show progress until the nodes have ended; the exit code. SIGTERM lets a run that `saves` save first."""
+    from skippipe.runtime.launcher import Stopped
+
+    try:
+        launcher.watch(progress.on_event)
     except Stopped as stopped:
-        launcher.stop()
-        print(f"\nstopped by {stopped}; every node was stopped. Logs: {folder}", file=sys.stderr)
+        if stopped.number != signal.SIGTERM or not saves or progress.ready < progress.nodes:
+            raise
+        print("\nSIGTERM: saving a checkpoint at the end of the iteration", file=sys.stderr)
+        launcher.ask_to_stop()
+        launcher.watch(progress.on_event)
+        progress.finish()
+        print(f"saved; go on with --resume {progress.folder}", file=sys.stderr)
         return 128 + stopped.number
-    finally:
-        launcher.stop()
+    progress.finish()
     return 0
 
 
 def check(arguments: argparse.Namespace) -> tuple[RunConfig, Schedule, range]:
     """Configuration, schedule and this machine's nodes; UserError before anything is started."""
-    first, last = (whole(getattr(arguments, name), name.upper(), 0) for name in ("first", "last"))
-    samples = whole(arguments.samples, "SAMPLES", 1)
-    overrides = list(arguments.overrides)
-    path: Path | None = Path(overrides.pop(0)) if overrides and "=" not in overrides[0] else DEFAULT_CONFIG
-    config = load_config(RunConfig, path, overrides)
+    first, last = (whole_number(getattr(arguments, name), name.upper(), 0) for name in ("first", "last"))
+    samples = whole_number(arguments.samples, "SAMPLES", 1)
+    config = config_from_arguments(arguments.overrides)
     schedule = Schedule.load(config.schedule)
     schedule.plan(arguments.setting, config.schedule)
     if not first < last:
@@ -134,13 +136,6 @@ def check(arguments: argparse.Namespace) -> tuple[RunConfig, Schedule, range]:
     return config, schedule, local
 
 
-def whole(text: str, name: str, smallest: int) -> int:
-    """A whole number from the command line."""
-    if not text.isascii() or not text.isdigit() or int(text) < smallest:
-        raise UserError(f"{name} must be a whole number of at least {smallest}, not {text!r}")
-    return int(text)
-
-
 def check_model(config: RunConfig, schedule: Schedule) -> None:
     """The model must be the schedule's; with emulation on a stand-in of another width will do."""
     fields = ["layers_per_stage"]
@@ -154,54 +149,8 @@ def check_model(config: RunConfig, schedule: Schedule) -> None:
             )
 
 
-def make_folder(config: RunConfig, setting: str, local: range) -> Path:
-    """A fresh folder for the run."""
-    name = config.name or f"{setting}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(config.runs) / name
-    if (folder / f"node-{local.start}.log").exists():
-        raise UserError(f"name: the folder {folder} holds a run already; choose another name or remove it")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"runs: the folder {folder} can't be made ({error.strerror})") from None
-    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
-    return folder
-
-
-def prepare_and_import(config: RunConfig) -> Prepared:
-    """Prepare the data in a child process while this one imports what all nodes need."""
-    from skippipe.data.batches import prepare
-
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            prepare(config.data)
-            code = 0
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            code = 2
-        finally:
-            os._exit(code)
-    # The garbage collector would look through all modules again and again, a sixth of the time, and find nothing.
-    gc.disable()
-    import torch
-
-    import skippipe.runtime.launcher  # noqa: F401
-    from skippipe.model.optimizer import make_adamw
-
-    # Torch loads a good part of itself at the first optimizer; once here instead of once a node.
-    make_adamw([torch.nn.Parameter(torch.zeros(1))], config.optimizer)
-    gc.enable()
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code != 0:
-        sys.exit(code if code > 0 else 1)
-    return prepare(config.data)
-
-
 def find_checkpoint(path: Path, config: RunConfig, schedule: Schedule, setting: str, prepared: Prepared) -> Checkpoint:
-    """The checkpoint to go on from; UserError where it is of another model or has nothing left to do."""
+    """The checkpoint to go on from; UserError if it is of another model or has nothing left to do."""
     from skippipe.model.checkpoint import check_same_model, find_latest
 
     checkpoint = find_latest(path)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from skippipe.errors import UserError
+from skippipe.report.metrics import read_summary
 from skippipe.report.plots import draw_gantt, draw_paths
+from skippipe.report.run_folder import read_config
 from skippipe.report.trace import chrome_trace, measured_spans
 from skippipe.schedule import Schedule
 from skippipe.schedule.timeline import Span
@@ -55,22 +56,18 @@ def read_source(arguments: argparse.Namespace) -> tuple[Schedule, str, list[Span
         setting = arguments.setting or next(iter(schedule.settings))
         schedule.plan(setting, str(source))
         return schedule, setting, None
-    summary, config = read_json(source / "summary.json"), read_json(source / "config.json")
-    try:
-        setting, iterations, path = str(summary["setting"]), int(summary["iterations"]), Path(config["schedule"])
-        expected = float(summary["expected_step_s"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{source}: summary.json or config.json is not a run's ({error})") from None
+    summary, path = read_summary(source), read_config(source).schedule
+    setting, expected = summary.setting, summary.expected_step_s
     if arguments.setting not in (None, setting):
         raise UserError(f"{source} ran setting {setting}, not {arguments.setting}; leave --setting out")
     schedule = with_samples(Schedule.load(path), arguments.samples)
-    plan = schedule.plan(setting, str(path))
+    plan = schedule.plan(setting, path)
     if abs(plan.expected_step_s - expected) > 1e-3 * expected:
         raise UserError(
             f"{source} expected {expected:.3f} s a step, {path} says {plan.expected_step_s:.3f} s; give the run's"
             " --samples, or the schedule has changed since"
         )
-    iteration = iterations // 2 if arguments.iteration is None else arguments.iteration
+    iteration = summary.iterations // 2 if arguments.iteration is None else arguments.iteration
     return schedule, setting, measured_spans(source, schedule, setting, iteration)
 
 
@@ -81,14 +78,3 @@ def with_samples(schedule: Schedule, samples: int | None) -> Schedule:
     if samples < 1:
         raise UserError(f"--samples must be at least 1, not {samples}")
     return schedule.with_samples(samples)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object from a file of a run's folder."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: can't be read ({error}); give a schedule file or the folder of a run") from None
-    if not isinstance(document, dict):
-        raise UserError(f"{path}: must hold a JSON object")
-    return document

@@ -1,48 +1,123 @@
-"""A run's metrics: one JSON line an iteration, and the summary that is left at the end."""
+"""A run's figures: metrics.jsonl, a line an iteration (or a batch of an evaluation), and summary.json at the end."""
 
 from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Self
 
+from skippipe.errors import UserError
+from skippipe.report.records import from_object, read_json, to_object
 from skippipe.schedule import Plan
 
-Line = dict[str, Any]
+METRICS, SUMMARY = "metrics.jsonl", "summary.json"
 
 
-class Metrics:
-    """Collects a run's lines in its folder."""
+@dataclass(frozen=True)
+class IterationMetrics:
+    """What one iteration took and reached; times are divided by the run's time_scale."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "metrics.jsonl"
-        self.lines: list[Line] = []
+    iteration: int
+    loss: float
+    """Mean over all microbatches, in nats a token."""
+    gradient_norm: float
+    iteration_s: float
+    """First forward to last backward."""
+    step_s: float
+    """First forward to the end of the last node's optimizer step."""
+    tokens: int
+    tokens_per_second: float
+    """In real time."""
+    bytes_sent: int
+    """Message bytes of all nodes."""
+    validation_perplexity: float | None = None
 
-    def add(self, line: Line) -> None:
-        """Append one iteration's line."""
-        self.lines.append(line)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
 
-    def median(self, field: str) -> float:
-        """Median of a field over the iterations."""
-        return float(statistics.median(line[field] for line in self.lines))
+@dataclass(frozen=True)
+class BatchMetrics:
+    """One batch of an evaluation over live nodes."""
 
-    def summary(self, setting: str, nodes: int, plan: Plan) -> Line:
-        """The run in one mapping; measured times are medians, in the schedule's seconds (design: summary.json)."""
-        measured_step_s = self.median("step_s")
-        return {
-            "setting": setting,
-            "nodes": nodes,
-            "iterations": len(self.lines),
-            "loss_first": self.lines[0]["loss"],
-            "loss_last": self.lines[-1]["loss"],
-            "measured_iteration_s": self.median("iteration_s"),
-            "measured_step_s": measured_step_s,
-            "expected_iteration_s": plan.expected_iteration_s,
-            "expected_step_s": plan.expected_step_s,
-            "measured_over_expected": measured_step_s / plan.expected_step_s,
-            "tokens_per_second": self.median("tokens_per_second"),
-            "bytes_sent": sum(line["bytes_sent"] for line in self.lines),
-        }
+    batch: int
+    loss: float
+    """Nats a token."""
+    tokens: int
+    visited: tuple[int, ...]
+    """Stages that still had a node."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run in one mapping; measured times are medians, in the schedule's seconds."""
+
+    setting: str
+    nodes: int
+    iterations: int
+    loss_first: float
+    loss_last: float
+    measured_iteration_s: float
+    measured_step_s: float
+    expected_iteration_s: float
+    expected_step_s: float
+    measured_over_expected: float
+    """Of steps."""
+    tokens_per_second: float
+    bytes_sent: int
+
+    @classmethod
+    def of(cls, setting: str, nodes: int, plan: Plan, lines: Sequence[IterationMetrics]) -> Self:
+        """Sum up a run of one iteration or more."""
+        measured_step_s = statistics.median(line.step_s for line in lines)
+        return cls(
+            setting=setting,
+            nodes=nodes,
+            iterations=len(lines),
+            loss_first=lines[0].loss,
+            loss_last=lines[-1].loss,
+            measured_iteration_s=statistics.median(line.iteration_s for line in lines),
+            measured_step_s=measured_step_s,
+            expected_iteration_s=plan.expected_iteration_s,
+            expected_step_s=plan.expected_step_s,
+            measured_over_expected=measured_step_s / plan.expected_step_s,
+            tokens_per_second=statistics.median(line.tokens_per_second for line in lines),
+            bytes_sent=sum(line.bytes_sent for line in lines),
+        )
+
+
+def append_metrics(folder: Path, line: IterationMetrics | BatchMetrics) -> None:
+    """Add a line to a run's metrics."""
+    with (folder / METRICS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(to_object(line)) + "\n")
+
+
+def read_metrics(folder: Path) -> list[IterationMetrics]:
+    """All iterations of a run so far; UserError names the line that is not one."""
+    path = folder / METRICS
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read ({error}); give a run's folder") from None
+    lines = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            lines.append(from_object(IterationMetrics, json.loads(text)))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} line {number} holds no iteration's figures ({error})") from None
+    return lines
+
+
+def write_summary(folder: Path, summary: RunSummary) -> None:
+    """Leave a run's summary."""
+    (folder / SUMMARY).write_text(json.dumps(to_object(summary), indent=1) + "\n", encoding="utf-8")
+
+
+def read_summary(folder: Path) -> RunSummary:
+    """A run's summary; UserError if there is none, or another file has its name."""
+    path = folder / SUMMARY
+    document = read_json(path)
+    try:
+        return from_object(RunSummary, document)
+    except ValueError as error:
+        raise UserError(f"{path}: is not a run's ({error})") from None

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from skippipe.errors import UserError
+from skippipe.report.timeline import TIMELINE, read_spans
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.plan import Task
-from skippipe.schedule.timeline import KIND_NAMES, LINK, SYNC, Span
+from skippipe.schedule.timeline import KIND_NAMES, LINK, Span
 
+KINDS = {name: kind for kind, name in KIND_NAMES.items()}
 MEASURED_PROCESSES = 1000
 """Process ids of a trace from which on the stages are the measured ones."""
 
@@ -24,55 +25,26 @@ def measured_spans(folder: Path, schedule: Schedule, setting: str, iteration: in
     Raises UserError for a file or an iteration that is not there, or a line that can't be read.
     """
     plan = schedule.plan(setting)
-    lines = read_timeline(folder / "timeline.jsonl")
-    chosen = [line for line in lines if line["iteration"] == iteration]
-    if not chosen:
-        known = sorted({line["iteration"] for line in lines})
-        hint = f"it has {known[0]} to {known[-1]}" if known else "it is empty"
-        raise UserError(f"{folder / 'timeline.jsonl'} has no iteration {iteration}; {hint}")
-    begin = min(line["start_s"] for line in chosen)
-    spans: list[Span] = []
+    by_iteration = read_spans(folder)
+    if iteration not in by_iteration:
+        hint = f"it has {min(by_iteration)} to {max(by_iteration)}" if by_iteration else "it is empty"
+        raise UserError(f"{folder / TIMELINE} has no iteration {iteration}; {hint}")
+    begin = min(span.start_s for span in by_iteration[iteration])
+    spans = [replace(span, start_s=span.start_s - begin, end_s=span.end_s - begin) for span in by_iteration[iteration]]
     by_step: dict[tuple[int, int], Span] = {}
-    for line in chosen:
-        start_s, end_s, node, text = line["start_s"] - begin, line["end_s"] - begin, line["node"], line["task"]
-        if text == SYNC:
-            spans.append(Span(node, SYNC, None, start_s, end_s))
+    for span in spans:
+        m, node = span.microbatch, span.node
+        if m is None:
             continue
-        task = Task.parse(text, f"{folder / 'timeline.jsonl'}: node {node}")
-        if task.microbatch >= len(plan.paths) or node not in plan.paths[task.microbatch]:
-            raise UserError(f"{folder}: node {node} ran {text}, which setting {setting} does not ask of it")
-        span = Span(node, KIND_NAMES[task.kind], task.microbatch, start_s, end_s)
-        spans.append(span)
-        by_step[task.microbatch, plan.step_of(task, node)] = span
+        if m >= len(plan.paths) or node not in plan.paths[m]:
+            raise UserError(f"{folder}: node {node} ran {span.name}, which setting {setting} does not ask of it")
+        by_step[m, plan.step_of(Task(KINDS[span.kind], m), node)] = span
     for (m, step), span in by_step.items():
         following = by_step.get((m, step + 1))
         if following is not None:
             arrival = span.end_s + float(schedule.costs.hop_s[span.node, following.node])
             spans.append(Span(span.node, LINK, m, span.end_s, max(span.end_s, min(arrival, following.start_s))))
     return spans
-
-
-def read_timeline(path: Path) -> list[dict[str, Any]]:
-    """Lines of a timeline; UserError names the line that is not one."""
-    try:
-        texts = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read ({error}); give a run's folder") from None
-    return [timeline_line(text, f"{path} line {number + 1}") for number, text in enumerate(texts) if text.strip()]
-
-
-def timeline_line(text: str, where: str) -> dict[str, Any]:
-    """One checked line: iteration and node whole numbers, task text, start_s and end_s finite."""
-    try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
-        raise UserError(f"{where} is no JSON; the run may still be writing it") from None
-    kinds: dict[str, Any] = {"iteration": int, "node": int, "task": str, "start_s": (int, float), "end_s": (int, float)}
-    if not isinstance(line, dict) or any(not isinstance(line.get(key), kind) for key, kind in kinds.items()):
-        raise UserError(f"{where} needs iteration, node, task, start_s and end_s")
-    if not (math.isfinite(line["start_s"]) and math.isfinite(line["end_s"])):
-        raise UserError(f"{where} has a time that is not finite")
-    return line
 
 
 def chrome_trace(schedule: Schedule, setting: str, measured: list[Span] | None = None) -> dict[str, Any]:

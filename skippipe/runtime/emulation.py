@@ -12,7 +12,7 @@ from skippipe.schedule.plan import Kind
 
 @dataclass(frozen=True)
 class Emulation:
-    """One node's costs, in real seconds (multiplied by time_scale); all zero where emulation is off."""
+    """One node's costs, in real seconds (multiplied by time_scale); all zero if emulation is off."""
 
     task_s: dict[Kind, float]
     gap_s: float

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from skippipe.config import PeersConfig, split_address
 from skippipe.errors import UserError
-from skippipe.runtime.gradients import Rendezvous
+from skippipe.runtime.events import Event, encode
 from skippipe.transport.identity import cluster_secret
 from skippipe.transport.inbox import Inbox
-from skippipe.transport.links import Links, Listeners
+from skippipe.transport.links import Limits, Links, Listeners
 from skippipe.transport.message import Encoding
-from skippipe.transport.streams import Limits
 
 BOOTSTRAP_NODES = 3
+STOP_SIGNAL = signal.SIGUSR1
+"""Asks a node's process to end the iteration, save a checkpoint and leave, together with all others."""
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where torch.distributed's processes meet: host and port of a store that node 0 serves."""
+
+    host: str
+    port: int
+    listener: socket.socket | None = None
+    """The bound socket, if node 0 runs on this machine and its launcher has bound one."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +44,16 @@ class Endpoint:
     rendezvous: Rendezvous
     secret: bytes | None
     folder: Path
-    report: int
-    """File descriptor of the launcher's pipe; one JSON object a line."""
+    pipe: int
+    """File descriptor of the launcher's pipe, which takes events."""
     first_here: bool
     """Whether this is the first node of its machine, which reports what concerns all."""
     notices: int | None = None
     """File descriptor from which the node's process learns what its launcher knows of failures."""
+
+    def report(self, event: Event) -> None:
+        """Tell the launcher; a line is short enough for the pipe to keep whole."""
+        os.write(self.pipe, encode(event))
 
     def open_links(self, inbox: Inbox, message_bytes: int, encodings: dict[int, Encoding] | None = None) -> Links:
         """The node's links, started; messages of at most `message_bytes` are accepted."""
@@ -60,7 +76,7 @@ class Endpoint:
 def open_endpoints(peers: PeersConfig, nodes: int, local: range, folder: Path) -> tuple[list[Endpoint], int]:
     """Endpoints of this machine's nodes, with their sockets bound, and the reading end of the pipe they report to.
 
-    Raises UserError where a port is taken.
+    Raises UserError if a port is taken.
     """
     secret = cluster_secret(peers.host, peers.secret_file) if peers.authenticate else None
     try:
@@ -86,7 +102,7 @@ def open_endpoints(peers: PeersConfig, nodes: int, local: range, folder: Path) -
             rendezvous=rendezvous,
             secret=secret,
             folder=folder,
-            report=writer,
+            pipe=writer,
             first_here=node == local.start,
         )
         for node in local

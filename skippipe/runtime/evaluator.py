@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
-import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,7 +16,9 @@ from skippipe.config import RunConfig
 from skippipe.data.batches import Prepared, validation_batches
 from skippipe.model.checkpoint import Checkpoint, load_stage
 from skippipe.model.stage import Stage
+from skippipe.report.metrics import BatchMetrics
 from skippipe.runtime.endpoint import Endpoint
+from skippipe.runtime.events import EvaluationDone
 from skippipe.schedule import Plan
 from skippipe.transport.inbox import Inbox, PeerLostError
 from skippipe.transport.links import Links
@@ -43,10 +43,6 @@ class EvaluationJob:
     def driver(self) -> int:
         """The node that sends the batches out and computes their losses."""
         return self.plan.stages[0][0]
-
-    def report(self, line: dict[str, object]) -> None:
-        """Tell the launcher."""
-        os.write(self.endpoint.report, (json.dumps(line) + "\n").encode())
 
 
 class Mailbox(Inbox):
@@ -76,7 +72,7 @@ class Mailbox(Inbox):
             self.changed.notify_all()
 
     def take_from(self, node: int) -> tuple[int, Tensor]:
-        """Wait for a message of a node: its number and hidden state; PeerLostError where the node is gone."""
+        """Wait for a message of a node: its number and hidden state; PeerLostError if the node is gone."""
         with self.changed:
             self.changed.wait_for(lambda: node in self.hidden or node in self.lost)
             if node not in self.hidden:
@@ -99,10 +95,8 @@ class Driver:
         for number, (tokens_BT, targets_BT) in enumerate(itertools.islice(again, job.config.iterations)):
             hidden_BTD, visited = self.forward(number, tokens_BT)
             loss = float(self.stage.loss(hidden_BTD, targets_BT.to(self.device)))
-            job.report(
-                {"event": "batch", "batch": number, "loss": loss, "tokens": tokens_BT.numel(), "visited": visited}
-            )
-        job.report({"event": "done"})
+            job.endpoint.report(BatchMetrics(number, loss, tokens_BT.numel(), tuple(visited)))
+        job.endpoint.report(EvaluationDone())
 
     def forward(self, number: int, tokens_BT: Tensor) -> tuple[Tensor, list[int]]:
         """Token ids (B, T) to hidden states (B, T, D), and the stages that were visited."""
@@ -115,7 +109,7 @@ class Driver:
         return hidden_BTD, visited
 
     def ask_stage(self, index: int, number: int, hidden_BTD: Tensor) -> Tensor | None:
-        """What a stage computes from hidden states, asking its replicas in turn; None where none is left."""
+        """What a stage computes from hidden states, asking its replicas in turn; None if none is left."""
         replicas = self.job.plan.stages[index]
         for place in range(len(replicas)):
             node = replicas[(number + place) % len(replicas)]

@@ -13,19 +13,11 @@ from skippipe.model.stage import Stage
 from skippipe.runtime.emulation import Clock, Emulation, sleep_until
 from skippipe.schedule import Plan
 from skippipe.schedule.plan import Kind, Task
+from skippipe.schedule.timeline import KIND_NAMES, Span
 from skippipe.transport.inbox import Inbox
 from skippipe.transport.message import Header, MessageKind
 
 Send = Callable[[int, Header, Tensor], None]
-
-
-@dataclass(frozen=True)
-class Span:
-    """When a task ran, in monotonic seconds."""
-
-    task: str
-    start: float
-    end: float
 
 
 @dataclass
@@ -33,6 +25,7 @@ class IterationRecord:
     """What a node did in one iteration."""
 
     spans: list[Span] = field(default_factory=list)
+    """Its tasks, in monotonic seconds."""
     losses: list[float] = field(default_factory=list)
     """Loss of each microbatch that began here, in nats a token."""
 
@@ -81,7 +74,7 @@ class Executor:
         self.targets: dict[int, Tensor] = {}
 
     def run_iteration(self, iteration: int) -> IterationRecord:
-        """Run every task of this node's order; PeerLostError where an input can't come any more."""
+        """Run every task of this node's order; PeerLostError if an input can't come any more."""
         self.inbox.next_iteration(iteration)
         record = IterationRecord()
         free = self.clock.now()
@@ -107,13 +100,13 @@ class Executor:
         computed, end = self.clock.now(), start + self.emulation.task_s[task.kind]
         sleep_until(end)
         end = max(end, computed)
-        record.spans.append(Span(str(task), start, end))
+        record.spans.append(Span(self.node, KIND_NAMES[task.kind], task.microbatch, start, end))
         if result is not None:
             self.send_result(task, iteration, result, end)
         return end + self.emulation.gap_s
 
     def compute(self, task: Task, iteration: int, tensor: Tensor | None, record: IterationRecord) -> Tensor | None:
-        """The task's work on its input; what must be sent on, None where the microbatch's way ends here."""
+        """The task's work on its input; what must be sent on, None if the microbatch's way ends here."""
         microbatch = task.microbatch
         if task.kind is Kind.FORWARD:
             return self.forward(microbatch, iteration, tensor)

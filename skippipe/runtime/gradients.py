@@ -8,18 +8,14 @@ import logging
 import os
 import socket
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as distributed
 
 from skippipe.model.optimizer import StageOptimizer
 from skippipe.runtime.emulation import Clock, Emulation, sleep_until
+from skippipe.runtime.endpoint import Endpoint
 from skippipe.schedule import Plan
-
-if TYPE_CHECKING:
-    from skippipe.runtime.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -27,21 +23,11 @@ SIOCGIFADDR = 0x8915
 """Linux ioctl that reads an interface's IPv4 address (man 7 netdevice)."""
 
 
-@dataclass(frozen=True)
-class Rendezvous:
-    """Where torch.distributed's processes meet: host and port of a store that node 0 serves."""
-
-    host: str
-    port: int
-    listener: socket.socket | None = None
-    """The bound socket, where node 0 runs on this machine and its launcher has bound one."""
-
-
 class Group:
     """All nodes of the run, and within them the replicas of this node's stage."""
 
     def __init__(self, endpoint: Endpoint, plan: Plan, timeout_s: float) -> None:
-        """Meet all the others; torch.distributed.DistError where they don't come in time."""
+        """Meet all the others; torch.distributed.DistError if they don't come in time."""
         self.nodes = endpoint.nodes
         meet(endpoint, timeout_s)
         timeout = datetime.timedelta(seconds=timeout_s)
@@ -53,7 +39,7 @@ class Group:
     ) -> float:
         """Average the stage's gradient over its replicas and microbatches; the monotonic time when it is done.
 
-        The emulated sync begins when the last replica's last backward is done (design: what an iteration is).
+        The emulated sync begins when the last replica's last backward is done (docs/architecture.md).
         """
         if len(self.replicas) > 1:
             latest = torch.tensor([clock.unix(last_backward)], dtype=torch.float64)
@@ -93,9 +79,7 @@ def meet(endpoint: Endpoint, timeout_s: float) -> None:
         wait_for_workers=False,
         master_listen_fd=listener,
     )
-    distributed.init_process_group(
-        "gloo", store=store, rank=endpoint.node, world_size=endpoint.nodes, timeout=timeout
-    )
+    distributed.init_process_group("gloo", store=store, rank=endpoint.node, world_size=endpoint.nodes, timeout=timeout)
 
 
 def share(figures: list[float], nodes: int) -> list[list[float]]:

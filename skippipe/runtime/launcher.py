@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import json
 import logging
 import os
 import selectors
@@ -16,11 +15,12 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from skippipe.errors import UserError
-from skippipe.runtime.endpoint import Endpoint
-from skippipe.runtime.worker import STOP_SIGNAL
+from skippipe.report.run_folder import log_file, write_process_id
+from skippipe.runtime.endpoint import STOP_SIGNAL, Endpoint
+from skippipe.runtime.events import Event, decode
 from skippipe.transport.inbox import PeerLostError
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,6 @@ PEER_LOST_EXIT = 3
 """Exit code of a node that ended because another one did; the last line of its log says which."""
 LOG_LINES_SHOWN = 12
 PIPE_BYTES = 65536
-
-Event = dict[str, Any]
 
 
 class NodeFailedError(Exception):
@@ -103,11 +101,11 @@ class Launcher:
                 os.close(to_node)
                 self.become(replace(endpoint, notices=notices))
             os.close(notices)
-            (endpoint.folder / f"node-{endpoint.node}.pid").write_text(f"{pid}\n")
+            write_process_id(endpoint.folder, endpoint.node, pid)
             self.processes[endpoint.node] = Process(endpoint.node, pid, os.pidfd_open(pid), to_node)
         for endpoint in self.endpoints:
             endpoint.listeners.close()
-        os.close(self.endpoints[0].report)
+        os.close(self.endpoints[0].pipe)
 
     def become(self, endpoint: Endpoint) -> NoReturn:
         """Be the node's process until its end."""
@@ -116,7 +114,7 @@ class Launcher:
         # Until the node can save: a request that comes this early is not worth dying for.
         signal.signal(STOP_SIGNAL, signal.SIG_IGN)
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        log = os.open(endpoint.folder / f"node-{endpoint.node}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        log = os.open(log_file(endpoint.folder, endpoint.node), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -155,13 +153,13 @@ class Launcher:
                     if key.data is None:
                         *lines, self.rest = (self.rest + os.read(self.reader, PIPE_BYTES)).split(b"\n")
                         for line in lines:
-                            on_event(json.loads(line))
+                            on_event(decode(line))
                         continue
                     selector.unregister(key.fileobj)
                     self.reap(key.data)
         # What the last nodes wrote just before they ended.
         for line in (self.rest + self.read_rest()).splitlines():
-            on_event(json.loads(line))
+            on_event(decode(line))
 
     def read_rest(self) -> bytes:
         """Everything left in the pipe; all writers are gone."""
@@ -171,14 +169,13 @@ class Launcher:
         return b"".join(parts)
 
     def reap(self, process: Process) -> None:
-        """Collect a process that has ended; NodeFailedError where it failed."""
+        """Collect a process that has ended; NodeFailedError if it failed."""
         _, status = os.waitpid(process.pid, 0)
         process.close()
         del self.processes[process.node]
         code = os.waitstatus_to_exitcode(status)
         if code != 0:
-            folder = self.endpoints[0].folder
-            raise NodeFailedError(process.node, code, folder / f"node-{process.node}.log")
+            raise NodeFailedError(process.node, code, log_file(self.endpoints[0].folder, process.node))
 
     def ask_to_stop(self) -> None:
         """Let all nodes end the iteration, save a checkpoint and leave."""
@@ -212,7 +209,10 @@ class Launcher:
 
 
 def set_up_log() -> None:
-    """Log of a node's process: to its standard error, which is its log file."""
+    """Log of a node's process: to its standard error, which is its log file.
+
+    It replaces any other set-up: this is the entry point of a process that does nothing but be a node.
+    """
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
     )

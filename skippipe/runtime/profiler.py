@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
-import json
-import os
 import statistics
 import time
 
@@ -19,6 +17,7 @@ import torch.distributed as distributed
 from skippipe.config import ModelConfig
 from skippipe.model.stage import Stage
 from skippipe.runtime.endpoint import Endpoint
+from skippipe.runtime.events import ComputeMeasured, LinkMeasured, MeasurementDone
 from skippipe.runtime.gradients import meet, share
 from skippipe.schedule.costs import gib_per_second
 from skippipe.transport.inbox import Inbox
@@ -36,23 +35,23 @@ TIMEOUT_SECONDS = 600.0
 Pair = tuple[int, int]
 
 
-def turns(hosts: list[int]) -> list[list[Pair]]:
-    """All pairs (i, j), i <= j, in rounds that use each host once; (i, i) is node i's compute."""
-    rounds: list[tuple[set[int], list[Pair]]] = []
+def take_turns(hosts: list[int]) -> list[list[Pair]]:
+    """All pairs (i, j), i <= j, in turns that use each host once; (i, i) is node i's compute."""
+    turns: list[tuple[set[int], list[Pair]]] = []
     for pair in itertools.combinations_with_replacement(range(len(hosts)), 2):
         used = {hosts[node] for node in pair}
-        for busy, pairs in rounds:
+        for busy, pairs in turns:
             if not busy & used:
                 busy |= used
                 pairs.append(pair)
                 break
         else:
-            rounds.append((used, [pair]))
-    return [pairs for _, pairs in rounds]
+            turns.append((used, [pair]))
+    return [pairs for _, pairs in turns]
 
 
 def run_profile(endpoint: Endpoint, model: ModelConfig, samples: int, device: str) -> None:
-    """Take part in all rounds and report this node's figures (in a process of its own)."""
+    """Take part in all turns and report this node's figures (in a process of its own)."""
     torch.set_num_threads(1)
     nodes = range(endpoint.nodes)
     senders = {
@@ -66,7 +65,7 @@ def run_profile(endpoint: Endpoint, model: ModelConfig, samples: int, device: st
     hosts = [int(row[0]) for row in share([float(host)], endpoint.nodes)]
     # This node's forward and backward seconds, then latency and bandwidth to each node that it took the time with.
     row = [0.0] * (2 + 2 * endpoint.nodes)
-    for pairs in turns(hosts):
+    for pairs in take_turns(hosts):
         for pair in pairs:
             if pair == (endpoint.node, endpoint.node):
                 row[:2] = measure_compute(model, samples, device)
@@ -74,7 +73,7 @@ def run_profile(endpoint: Endpoint, model: ModelConfig, samples: int, device: st
                 row[2 + 2 * pair[1] : 4 + 2 * pair[1]] = measure_link(pair, endpoint.node, links, inbox)
             else:
                 continue
-            report(endpoint, {"event": "measured"})
+            endpoint.report(MeasurementDone())
         distributed.barrier()
     rows = share(row, endpoint.nodes)
     if endpoint.first_here:
@@ -87,18 +86,10 @@ def run_profile(endpoint: Endpoint, model: ModelConfig, samples: int, device: st
 def report_all(endpoint: Endpoint, rows: list[list[float]]) -> None:
     """Report what all nodes measured."""
     for node, (forward_s, backward_s, *figures) in enumerate(rows):
-        report(endpoint, {"event": "compute", "node": node, "forward_s": forward_s, "backward_s": backward_s})
+        endpoint.report(ComputeMeasured(node, forward_s, backward_s))
         for other in range(node + 1, endpoint.nodes):
-            latency_ms, bandwidth = figures[2 * other : 2 * other + 2]
-            report(
-                endpoint,
-                {"event": "link", "nodes": [node, other], "latency_ms": latency_ms, "bandwidth_gib_s": bandwidth},
-            )
-
-
-def report(endpoint: Endpoint, event: dict[str, object]) -> None:
-    """Tell the launcher."""
-    os.write(endpoint.report, (json.dumps(event) + "\n").encode())
+            latency_ms, bandwidth_gib_s = figures[2 * other : 2 * other + 2]
+            endpoint.report(LinkMeasured(node, other, latency_ms, bandwidth_gib_s))
 
 
 def measure_link(pair: Pair, node: int, links: Links, inbox: Inbox) -> tuple[float, float]:

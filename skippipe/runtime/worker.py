@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,13 +16,17 @@ from skippipe.data.batches import Batches, Prepared
 from skippipe.model.checkpoint import Checkpoint, Meta, load_stage, save_stage
 from skippipe.model.optimizer import StageOptimizer
 from skippipe.model.stage import Stage
+from skippipe.report.metrics import IterationMetrics
+from skippipe.report.timeline import append_spans
 from skippipe.runtime.emulation import Clock, Emulation
-from skippipe.runtime.endpoint import Endpoint
-from skippipe.runtime.executor import Executor, IterationRecord, Span, expected_senders
+from skippipe.runtime.endpoint import STOP_SIGNAL, Endpoint
+from skippipe.runtime.events import IterationLoss, Ready
+from skippipe.runtime.executor import Executor, IterationRecord, expected_senders
 from skippipe.runtime.full_model import full_model_perplexity
 from skippipe.runtime.gradients import Group
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.compression import compressed_links
+from skippipe.schedule.timeline import SYNC, Span
 from skippipe.transport.inbox import Inbox, PeerLostError
 from skippipe.transport.message import HEADER, Encoding
 
@@ -33,8 +35,6 @@ logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 10.0
 SLOWEST_STEP_FACTOR = 10.0
 """A collective may take this many expected steps before the run is given up."""
-STOP_SIGNAL = signal.SIGUSR1
-"""Asks a node's process to end the iteration, save a checkpoint and leave, together with all others."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Figures:
     bytes_sent: float
     """Message bytes of this iteration."""
     stop_asked: float
-    """1 where the node's process was told to save and leave."""
+    """1 if the node's process was told to save and leave."""
 
 
 class Worker:
@@ -117,15 +117,13 @@ class Worker:
             batches = Batches(
                 job.prepared, origins.index(node), len(origins), samples, config.model.context, config.seed
             )
-        self.executor = Executor(
-            node, plan, self.stage, batches, self.inbox, self.links.send, emulation, self.clock
-        )
+        self.executor = Executor(node, plan, self.stage, batches, self.inbox, self.links.send, emulation, self.clock)
         timeout = config.peers.connect_seconds + SLOWEST_STEP_FACTOR * plan.expected_step_s * job.time_scale
         self.group = Group(job.endpoint, plan, timeout)
         receivers = {other for other in nodes if node in expected_senders(plan, other).values()}
         self.links.connect(sorted(receivers))
         self.bytes_reported = 0
-        self.report({"event": "ready", "node": node})
+        job.endpoint.report(Ready(node))
 
     def ask_to_stop(self, *_: object) -> None:
         """Remember that this process was told to save and leave."""
@@ -135,6 +133,7 @@ class Worker:
         """Run all iterations that are not done yet, or until somebody asks to stop."""
         step_end, pending = 0.0, None
         first = self.job.checkpoint.meta.iteration if self.job.checkpoint else 0
+        endpoint = self.job.endpoint
         for iteration in range(first, self.job.config.iterations):
             self.optimizer.zero()
             record = self.executor.run_iteration(iteration)
@@ -143,21 +142,21 @@ class Worker:
             step_end = self.clock.unix(self.clock.now())
             self.write_timeline(iteration, record, synced)
             stopping = any(row.stop_asked for row in figures)
-            measured = self.after_step(iteration + 1, stopping)
-            if self.job.endpoint.first_here:
+            perplexity = self.after_step(iteration + 1, stopping)
+            if endpoint.first_here:
                 if pending is not None:
-                    self.report(self.metrics(*pending, [row.previous_step_end for row in figures]))
-                pending = (iteration, figures, measured)
-                self.report({"event": "loss", "iteration": iteration, "loss": mean_loss(figures)})
+                    endpoint.report(self.metrics(*pending, [row.previous_step_end for row in figures]))
+                pending = (iteration, figures, perplexity)
+                endpoint.report(IterationLoss(iteration, mean_loss(figures)))
             if stopping:
                 break
         ends = [row[0] for row in self.group.share([step_end])]
-        if self.job.endpoint.first_here and pending is not None:
-            self.report(self.metrics(*pending, ends))
+        if endpoint.first_here and pending is not None:
+            endpoint.report(self.metrics(*pending, ends))
         self.links.drain(DRAIN_SECONDS)
 
-    def after_step(self, done: int, stopping: bool) -> dict[str, float]:
-        """Save and validate where it is time to, after so many iterations; what the metrics say of it."""
+    def after_step(self, done: int, stopping: bool) -> float | None:
+        """Save and validate if it is time to, after so many iterations; the perplexity if it was measured."""
         job, config = self.job, self.job.config
         last = stopping or done == config.iterations
         leads = self.group.replicas[0] == job.node
@@ -166,16 +165,15 @@ class Worker:
             meta = Meta(done, len(job.plan.stages), job.prepared.vocabulary, job.setting, digest, config)
             save_stage(job.folder, meta, self.stage, self.optimizer, job.prepared.tokenizer)
         if not config.evaluate_every or done % config.evaluate_every:
-            return {}
+            return None
         samples = job.schedule.pipeline.samples_per_microbatch
-        perplexity = full_model_perplexity(job.node, job.plan, self.stage, config.model, samples, job.prepared)
-        return {"validation_perplexity": perplexity}
+        return full_model_perplexity(job.node, job.plan, self.stage, config.model, samples, job.prepared)
 
     def sync(self, record: IterationRecord, previous_step_end: float) -> tuple[list[Figures], Span]:
         """Sync the stage's gradient and learn everyone's figures."""
         now = self.clock.now()
-        first = min((span.start for span in record.spans), default=now)
-        last = max((span.end for span in record.spans), default=now)
+        first = min((span.start_s for span in record.spans), default=now)
+        last = max((span.end_s for span in record.spans), default=now)
         visits = self.job.plan.stage_visits()[self.stage_index]
         idle = not record.spans
         done = self.group.sync(self.optimizer, visits, 0.0 if idle else last, self.emulation, self.clock)
@@ -193,51 +191,37 @@ class Worker:
             ]
         )
         self.bytes_reported = self.links.bytes_sent
-        return [Figures(*row) for row in rows], Span("sync", last, done)
+        return [Figures(*row) for row in rows], Span(self.job.node, SYNC, None, last, done)
 
     def metrics(
-        self, iteration: int, figures: list[Figures], measured: dict[str, float], step_ends: list[float]
-    ) -> dict[str, object]:
-        """The finished iteration's line of metrics.jsonl; times divided by time_scale."""
+        self, iteration: int, figures: list[Figures], perplexity: float | None, step_ends: list[float]
+    ) -> IterationMetrics:
+        """What the finished iteration took; times divided by time_scale."""
         begin = min(row.first_forward for row in figures)
         scale = self.job.time_scale
         step_s = (max(step_ends) - begin) / scale
         pipeline, model = self.job.schedule.pipeline, self.job.config.model
         tokens = len(self.job.plan.paths) * pipeline.samples_per_microbatch * model.context
-        return {
-            "event": "metrics",
-            "iteration": iteration,
-            "loss": mean_loss(figures),
-            "gradient_norm": sum(row.squared_norm for row in figures) ** 0.5,
-            "iteration_s": (max(row.last_backward for row in figures) - begin) / scale,
-            "step_s": step_s,
-            "tokens": tokens,
-            "tokens_per_second": tokens / (step_s * scale),
-            "bytes_sent": int(sum(row.bytes_sent for row in figures)),
-            **measured,
-        }
-
-    def report(self, line: dict[str, object]) -> None:
-        """Tell the launcher; a line is short enough for the pipe to keep whole."""
-        os.write(self.job.endpoint.report, (json.dumps(line) + "\n").encode())
+        return IterationMetrics(
+            iteration=iteration,
+            loss=mean_loss(figures),
+            gradient_norm=sum(row.squared_norm for row in figures) ** 0.5,
+            iteration_s=(max(row.last_backward for row in figures) - begin) / scale,
+            step_s=step_s,
+            tokens=tokens,
+            tokens_per_second=tokens / (step_s * scale),
+            bytes_sent=int(sum(row.bytes_sent for row in figures)),
+            validation_perplexity=perplexity,
+        )
 
     def write_timeline(self, iteration: int, record: IterationRecord, synced: Span) -> None:
-        """Append this node's spans to the run's timeline in one write, so that nodes don't mix within a line."""
+        """Add this node's spans to the run's timeline."""
         scale = self.job.time_scale
-        lines = [
-            json.dumps(
-                {
-                    "iteration": iteration,
-                    "node": self.job.node,
-                    "task": span.task,
-                    "start_s": self.clock.unix(span.start) / scale,
-                    "end_s": self.clock.unix(span.end) / scale,
-                }
-            )
+        spans = [
+            replace(span, start_s=self.clock.unix(span.start_s) / scale, end_s=self.clock.unix(span.end_s) / scale)
             for span in [*record.spans, synced]
         ]
-        with (self.job.folder / "timeline.jsonl").open("ab", buffering=0) as file:
-            file.write(("\n".join(lines) + "\n").encode())
+        append_spans(self.job.folder, iteration, spans)
 
     def close(self) -> None:
         """Leave the others."""

@@ -1,4 +1,4 @@
-"""Frames on a connection: FRAME, then the body, a message's header and payload (wire.py), then a tag (identity.py)."""
+"""Frames on a connection: FRAME, the body (a message's header and payload, message.py), then a tag (identity.py)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def acknowledgement(sequence: int, session: Session) -> bytes:
 
 
 def check_acknowledgement(data: bytes, session: Session) -> int:
-    """The sequence number that an acknowledgement stands for; AuthenticationError where it is not the peer's."""
+    """The sequence number that an acknowledgement stands for; AuthenticationError if it is not the peer's."""
     packed, tag = data[: SEQUENCE.size], data[SEQUENCE.size :]
     if not hmac.compare_digest(session.acknowledgement_tag(packed), tag):
         raise AuthenticationError("an acknowledgement's tag does not verify")
@@ -55,7 +55,7 @@ def shut_down(connection: socket.socket) -> None:
 
 
 def send_at_once(connection: socket.socket, data: bytes) -> None:
-    """Send a few bytes without waiting; where the socket takes only part of them, the connection is of no more use."""
+    """Send a few bytes without waiting; if the socket takes only part of them, the connection is of no more use."""
     try:
         sent = connection.send(data)
     except OSError as error:
@@ -66,7 +66,7 @@ def send_at_once(connection: socket.socket, data: bytes) -> None:
 
 
 async def receive(connection: socket.socket, size: int) -> bytes:
-    """Exactly `size` bytes and no more; ConnectionError where the other end closes before."""
+    """Exactly `size` bytes and no more; ConnectionError if the other end closes before."""
     loop = asyncio.get_running_loop()
     data = b""
     while len(data) < size:
@@ -102,7 +102,7 @@ class Reader:
         raise AssertionError("a subclass takes the bytes")
 
     def receive_into(self, view: memoryview) -> int:
-        """Some bytes from the socket; BlockingIOError where there are none, ConnectionError where none will come."""
+        """Some bytes from the socket; BlockingIOError if there are none, ConnectionError if none will come."""
         count = self.connection.recv_into(view)
         if count == 0:
             raise ConnectionError("closed by the other end")
@@ -209,11 +209,11 @@ class AcknowledgementReader(Reader):
         super().__init__(connection)
 
     def receive(self) -> None:
-        """Hand on the newest whole acknowledgement: it stands for all before it."""
+        """Hand on the newest complete acknowledgement: it stands for all before it."""
         self.end += self.receive_into(self.staging[self.end :])
-        whole = self.end - self.end % self.size
-        if whole:
-            self.take(bytes(self.staging[whole - self.size : whole]))
-            left = bytes(self.staging[whole : self.end])
+        complete = self.end - self.end % self.size
+        if complete:
+            self.take(bytes(self.staging[complete - self.size : complete]))
+            left = bytes(self.staging[complete : self.end])
             self.staging[: len(left)] = left
             self.end = len(left)

@@ -48,7 +48,7 @@ def node_id(node: int) -> bytes:
 def cluster_secret(host: str, secret_file: str | None) -> bytes:
     """The cluster's secret: from a file, from SKIPPIPE_SECRET, or for a run on loopback a fresh random one.
 
-    Raises UserError where none is given for an address that other machines can reach.
+    Raises UserError if none is given for an address that other machines can reach.
     """
     if secret_file is not None:
         try:
@@ -87,7 +87,7 @@ class Handshake:
         return keyed(secret, role, self.client, self.server, self.client_nonce, self.server_nonce)
 
     def check(self, secret: bytes, role: bytes, proof: bytes) -> None:
-        """Raise AuthenticationError where the other end's proof is wrong."""
+        """Raise AuthenticationError if the other end's proof is wrong."""
         if not hmac.compare_digest(self.proof(secret, role), proof):
             raise AuthenticationError("it does not hold the cluster secret")
 
@@ -148,7 +148,7 @@ class RunningTag:
 
 
 def check_tag(expected: bytes, tag: bytes) -> None:
-    """Raise AuthenticationError where a frame came with another tag than expected."""
+    """Raise AuthenticationError if a frame came with another tag than expected."""
     if not hmac.compare_digest(expected, tag):
         raise AuthenticationError("a frame's tag does not verify")
 

@@ -34,7 +34,7 @@ class Inbox:
         self.changed = threading.Condition()
 
     def put(self, header: Header, tensor: torch.Tensor) -> None:
-        """Deliver a message (network thread); MalformedMessageError where the schedule knows of none such."""
+        """Deliver a message (network thread); MalformedMessageError if the schedule knows of none such."""
         expected = self.senders.get((header.kind, header.microbatch))
         if expected != header.sender:
             raise MalformedMessageError(f"node {header.sender} has no {header.kind.name} {header.microbatch} to send")
@@ -52,7 +52,7 @@ class Inbox:
     def take(self, key: Key) -> tuple[float, torch.Tensor]:
         """Wait for a message (in the torch thread): when its hop is over (monotonic seconds) and its tensor.
 
-        Raises PeerLostError where the network's thread has given up a peer.
+        Raises PeerLostError if the network's thread has given up a peer.
         """
         with self.changed:
             self.changed.wait_for(lambda: key in self.messages or self.failure is not None)

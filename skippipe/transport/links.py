@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -23,7 +24,8 @@ from skippipe.transport.discovery import Discovery, SealedDatagrams, quiet_decco
 from skippipe.transport.identity import node_id, public_name
 from skippipe.transport.inbox import Inbox, PeerLostError
 from skippipe.transport.message import HEADER, Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
-from skippipe.transport.streams import Limits, PeerStreams
+from skippipe.transport.sender import Sender
+from skippipe.transport.streams import PeerStreams
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class Listeners:
 
     @classmethod
     def bind(cls, host: str, port: int = 0) -> Listeners:
-        """Bind both sockets, to `port` or to free ones; OSError where they are taken."""
+        """Bind both sockets, to `port` or to free ones; OSError if they are taken."""
         datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         streams = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
@@ -67,6 +69,18 @@ class Listeners:
         self.streams.close()
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What peers may ask of this node, and how patient it is."""
+
+    message_bytes: int
+    """Longest frame body that is accepted."""
+    connect_seconds: float
+    """How long a peer is looked for at first."""
+    silence_seconds: float
+    """How long a connection may stay broken or silent."""
+
+
 class Links:
     """Peer-to-peer links of one node; every method is called from the torch thread."""
 
@@ -84,8 +98,8 @@ class Links:
     ) -> None:
         """`nodes` are all nodes of the run; `bootstrap` the datagram addresses of some of them.
 
-        `encodings` says how to write what goes to a node, where not in fp32; from the file descriptor `notices` comes
-        the number of a node that failed on this machine, to be passed on to the others.
+        `encodings` says how to write what goes to a node, if not in fp32; from the file descriptor `notices` comes the
+        number of a node that failed on this machine, to be passed on to the others.
         """
         self.notices = notices
         self.told_of_loss = False
@@ -102,6 +116,8 @@ class Links:
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self.thread = threading.Thread(target=self.run_loop, name="network", daemon=True)
         self.streams: PeerStreams
+        self.senders: dict[int, Sender] = {}
+        """By the node that they send to."""
 
     def start(self) -> None:
         """Start the network thread and the stack in it."""
@@ -123,7 +139,7 @@ class Links:
         known = [Peer(address, pub_key="") for address in self.bootstrap]
         discovery = Discovery(known, self.members)
         discovery.set_lower(datagrams)
-        self.streams = PeerStreams(discovery, self.secret, self.limits, self.deliver, self.give_up)
+        self.streams = PeerStreams(discovery, self.secret, self.limits.message_bytes, self.deliver)
         await self.loop.create_datagram_endpoint(self.streams.get_lowest, sock=self.listeners.datagrams)
         me = Peer(self.listeners.address, pub_key=public_name(self.node), tcp=self.listeners.streams.getsockname()[1])
         await self.streams.start(me)
@@ -154,9 +170,18 @@ class Links:
         news, self.told_of_loss = not self.told_of_loss, True
         if news:
             packed, payload = pack(Header(MessageKind.LOST, 0, lost, self.node, time.time()), torch.zeros(1))
-            for link in self.streams.links.values():
-                link.send(packed, payload)
+            for sender in self.senders.values():
+                sender.send(packed, payload)
         return news
+
+    def sender(self, node: int) -> Sender:
+        """What sends to a node, started on first use (network thread)."""
+        sender = self.senders.get(node)
+        if sender is None:
+            connect = functools.partial(self.streams.connect, self.members[node])
+            patience = self.limits.connect_seconds, self.limits.silence_seconds
+            sender = self.senders[node] = Sender(node, connect, self.give_up, *patience)
+        return sender
 
     def give_up(self, node: int, reason: str) -> None:
         """A peer is lost (network thread)."""
@@ -164,17 +189,17 @@ class Links:
         self.inbox.lose(node, reason)
 
     def connect(self, nodes: Iterable[int]) -> None:
-        """Open the links to the nodes that this one sends to; PeerLostError where one can't be reached in time."""
+        """Open the links to the nodes that this one sends to; PeerLostError if one can't be reached in time."""
 
         async def connect_all() -> None:
-            links = [self.streams.link(self.members[node], node) for node in nodes]
-            connected = [asyncio.create_task(link.connected.wait()) for link in links]
-            ends = [asyncio.shield(link.task) for link in links]
+            senders = [self.sender(node) for node in nodes]
+            connected = [asyncio.create_task(sender.connected.wait()) for sender in senders]
+            ends = [asyncio.shield(sender.task) for sender in senders]
             try:
-                for link, wait, end in zip(links, connected, ends, strict=True):
+                for sender, wait, end in zip(senders, connected, ends, strict=True):
                     await asyncio.wait((wait, end), return_when=asyncio.FIRST_COMPLETED)
-                    if not link.connected.is_set():
-                        raise PeerLostError(self.inbox.failure or f"{link.name} can't be reached")
+                    if not sender.connected.is_set():
+                        raise PeerLostError(self.inbox.failure or f"{sender.name} can't be reached")
             finally:
                 for wait in connected:
                     wait.cancel()
@@ -190,13 +215,13 @@ class Links:
 
     def send_now(self, node: int, packed: bytes, payload: memoryview) -> None:
         """Queue a packed message (network thread)."""
-        self.streams.link(self.members[node], node).send(packed, payload)
+        self.sender(node).send(packed, payload)
 
     def drain(self, seconds: float) -> None:
         """Wait until peers have acknowledged everything, at most so long."""
 
         def pending() -> bool:
-            return any(link.waiting or link.unacknowledged for link in self.streams.links.values())
+            return any(sender.waiting or sender.unacknowledged for sender in self.senders.values())
 
         deadline = time.monotonic() + seconds
         while pending() and time.monotonic() < deadline:
@@ -207,6 +232,10 @@ class Links:
 
         async def shut() -> None:
             self.server.cancel()
+            sending = [sender.task for sender in self.senders.values()]
+            for task in sending:
+                task.cancel()
+            await asyncio.gather(*sending, return_exceptions=True)
             await self.streams.stop()
             self.streams.get_lowest().transport.close()
 

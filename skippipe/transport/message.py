@@ -120,7 +120,7 @@ def decode(data: NDArray[np.uint8], encoding: Encoding, shape: list[int]) -> tor
 
 
 def unpack(data: NDArray[np.uint8]) -> tuple[Header, torch.Tensor]:
-    """Header and float32 tensor of a message; MalformedMessageError where they disagree."""
+    """Header and float32 tensor of a message; MalformedMessageError if they disagree."""
     if len(data) < HEADER.size:
         raise MalformedMessageError(f"{len(data)} bytes are too few for a header")
     fields = HEADER.unpack_from(data.data)

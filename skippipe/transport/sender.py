@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 from skippipe.transport.discovery import PeerNotFoundError
 from skippipe.transport.framing import (
@@ -17,9 +17,6 @@ from skippipe.transport.framing import (
     check_acknowledgement,
 )
 from skippipe.transport.identity import AuthenticationError, Session
-
-if TYPE_CHECKING:
-    from skippipe.transport.streams import PeerStreams
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +30,27 @@ Frame = tuple[int, bytes, memoryview]
 """Sequence number, message header, payload."""
 HEARTBEAT: Frame = (0, b"", memoryview(b""))
 
+Connect = Callable[[float], Awaitable[tuple[socket.socket, Session, int]]]
+"""Finds the peer by a deadline (loop time) and connects: a socket, its session, the last frame that the peer has of us.
 
-class Link:
-    """One peer that this node sends to."""
+Raises PeerNotFoundError, AuthenticationError, or OSError, of which TimeoutError is one.
+"""
+ReportLost = Callable[[int, str], None]
+"""Is told which node is lost, and why."""
 
-    def __init__(self, streams: PeerStreams, identity: bytes, node: int) -> None:
-        self.streams = streams
-        self.identity = identity
+
+class Sender:
+    """Sends to one peer; made in the event loop, where all of it runs."""
+
+    def __init__(
+        self, node: int, connect: Connect, report_lost: ReportLost, connect_seconds: float, silence_seconds: float
+    ) -> None:
+        """The peer is given up if it can't be reached for `connect_seconds` at first, later for `silence_seconds`."""
         self.node = node
+        self.connect = connect
+        self.report_lost = report_lost
+        self.connect_seconds = connect_seconds
+        self.silence_seconds = silence_seconds
         self.name = f"node {node}"
         self.waiting: deque[Frame] = deque()
         self.unacknowledged: deque[Frame] = deque()
@@ -70,7 +80,7 @@ class Link:
     def send_at_once(self, frame: Frame, connection: socket.socket, session: Session) -> None:
         """Give a small frame to an idle connection's socket; what it does not take is left to the sending task."""
         self.unacknowledged.append(frame)
-        data = whole(frame, session)
+        data = frame_bytes(frame, session)
         try:
             sent = connection.send(data)
         except OSError:
@@ -83,15 +93,14 @@ class Link:
 
     async def keep_going(self) -> None:
         """Connect and send until the peer is given up."""
-        patience = self.streams.limits.connect_seconds
+        patience = self.connect_seconds
         loop = asyncio.get_running_loop()
         while True:
             deadline = self.heard_at + patience
             try:
-                peer = await self.streams.discovery.look_up(self.identity, deadline)
-                connection, session, delivered = await self.streams.connect(peer.addr[0], peer.tcp, self.identity)
+                connection, session, delivered = await self.connect(deadline)
             except (OSError, AuthenticationError, PeerNotFoundError) as error:
-                # A host that answers, but has nobody at a port where somebody was, says that the process is gone.
+                # A host that answers, but has nobody at a port that somebody had, says that the process is gone.
                 refused = isinstance(error, ConnectionRefusedError) and self.connected.is_set()
                 if loop.time() >= deadline or (refused and loop.time() - self.heard_at >= REFUSED_SECONDS):
                     self.give_up(error)
@@ -100,7 +109,7 @@ class Link:
                 continue
             self.resume_after(delivered)
             self.connected.set()
-            patience = self.streams.limits.silence_seconds
+            patience = self.silence_seconds
             try:
                 await self.exchange(connection, session)
             except (OSError, AuthenticationError) as error:
@@ -116,7 +125,7 @@ class Link:
         """Report the peer as lost."""
         silent = asyncio.get_running_loop().time() - self.heard_at
         reason = f"{type(error).__name__} {error}".strip()
-        self.streams.give_up(self.node, f"{self.name} can't be reached for {silent:.0f} s ({reason})")
+        self.report_lost(self.node, f"{self.name} can't be reached for {silent:.0f} s ({reason})")
 
     async def pause(self) -> None:
         """Wait before the next attempt, longer each time until the peer is heard again."""
@@ -134,22 +143,22 @@ class Link:
         reader = AcknowledgementReader(
             connection, ACKNOWLEDGEMENT_BYTES, lambda data: self.forget(check_acknowledgement(data, session))
         )
-        sender = asyncio.create_task(self.send_frames(connection, session))
+        sending = asyncio.create_task(self.send_frames(connection, session))
         loop = asyncio.get_running_loop()
         self.heard_at = loop.time()
         try:
             while True:
                 done, _ = await asyncio.wait(
-                    (sender, reader.ended), timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    (sending, reader.ended), timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED
                 )
                 for ended in done:
                     ended.result()
-                if loop.time() - self.heard_at > self.streams.limits.silence_seconds:
+                if loop.time() - self.heard_at > self.silence_seconds:
                     raise TimeoutError("silent, even to heartbeats")
         finally:
             reader.close()
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
 
     def forget(self, sequence: int) -> None:
         """The peer has every frame up to this one."""
@@ -159,7 +168,7 @@ class Link:
             self.unacknowledged.popleft()
 
     async def send_frames(self, connection: socket.socket, session: Session) -> None:
-        """Send what waits; a heartbeat where nothing does."""
+        """Send what waits; a heartbeat if nothing does."""
         loop = asyncio.get_running_loop()
         self.left_over = b""
         while True:
@@ -170,7 +179,7 @@ class Link:
                 frame = self.waiting.popleft()
                 self.unacknowledged.append(frame)
                 if len(frame[2]) <= ONE_WRITE_BYTES:
-                    await loop.sock_sendall(connection, whole(frame, session))
+                    await loop.sock_sendall(connection, frame_bytes(frame, session))
                 else:
                     await send_in_parts(frame, connection, session)
             else:
@@ -186,7 +195,7 @@ class Link:
                 await self.changed.wait()
         except TimeoutError:
             if not self.left_over:
-                self.left_over = whole(HEARTBEAT, session)
+                self.left_over = frame_bytes(HEARTBEAT, session)
         finally:
             self.idle = None
 
@@ -197,7 +206,7 @@ def start_of(frame: Frame) -> bytes:
     return FRAME.pack(sequence, len(header) + len(payload)) + header
 
 
-def whole(frame: Frame, session: Session) -> bytes:
+def frame_bytes(frame: Frame, session: Session) -> bytes:
     """A small frame's bytes."""
     data = start_of(frame) + frame[2]
     return data + session.tag(data)

@@ -1,7 +1,7 @@
-"""DecCom's stream protocol over fast sockets: frames are delivered once and in order, across broken connections too.
+"""DecCom's stream protocol over fast sockets: connects, accepts, and delivers every frame once and in order.
 
-Each node opens one connection to every peer that it sends to; what comes back on it are acknowledgements. A frame is
-kept until it is acknowledged, and sent again after a reconnection from where the receiver says that it stopped.
+Each node opens one connection to every peer that it sends to; what comes back on it are acknowledgements. After a
+broken connection the accepting end says how far it got, and the sender goes on from there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from skippipe.transport.identity import (
     Session,
 )
 from skippipe.transport.message import MalformedMessageError
-from skippipe.transport.sender import Link
 
 logger = logging.getLogger(__name__)
 
@@ -54,18 +53,6 @@ Address = tuple[str, int]
 Deliver = Callable[[NDArray[np.uint8]], None]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What peers may ask of this node, and how patient it is."""
-
-    message_bytes: int
-    """Longest frame body that is accepted."""
-    connect_seconds: float
-    """How long a peer is looked for at first."""
-    silence_seconds: float
-    """How long a connection may stay broken or silent."""
-
-
 @dataclass
 class Incoming:
     """How far a peer's frames were delivered; kept across its connections."""
@@ -78,50 +65,35 @@ class Incoming:
 class PeerStreams(StreamProtocol):  # type: ignore[misc]
     """The stream layer of the DecCom stack."""
 
-    def __init__(
-        self,
-        discovery: Discovery,
-        secret: bytes | None,
-        limits: Limits,
-        deliver: Deliver,
-        give_up: Callable[[int, str], None],
-    ) -> None:
-        """`deliver` gets each frame's body once; MalformedMessageError from it closes the connection.
+    def __init__(self, discovery: Discovery, secret: bytes | None, most_bytes: int, deliver: Deliver) -> None:
+        """`deliver` gets the body, at most `most_bytes` long, of each frame once.
 
-        `give_up` is told which node is lost, and why.
+        MalformedMessageError from it closes the connection.
         """
         super().__init__(False)
         self.discovery = discovery
         self.secret = secret
-        self.limits = limits
+        self.most_bytes = most_bytes
         self.deliver = deliver
-        self.give_up = give_up
         self.session_name = os.urandom(SESSION_BYTES)
-        self.links: dict[bytes, Link] = {}
         self.incoming: dict[bytes, Incoming] = {}
         self.buffers = BufferPool()
         self.strangers = 0
         self.tasks: set[asyncio.Task[None]] = set()
         self.set_lower(discovery)
 
-    def link(self, identity: bytes, node: int) -> Link:
-        """The link to a peer, opened on first use."""
-        link = self.links.get(identity)
-        if link is None:
-            link = self.links[identity] = Link(self, identity, node)
-        return link
+    async def connect(self, identity: bytes, deadline: float) -> tuple[socket.socket, Session, int]:
+        """Find a peer by `deadline` (loop time) and connect: the socket, its session, the last frame it has of us.
 
-    async def connect(self, host: str, port: int, identity: bytes) -> tuple[socket.socket, Session, int]:
-        """Open a connection to a peer: its socket, its session, and the last frame that the peer has of us.
-
-        Raises OSError, TimeoutError or AuthenticationError.
+        Raises PeerNotFoundError, OSError, TimeoutError or AuthenticationError.
         """
         loop = asyncio.get_running_loop()
+        peer = await self.discovery.look_up(identity, deadline)
         connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             connection.setblocking(False)
             async with asyncio.timeout(CONNECT_SECONDS):
-                await loop.sock_connect(connection, (host, port))
+                await loop.sock_connect(connection, (peer.addr[0], peer.tcp))
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 mine = os.urandom(NONCE_BYTES)
                 await loop.sock_sendall(connection, MAGIC + self.peer.id_node + self.session_name + mine)
@@ -222,7 +194,7 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
             elif owed is None:
                 owed = loop.call_later(ACKNOWLEDGE_SECONDS, acknowledge)
 
-        reader = FrameReader(connection, session, self.limits.message_bytes, self.buffers, take)
+        reader = FrameReader(connection, session, self.most_bytes, self.buffers, take)
         try:
             await reader.ended
         finally:
@@ -231,10 +203,8 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
                 owed.cancel()
 
     async def stop(self) -> None:
-        """Close every connection."""
-        for link in self.links.values():
-            link.task.cancel()
+        """Close every connection that was accepted."""
         for task in self.tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, *(link.task for link in self.links.values()), return_exceptions=True)
+        await asyncio.gather(*self.tasks, return_exceptions=True)
         await super().stop()

@@ -93,16 +93,11 @@ def ports_are_free(first: int, count: int) -> bool:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
-    """Wait until a condition holds; fail the test where it never does."""
+    """Wait until a condition holds; fail the test if it never does."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.05)
-
-
-def node_pids(folder: Path) -> dict[int, int]:
-    """Process ids of a run's nodes."""
-    return {int(path.stem.split("-")[1]): int(path.read_text()) for path in folder.glob("node-*.pid")}
 
 
 def alive(pid: int) -> bool:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, node_pids, ports_are_free, wait_for
+from skippipe.report.run_folder import process_ids
+from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, ports_are_free, wait_for
 
 END_SECONDS = 30
 PORTS = 7
@@ -83,7 +84,7 @@ def test_a_fault(fault: Fault, start: Start, workplace: Path, request: pytest.Fi
         for i in range(len(arguments))
     ]
     wait_for(lambda: iterations_done(folders[0]) > 0)
-    pids = {node: pid for folder in folders for node, pid in node_pids(folder).items()}
+    pids = {node: pid for folder in folders for node, pid in process_ids(folder).items()}
     fault.inflict(pids, hosts[0] if hosts else None)
     before, began = iterations_done(folders[0]), time.monotonic()
     if fault.goes_on:
@@ -102,10 +103,8 @@ def test_a_fault(fault: Fault, start: Start, workplace: Path, request: pytest.Fi
 
 def two_machines(workplace: Path, hosts: tuple[str, str], port: int) -> list[list[str]]:
     """Arguments of a run whose nodes 0 and 1 are on one host, 2 to 5 on another; it takes PORTS ports."""
-    common = [
-        "ca-partial", "2", f"{workplace}/small.yaml", FOREVER, f"peers.first_port={port}",
-        f'peers.bootstrap=["{hosts[0]}:{port}"]', f"peers.rendezvous={hosts[0]}:{port + 6}",
-    ]  # fmt: skip
+    meeting = [f'peers.bootstrap=["{hosts[0]}:{port}"]', f"peers.rendezvous={hosts[0]}:{port + 6}"]
+    common = ["ca-partial", "2", f"{workplace}/small.yaml", FOREVER, f"peers.first_port={port}", *meeting]
     return [
         ["0", "2", *common, f"peers.host={hosts[0]}"],
         ["2", "6", *common, f"peers.host={hosts[1]}"],
@@ -124,7 +123,7 @@ def test_a_lost_machine_ends_the_run_on_the_other(start: Start, workplace: Path)
     assert time.monotonic() - began < END_SECONDS
     assert stays.returncode == 1
     assert "can't be reached" in errors
-    assert not any(alive(pid) for pid in node_pids(folder).values())
+    assert not any(alive(pid) for pid in process_ids(folder).values())
 
 
 @pytest.mark.parametrize("lost", [1, 5])
@@ -134,14 +133,14 @@ def test_both_machines_name_the_node_that_was_killed(start: Start, workplace: Pa
     folders = [workplace / "runs" / f"{name}-{lost}" for name in ("here", "there")]
     wait_for(lambda: iterations_done(folders[0]) > 0)
     own = 0 if lost < 2 else 1
-    os.kill(node_pids(folders[own])[lost], signal.SIGKILL)
+    os.kill(process_ids(folders[own])[lost], signal.SIGKILL)
     began = time.monotonic()
     errors = [run.communicate(timeout=SECONDS)[1] for run in runs]
     assert time.monotonic() - began < END_SECONDS
     assert f"error: node {lost} was killed by SIGKILL" in errors[own]
     assert f"error: node {lost} failed on its machine, says node" in errors[1 - own]
     assert all("no checkpoint was made" in text for text in errors)
-    assert not any(alive(pid) for folder in folders for pid in node_pids(folder).values())
+    assert not any(alive(pid) for folder in folders for pid in process_ids(folder).values())
 
 
 def network_namespaces_permitted() -> bool:

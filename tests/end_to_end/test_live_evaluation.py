@@ -13,7 +13,8 @@ import pytest
 from skippipe.data.batches import prepare, validation_batches
 from skippipe.model.checkpoint import find_latest, load_stages
 from skippipe.model.inference import validation_loss
-from tests.end_to_end.conftest import SECONDS, Start, alive, node_pids, wait_for
+from skippipe.report.run_folder import process_ids
+from tests.end_to_end.conftest import SECONDS, Start, alive, wait_for
 
 BATCHES = 3000
 
@@ -36,13 +37,11 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 def test_half_of_the_nodes_are_killed_and_the_evaluation_goes_on(start: Start, workplace: Path) -> None:
     run = trained(start, workplace)
-    process = start(
-        "0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=live", f"iterations={BATCHES}",
-        "--evaluate", str(run),
-    )  # fmt: skip
+    fields = ["name=live", f"iterations={BATCHES}"]
+    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *fields, "--evaluate", str(run))
     folder = workplace / "runs" / "live"
     wait_for(lambda: len(metrics(folder)) > 20)
-    pids = node_pids(folder)
+    pids = process_ids(folder)
     for node in (2, 3, 4):
         os.kill(pids[node], signal.SIGKILL)
     output, errors = process.communicate(timeout=SECONDS)
@@ -68,13 +67,11 @@ def test_half_of_the_nodes_are_killed_and_the_evaluation_goes_on(start: Start, w
 
 def test_a_killed_driver_ends_the_evaluation(start: Start, workplace: Path) -> None:
     run = trained(start, workplace)
-    process = start(
-        "0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=undriven", "iterations=1000000",
-        "--evaluate", str(run),
-    )  # fmt: skip
+    fields = ["name=undriven", "iterations=1000000"]
+    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *fields, "--evaluate", str(run))
     folder = workplace / "runs" / "undriven"
     wait_for(lambda: len(metrics(folder)) > 0)
-    pids = node_pids(folder)
+    pids = process_ids(folder)
     os.kill(pids[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 1

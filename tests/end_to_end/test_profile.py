@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skippipe.runtime.profiler import turns
+from skippipe.runtime.profiler import take_turns
 from skippipe.schedule.network import load_network
 from tests.end_to_end.conftest import SECONDS
 
@@ -47,9 +47,9 @@ def test_profile_refuses_nodes_beyond_all() -> None:
 
 @pytest.mark.parametrize("hosts", [[1], [1, 1, 1], [1, 2, 3, 4, 5], [1, 1, 2, 3, 3]])
 def test_turns_measure_every_pair_once_and_no_host_twice_at_a_time(hosts: list[int]) -> None:
-    rounds = turns(hosts)
-    pairs = [pair for together in rounds for pair in together]
+    turns = take_turns(hosts)
+    pairs = [pair for together in turns for pair in together]
     assert len(pairs) == len(set(pairs)) == len(hosts) * (len(hosts) + 1) // 2
-    for together in rounds:
+    for together in turns:
         used = [{hosts[node] for node in pair} for pair in together]
         assert sum(map(len, used)) == len(set().union(*used))

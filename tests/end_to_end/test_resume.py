@@ -13,8 +13,9 @@ import pytest
 from skippipe.data.batches import prepare, validation_batches
 from skippipe.model.checkpoint import find_latest, load_stages
 from skippipe.model.inference import all_stages, validate
+from skippipe.report.run_folder import process_ids
 from skippipe.runtime.full_model import VALIDATION_BATCHES
-from tests.end_to_end.conftest import SECONDS, Start, node_pids, wait_for
+from tests.end_to_end.conftest import SECONDS, Start, wait_for
 
 
 def finish(start: Start, workplace: Path, setting: str, name: str, *arguments: str) -> list[dict[str, Any]]:
@@ -67,7 +68,7 @@ def test_sigterm_saves_and_kill_9_loses_nothing_that_was_saved(start: Start, wor
     process = start("0", *long, "name=killed", "--resume", str(folder))
     killed = workplace / "runs" / "killed"
     wait_for(lambda: any((killed / "checkpoints").glob("*/stage-2.safetensors")))
-    os.kill(node_pids(killed)[0], signal.SIGKILL)
+    os.kill(process_ids(killed)[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     later = find_latest(killed if any((killed / "checkpoints").glob("*/stage-0.safetensors")) else folder)

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, node_pids, wait_for
+from skippipe.report.run_folder import process_ids
+from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, wait_for
 
-SUMMARY_KEYS = {
-    "setting", "nodes", "iterations", "loss_first", "loss_last", "measured_iteration_s", "measured_step_s",
-    "expected_iteration_s", "expected_step_s", "measured_over_expected", "tokens_per_second", "bytes_sent",
-}  # fmt: skip
+SUMMARY_KEYS = (
+    "setting nodes iterations loss_first loss_last measured_iteration_s measured_step_s expected_iteration_s"
+    " expected_step_s measured_over_expected tokens_per_second bytes_sent"
+)
+METRICS_KEYS = "iteration loss gradient_norm iteration_s step_s tokens tokens_per_second bytes_sent"
 
 
 def test_run_trains_and_leaves_summary_metrics_logs_and_pids(start: Start, workplace: Path) -> None:
@@ -24,17 +26,18 @@ def test_run_trains_and_leaves_summary_metrics_logs_and_pids(start: Start, workp
     assert process.returncode == 0, errors
     folder = workplace / "runs" / "whole"
     summary = json.loads((folder / "summary.json").read_text())
-    assert set(summary) == SUMMARY_KEYS
+    assert " ".join(summary) == SUMMARY_KEYS
     assert summary["iterations"] == 5
     assert summary["loss_last"] < summary["loss_first"]
     # Emulation can make a step longer than expected, never shorter.
     assert summary["measured_step_s"] >= 0.99 * summary["expected_step_s"]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == list(range(5))
+    assert all(" ".join(line) == METRICS_KEYS for line in lines)
     # Six microbatches cross four hops each, 16 KiB and a header of 64 bytes at a time.
     assert {line["bytes_sent"] for line in lines} == {6 * 4 * (4 * 2 * 32 * 64 + 64)}
     assert str(folder) in output
-    pids = node_pids(folder)
+    pids = process_ids(folder)
     assert sorted(pids) == list(range(6))
     assert not any(alive(pid) for pid in pids.values())
     assert all((folder / f"node-{node}.log").read_text() for node in range(6))
@@ -54,15 +57,13 @@ def test_a_signal_stops_every_node(start: Start, workplace: Path, number: signal
     assert time.monotonic() - began < 20
     assert process.returncode == 128 + number
     assert "stopped" in errors
-    assert not any(alive(pid) for pid in node_pids(folder).values())
+    assert not any(alive(pid) for pid in process_ids(folder).values())
 
 
 def test_two_machines_meet_through_configured_ports(start: Start, workplace: Path) -> None:
     port = free_ports(7)
-    common = [
-        "ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}",
-        f'peers.bootstrap=["127.0.0.1:{port}"]', f"peers.rendezvous=127.0.0.1:{port + 6}",
-    ]  # fmt: skip
+    meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]', f"peers.rendezvous=127.0.0.1:{port + 6}"]
+    common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", *meeting]
     secret = {"SKIPPIPE_SECRET": "a secret that both machines know"}
     halves = [
         start("0", "2", *common, "name=first-half", **secret),
@@ -115,13 +116,9 @@ def test_other_samples_warn_and_simulate_again(start: Start, workplace: Path) ->
 
 
 @pytest.mark.parametrize(("encoding", "ratio"), [("bf16", 0.5), ("int8", 0.25 + 1 / 64)])
-def test_compressed_links_send_less_and_still_train(
-    start: Start, workplace: Path, encoding: str, ratio: float
-) -> None:
-    process = start(
-        "0", "6", "ca-partial", "2", f"{workplace}/small.yaml", f"name={encoding}",
-        f"compression.encoding={encoding}", "optimizer.learning_rate=0.01",
-    )  # fmt: skip
+def test_compressed_links_send_less_and_still_train(start: Start, workplace: Path, encoding: str, ratio: float) -> None:
+    fields = [f"name={encoding}", f"compression.encoding={encoding}", "optimizer.learning_rate=0.01"]
+    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *fields)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
     summary = json.loads((workplace / "runs" / encoding / "summary.json").read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from skippipe.cli import trace as command
 from skippipe.config import CONFIGS
 from skippipe.errors import UserError
+from skippipe.report.metrics import IterationMetrics, RunSummary, write_summary
+from skippipe.report.timeline import append_spans
 from skippipe.report.trace import chrome_trace, measured_spans
 from skippipe.schedule import Schedule
 from skippipe.schedule.timeline import LINK, SYNC, Span
@@ -27,22 +30,17 @@ def schedule() -> Schedule:
 
 def write_run(folder: Path, schedule: Schedule, slower: float = 1.1) -> None:
     """A run's folder whose two iterations took `slower` times the expected, on a clock that began long ago."""
-    plan = schedule.plan(SETTING)
-    lines = [
-        {
-            "iteration": iteration,
-            "node": span.node,
-            "task": span.name,
-            "start_s": 1e9 + 100 * iteration + slower * span.start_s,
-            "end_s": 1e9 + 100 * iteration + slower * span.end_s,
-        }
-        for iteration in range(2)
-        for span in list(schedule.simulate(SETTING))
-        if span.kind != LINK
-    ]
-    (folder / "timeline.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    summary = {"setting": SETTING, "iterations": 2, "expected_step_s": plan.expected_step_s}
-    (folder / "summary.json").write_text(json.dumps(summary))
+    for iteration in range(2):
+        begin = 1e9 + 100 * iteration
+        spans = [
+            replace(span, start_s=begin + slower * span.start_s, end_s=begin + slower * span.end_s)
+            for span in schedule.simulate(SETTING)
+            if span.kind != LINK
+        ]
+        append_spans(folder, iteration, spans)
+    figures = IterationMetrics(0, 7.0, 1.0, 30.0, 50.0, 100, 2.0, 1000)
+    lines = [figures, replace(figures, iteration=1)]
+    write_summary(folder, RunSummary.of(SETTING, schedule.nodes, schedule.plan(SETTING), lines))
     (folder / "config.json").write_text(json.dumps({"schedule": str(ORIGINAL)}))
 
 

@@ -16,7 +16,7 @@ from skippipe.transport.buffers import BufferPool
 from skippipe.transport.framing import FRAME, FrameReader
 from skippipe.transport.identity import AuthenticationError, Session
 from skippipe.transport.message import HEADER
-from skippipe.transport.sender import ONE_WRITE_BYTES, send_in_parts, whole
+from skippipe.transport.sender import ONE_WRITE_BYTES, frame_bytes, send_in_parts
 
 KEY = b"k" * 32
 HEAD = bytes(range(HEADER.size))
@@ -33,13 +33,13 @@ def everything(connection: socket.socket) -> bytes:
         return b"".join(iter(lambda: connection.recv(1 << 20), b""))
 
 
-async def frame_bytes(session: Session) -> list[bytes]:
-    """What the link writes for a frame of each size."""
+async def sent_frames(session: Session) -> list[bytes]:
+    """What a sender writes for a frame of each size."""
     frames = []
     for number, size in enumerate(SIZES, start=1):
         frame = (number, HEAD, memoryview(payload(number)))
         if size <= ONE_WRITE_BYTES:
-            frames.append(whole(frame, session))
+            frames.append(frame_bytes(frame, session))
             continue
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -81,7 +81,7 @@ def test_frames_arrive_whole_however_they_are_cut(key: bytes | None, longest: in
     generator = random.Random(longest)
 
     async def exchange() -> tuple[list[tuple[int, bytes]], Exception]:
-        data = b"".join(await frame_bytes(Session(key)))
+        data = b"".join(await sent_frames(Session(key)))
         return await received(data, Session(key), lambda: generator.randint(1, longest))
 
     frames, end = asyncio.run(exchange())
@@ -93,7 +93,7 @@ def test_frames_arrive_whole_however_they_are_cut(key: bytes | None, longest: in
 @pytest.mark.parametrize("place", ["replayed", "left out", "sequence", "head", "payload", "last byte", "another key"])
 def test_a_forged_frame_is_not_handed_on(number: int, place: str) -> None:
     async def exchange() -> tuple[list[tuple[int, bytes]], Exception]:
-        frames = await frame_bytes(Session(b"x" * 32 if place == "another key" else KEY))
+        frames = await sent_frames(Session(b"x" * 32 if place == "another key" else KEY))
         forged = bytearray(frames[number - 1])
         at = {"sequence": 0, "head": FIRST_OF_PAYLOAD - 1, "payload": FIRST_OF_PAYLOAD, "last byte": len(forged) - 1}
         if place in at:

@@ -16,22 +16,26 @@ import torch
 from skippipe.transport.framing import FRAME
 from skippipe.transport.identity import TAG_BYTES, node_id
 from skippipe.transport.inbox import Inbox, PeerLostError
-from skippipe.transport.links import Links, Listeners
+from skippipe.transport.links import Limits, Links, Listeners
 from skippipe.transport.message import Header, MessageKind
-from skippipe.transport.streams import MAGIC, SESSION_BYTES, Limits
+from skippipe.transport.streams import MAGIC, SESSION_BYTES
 
 SECRET = b"s" * 32
 MESSAGES = 200
+LIMITS = Limits(1 << 20, 10.0, 5.0)
 Pair = tuple[Links, Links, Inbox]
 
 
 def make_node(
-    node: int, nodes: int, listeners: Listeners, bootstrap: list[tuple[str, int]], secret: bytes | None = SECRET,
-    limits: Limits | None = None,
-) -> tuple[Links, Inbox]:  # fmt: skip
+    node: int,
+    nodes: int,
+    listeners: Listeners,
+    bootstrap: list[tuple[str, int]],
+    secret: bytes | None = SECRET,
+    limits: Limits = LIMITS,
+) -> tuple[Links, Inbox]:
     senders = {(MessageKind.ACTIVATION, i): (node - 1) % nodes for i in range(MESSAGES)}
     inbox = Inbox(senders, lambda sender: 0.0)
-    limits = limits or Limits(1 << 20, 10.0, 5.0)
     links = Links(node, range(nodes), listeners, bootstrap, secret, limits, inbox)
     links.start()
     return links, inbox

@@ -1,0 +1,50 @@
+"""From bound sockets to the last node's end: what the commands that start nodes have in common."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skippipe.config import PeersConfig
+
+if TYPE_CHECKING:
+    from skippipe.runtime.endpoint import Endpoint
+    from skippipe.runtime.launcher import Launcher, NodeFailedError
+
+
+def launch(
+    peers: PeersConfig,
+    nodes: int,
+    local: range,
+    folder: Path,
+    run_node: Callable[[Endpoint], None],
+    follow: Callable[[Launcher], int],
+    explain: Callable[[NodeFailedError], str],
+    farewell: str = "",
+) -> int:
+    """Start the nodes `local` of `nodes`, let `follow` watch them, and end them all whatever happens; the exit code.
+
+    That is what `follow` returns, 1 if a node fails (the user reads what `explain` makes of it), and 128 and the
+    signal's number if one stops this process (the user reads that, and `farewell`). UserError if a port is taken.
+    """
+    # Imported here: errors in arguments should not wait for torch.
+    from skippipe.runtime.endpoint import open_endpoints
+    from skippipe.runtime.launcher import Launcher, NodeFailedError, Stopped, stop_on_signals
+
+    launcher = Launcher(*open_endpoints(peers, nodes, local, folder), run_node)
+    stop_on_signals()
+    try:
+        launcher.start()
+        return follow(launcher)
+    except NodeFailedError as error:
+        launcher.stop_after(error)
+        print(f"\nerror: {explain(error)}", file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        launcher.stop()
+        print(f"\nstopped by {stopped}; every node was stopped{farewell}", file=sys.stderr)
+        return 128 + stopped.number
+    finally:
+        launcher.stop()

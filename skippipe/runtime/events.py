@@ -1,0 +1,89 @@
+"""What a node's process tells its launcher: typed events, each a JSON line in the pipe between them."""
+
+from __future__ import annotations
+
+import json
+import typing
+from dataclasses import dataclass
+
+from skippipe.report.metrics import BatchMetrics, IterationMetrics
+from skippipe.report.records import from_object, to_object
+
+KIND = "event"
+"""Key under which a line names its event's class."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A node has built its stage and met the others."""
+
+    node: int
+
+
+@dataclass(frozen=True)
+class IterationLoss:
+    """An iteration is done; its other figures follow once every node's optimizer step has ended."""
+
+    iteration: int
+    loss: float
+    """Mean over all microbatches, in nats a token."""
+
+
+@dataclass(frozen=True)
+class EvaluationDone:
+    """The last batch of an evaluation over live nodes was reported."""
+
+
+@dataclass(frozen=True)
+class MeasurementDone:
+    """A node has taken its part in one measurement of a profile."""
+
+
+@dataclass(frozen=True)
+class LinkMeasured:
+    """A profile's figures of the link between two nodes, of which the first has the smaller number."""
+
+    first: int
+    second: int
+    latency_ms: float
+    """One way."""
+    bandwidth_gib_s: float
+
+
+@dataclass(frozen=True)
+class ComputeMeasured:
+    """A profile's figures of one node: seconds a sample and layer."""
+
+    node: int
+    forward_s: float
+    backward_s: float
+
+
+Event = (
+    Ready
+    | IterationLoss
+    | IterationMetrics
+    | BatchMetrics
+    | EvaluationDone
+    | MeasurementDone
+    | LinkMeasured
+    | ComputeMeasured
+)
+KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in typing.get_args(Event)}
+
+
+def encode(event: Event) -> bytes:
+    """The event as a line, its end included."""
+    return (json.dumps({KIND: type(event).__name__, **to_object(event)}) + "\n").encode()
+
+
+def decode(line: bytes) -> Event:
+    """The event of a line; ValueError if it is none: something else than a node of ours wrote into the pipe."""
+    try:
+        document = json.loads(line)
+        kind = document.pop(KIND, None) if isinstance(document, dict) else None
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise ValueError(f"kind {kind!r}")
+        return from_object(KINDS[kind], document)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{line[:100]!r} is no event of a node: {error}") from None
