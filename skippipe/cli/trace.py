@@ -11,7 +11,7 @@ from skippipe.errors import UserError
 from skippipe.report.plots import draw_gantt, draw_paths
 from skippipe.report.trace import chrome_trace, measured_spans
 from skippipe.schedule import Schedule
-from skippipe.schedule.timeline import Span
+from skippipe.schedule.timeline import Timeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def read_source(arguments: argparse.Namespace) -> tuple[Schedule, str, list[Span] | None]:
-    """The schedule, the setting, and the measured spans of a run."""
+def read_source(arguments: argparse.Namespace) -> tuple[Schedule, str, Timeline | None]:
+    """The schedule, the setting, and the measured timeline of a run."""
     source: Path = arguments.source
     if not source.is_dir():
         if arguments.iteration is not None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.path import Path as Curve
 
 PIXELS_PER_INCH, MOST_PIXELS = 130, 30_000
+"""How fine pictures are, and the longest side of one that is very large."""
 POINTS_PER_INCH = 72
 MARGIN, HEAD_INCHES, FOOT_INCHES = 0.3, 0.95, 0.85
 """Free space around a picture of paths, in inches: sides, title and stages above it, explanation below."""
@@ -22,6 +23,7 @@ FONT_SIZE, LONGEST_NAME = 9.5, 18
 ARROW_LENGTH, ARROW_WIDTH = 0.1, 0.06
 """Of arrow heads, in inches; the width is added to the line's."""
 DASHES = (0.0, (2.2, 1.1))
+"""Offset and lengths of a swap's dashes and gaps, in widths of its line."""
 DARK, BAND = "0.25", "0.955"
 BOX_STYLE, BAND_STYLE = "round,pad=0,rounding_size=0.1", "round,pad=0.09,rounding_size=0.12"
 BRIGHT = 0.62
