@@ -14,6 +14,7 @@ from skippipe.report.drawing import (
     box_width,
     draw_picture,
     new_figure,
+    node_name,
     origin_colours,
     write_title,
 )
@@ -105,7 +106,7 @@ def name_stages(axis: Axes, plan: Plan, rows: dict[int, float]) -> None:
 
 def label_rows(axis: Axes, schedule: Schedule, rows: dict[int, float], colours: dict[int, Any]) -> None:
     """Node and location at each row, origins in their colour."""
-    axis.set_yticks(list(rows.values()), [f"{schedule.locations[node]} {node}" for node in rows], fontsize=9)
+    axis.set_yticks(list(rows.values()), [node_name(schedule, node) for node in rows], fontsize=9)
     for node, label in zip(rows, axis.get_yticklabels(), strict=True):
         if node in colours:
             label.set(color=colours[node], weight="bold")
