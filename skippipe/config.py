@@ -71,7 +71,7 @@ class DataConfig:
     hub: str | None = None
     """Name of a dataset on the hub, for source hub (needs internet)."""
     hub_config: str | None = None
-    """Configuration of that dataset, where it has several."""
+    """Configuration of that dataset, if it has several."""
     hub_split: str = "train"
     """Split of that dataset."""
     hub_field: str = "text"
@@ -79,7 +79,7 @@ class DataConfig:
     hub_documents: int = 20000
     """How many documents of the stream make the corpus."""
     vocabulary: int = 2048
-    """Size of the tokenizer trained on the corpus; ignored where `tokenizer` is given."""
+    """Size of the tokenizer trained on the corpus; ignored if `tokenizer` is given."""
     tokenizer: str | None = None
     """A sentencepiece .model file to use instead of training one."""
     validation_fraction: float = 0.05
@@ -163,7 +163,7 @@ class PeersConfig:
     bootstrap: tuple[str, ...] = ()
     """Addresses "host:port" of nodes that every node introduces itself to; empty: this machine's first nodes."""
     rendezvous: str | None = None
-    """Address "host:port" at which node 0 serves torch.distributed's store; needed where nodes run elsewhere."""
+    """Address "host:port" at which node 0 serves torch.distributed's store; needed if nodes run elsewhere."""
     secret_file: str | None = None
     """File with the cluster's secret, the same on every machine; also taken from SKIPPIPE_SECRET. A run whose nodes
     are all on loopback makes its own."""

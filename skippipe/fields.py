@@ -20,7 +20,7 @@ from skippipe.errors import UserError, shown
 T = TypeVar("T")
 MOST_YAML_CHARACTERS = 4_000_000
 FastSafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""PyYAML's safe loader in C where it was built; the one in Python takes seconds for deep nesting."""
+"""PyYAML's safe loader in C if it was built; the one in Python takes seconds for deep nesting."""
 
 
 def require_positive(config: Any, *names: str) -> None:

@@ -12,14 +12,14 @@ from skippipe.report.plots import draw_gantt, draw_paths
 from skippipe.report.run_folder import read_config
 from skippipe.report.trace import chrome_trace, measured_spans
 from skippipe.schedule import Schedule
-from skippipe.schedule.timeline import Span
+from skippipe.schedule.timeline import Timeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to show, and the files to write."""
     parser.add_argument("source", type=Path, help="a schedule file, or the folder of a run")
     parser.add_argument("--setting", help="setting of the schedule; a run knows its own")
-    parser.add_argument("--samples", type=int, help="sequences in a microbatch, where the run had other ones")
+    parser.add_argument("--samples", type=int, help="sequences in a microbatch, if the run had other ones")
     parser.add_argument("--iteration", type=int, help="iteration of the run (default: the one in the middle)")
     parser.add_argument("--out", type=Path, help="trace to write, for chrome://tracing or ui.perfetto.dev")
     parser.add_argument("--plot", type=Path, help="Gantt chart to write, a PNG")
@@ -46,8 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def read_source(arguments: argparse.Namespace) -> tuple[Schedule, str, list[Span] | None]:
-    """The schedule, the setting, and the measured spans of a run."""
+def read_source(arguments: argparse.Namespace) -> tuple[Schedule, str, Timeline | None]:
+    """The schedule, the setting, and the measured timeline of a run."""
     source: Path = arguments.source
     if not source.is_dir():
         if arguments.iteration is not None:
@@ -72,7 +72,7 @@ def read_source(arguments: argparse.Namespace) -> tuple[Schedule, str, list[Span
 
 
 def with_samples(schedule: Schedule, samples: int | None) -> Schedule:
-    """The schedule for another number of samples, where one is given."""
+    """The schedule for another number of samples, if one is given."""
     if samples is None:
         return schedule
     if samples < 1:

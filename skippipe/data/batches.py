@@ -41,7 +41,7 @@ class Prepared:
     vocabulary: int
     """Its number of tokens."""
     tokens: Path
-    """Raw little-endian tokens, uint16, or uint32 where the vocabulary needs it; the held-out part comes last."""
+    """Raw little-endian tokens, uint16, or uint32 if the vocabulary needs it; the held-out part comes last."""
     train_tokens: int
     """Tokens to train on."""
     validation_tokens: int
@@ -83,7 +83,7 @@ def prepare(config: DataConfig) -> Prepared:
 
 
 def find_tokenizer(config: DataConfig, corpus: Corpus, cache: Path) -> Path:
-    """The given .model file, or the one trained on the corpus, training it where the cache has none."""
+    """The given .model file, or the one trained on the corpus, training it if the cache has none."""
     if config.tokenizer is not None:
         return Path(config.tokenizer).expanduser()
     path = cache / f"tokenizer-{key(corpus.fingerprint, config.vocabulary)}.model"
@@ -97,7 +97,7 @@ def find_tokenizer(config: DataConfig, corpus: Corpus, cache: Path) -> Path:
 
 
 def non_empty(corpus: Corpus) -> Iterator[str]:
-    """The documents of the corpus; UserError where there are none."""
+    """The documents of the corpus; UserError if there are none."""
     documents = corpus.documents()
     first = next(documents, None)
     if first is None:
@@ -112,7 +112,7 @@ def key(*parts: object) -> str:
 
 @contextmanager
 def written_once(path: Path) -> Iterator[BinaryIO | None]:
-    """Give a file to write, which becomes `path` when the block ends well, or None where `path` is there already.
+    """Give a file to write, which becomes `path` when the block ends well, or None if `path` is there already.
 
     Of many processes one writes and the others wait for it; a writer that dies leaves nothing half done.
     """
@@ -135,7 +135,7 @@ def written_once(path: Path) -> Iterator[BinaryIO | None]:
 
 
 def write_tokens(tokenizer: Any, corpus: Corpus, file: BinaryIO) -> None:
-    """Tokenise the documents one after another, each followed by the end token where the tokenizer has one."""
+    """Tokenise the documents one after another, each followed by the end token if the tokenizer has one."""
     dtype = token_type(tokenizer.vocab_size)
     end = [tokenizer.eos_id] if tokenizer.eos_id >= 0 else []
     for texts in grouped(non_empty(corpus)):
@@ -164,7 +164,7 @@ class Batches:
     def __init__(self, prepared: Prepared, part: int, parts: int, samples: int, context: int, seed: int) -> None:
         """Take part number `part` of `parts` equal ones; batches have `samples` sequences of `context` tokens.
 
-        Raises UserError where the part is shorter than one sequence and its shifted targets.
+        Raises UserError if the part is shorter than one sequence and its shifted targets.
         """
         assert 0 <= part < parts, f"part {part} of {parts}"
         first, last = (prepared.train_tokens * edge // parts for edge in (part, part + 1))
@@ -197,7 +197,7 @@ def cut(tokens: NDArray[Any], starts: Iterable[int], context: int) -> tuple[Tens
 def validation_batches(prepared: Prepared, samples: int, context: int, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Up to `limit` batches of tokens and targets, (B, T) int64 each, that tile the held-out tokens from their start.
 
-    The last batch may have fewer sequences. Raises UserError where not even one sequence was held out.
+    The last batch may have fewer sequences. Raises UserError if not even one sequence was held out.
     """
     if prepared.validation_tokens <= context:
         raise UserError(

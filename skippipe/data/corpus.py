@@ -82,7 +82,7 @@ def visible_files(root: str, without: Collection[str] = ()) -> list[Path]:
 
 
 def file_digest(path: Path) -> bytes:
-    """SHA-256 of a file's contents; UserError where it can't be read."""
+    """SHA-256 of a file's contents; UserError if it can't be read."""
     try:
         return hashlib.sha256(path.read_bytes()).digest()
     except OSError as error:
@@ -102,7 +102,7 @@ def file_texts(files: list[Path]) -> Iterator[str]:
 
 
 def hub_texts(config: DataConfig) -> Iterator[str]:
-    """The first hub_documents texts of a hub dataset, streamed; UserError where it can't be had."""
+    """The first hub_documents texts of a hub dataset, streamed; UserError if it can't be had."""
     import datasets  # heavy, and of use here alone
 
     where = f"data.hub {config.hub} (config {config.hub_config}, split {config.hub_split})"

@@ -22,8 +22,8 @@ PIECE_CHARACTERS = 4000
 
 
 def load_tokenizer(path: Path) -> Any:
-    """Open a sentencepiece .model file as simplellm's SPTokenizer; UserError where it is none."""
-    from simplellm.tokenizers.sptokenizer import SPTokenizer  # imports requests: only where text is handled
+    """Open a sentencepiece .model file as simplellm's SPTokenizer; UserError if it is none."""
+    from simplellm.tokenizers.sptokenizer import SPTokenizer  # imports requests: only when text is handled
 
     if not path.is_file():
         raise UserError(f"data.tokenizer: {path}: no such file; give a sentencepiece .model or leave the field out")

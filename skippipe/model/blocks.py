@@ -60,7 +60,7 @@ def rotary_tables(config: ModelConfig, vocabulary: int) -> tuple[Tensor, Tensor]
 def causal_mask(tokens: int, start: int, device: torch.device) -> Tensor | None:
     """Which of the `start` cached and `tokens` new positions each new one sees: (T, start + T), True where it does.
 
-    None where attention works it out: without a cache it is causal, and a single token sees everything.
+    None if attention works it out: without a cache it is causal, and a single token sees everything.
     """
     if start == 0 or tokens == 1:
         return None

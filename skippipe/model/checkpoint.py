@@ -78,7 +78,7 @@ def checkpoint_folder(run: Path, iteration: int) -> Path:
 def save_stage(run: Path, meta: Meta, stage: Stage, optimizer: StageOptimizer, tokenizer: Path) -> None:
     """Save one stage into the run's checkpoint for meta.iteration; stage 0 brings the tokenizer along.
 
-    The checkpoint counts once all of its stages are there. Each file appears whole, under its name, or not at all.
+    The checkpoint counts once all of its stages are there. Each file appears complete, under its name, or not at all.
     Then the stage's files in all but the newest meta.config.checkpoints_kept checkpoints are removed.
     """
     folder = checkpoint_folder(run, meta.iteration)
@@ -92,8 +92,8 @@ def save_stage(run: Path, meta: Meta, stage: Stage, optimizer: StageOptimizer, t
     held = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps({"format": FORMAT, "stage": stage.stage, **dataclasses.asdict(meta)})
     if stage.stage == 0:
-        write_whole(folder / TOKENIZER, lambda path: path.write_bytes(tokenizer.read_bytes()))
-    write_whole(stage_file(folder, stage.stage), lambda path: save_file(held, path, metadata={"skippipe": text}))
+        write_durably(folder / TOKENIZER, lambda path: path.write_bytes(tokenizer.read_bytes()))
+    write_durably(stage_file(folder, stage.stage), lambda path: save_file(held, path, metadata={"skippipe": text}))
     folders = sorted(folder.parent.glob("iteration-*"), reverse=True)
     for old in folders[meta.config.checkpoints_kept :]:
         forget_stage(old, stage.stage)
@@ -108,7 +108,7 @@ def forget_stage(folder: Path, stage: int) -> None:
         folder.rmdir()
 
 
-def write_whole(path: Path, write: Any) -> None:
+def write_durably(path: Path, write: Any) -> None:
     """Let `write` fill a temporary file, bring it to the disk and give it its name."""
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
@@ -123,7 +123,7 @@ def write_whole(path: Path, write: Any) -> None:
 def find_latest(path: Path) -> Checkpoint:
     """The newest complete checkpoint of a run's folder, or the checkpoint whose own folder is given.
 
-    One whose stages are not all there was never finished and is passed over. UserError where there is none, and for a
+    One whose stages are not all there was never finished and is passed over. UserError if there is none, and for a
     file that is truncated or belongs elsewhere: it names the file and the checkpoint before it.
     """
     if not path.is_dir():
@@ -135,8 +135,8 @@ def find_latest(path: Path) -> Checkpoint:
         try:
             checkpoint = read_checkpoint(folder)
         except UserError as error:
-            before = next((other for other in folders[place + 1 :] if is_whole(other)), None)
-            remedy = f"resume from the one before it: {before}" if before else "there is no whole one before it"
+            before = next((other for other in folders[place + 1 :] if is_complete(other)), None)
+            remedy = f"resume from the one before it: {before}" if before else "there is no complete one before it"
             raise UserError(f"{error}; {remedy}") from None
         if checkpoint is not None:
             return checkpoint
@@ -144,7 +144,7 @@ def find_latest(path: Path) -> Checkpoint:
     raise UserError(f"{path}: no complete checkpoint; train with checkpoint_every=10, for example")
 
 
-def is_whole(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether a checkpoint is complete and sound."""
     try:
         return read_checkpoint(folder) is not None
@@ -153,7 +153,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
-    """Read what a checkpoint's files say of it; None where stages are missing, UserError where a file is unsound."""
+    """Read what a checkpoint's files say of it; None if stages are missing, UserError if a file is unsound."""
     found = sorted(folder.glob("stage-*.safetensors"))
     if not found:
         return None
@@ -168,7 +168,7 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def read_meta(file: Path) -> Meta:
-    """The run that a stage's file is from; UserError where the file is truncated or not one of ours."""
+    """The run that a stage's file is from; UserError if the file is truncated or not one of ours."""
     try:
         with safe_open(file, "pt") as opened:
             document = json.loads((opened.metadata() or {})["skippipe"])

@@ -20,9 +20,9 @@ TOKENIZER_CHECK = "def f(x):\n    return  x * 2 - 'na\u00efve'  # \u4e2d\U0001f6
 
 
 def export_folder(checkpoint: Checkpoint, folder: Path) -> bool:
-    """Write config, weights and tokenizer; False where the tokenizer is left as tokenizer.model alone.
+    """Write config, weights and tokenizer; False if the tokenizer is left as tokenizer.model alone.
 
-    UserError where the folder has something in it.
+    UserError if the folder has something in it.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--out {folder}: is there already and not empty; choose another folder")
@@ -52,7 +52,7 @@ def export_folder(checkpoint: Checkpoint, folder: Path) -> bool:
 def fast_tokenizer(sentencepiece: Any) -> Any:
     """A sentencepiece BPE model with byte fallback as transformers' PreTrainedTokenizerFast.
 
-    Where the model is of another kind, the two encode differently.
+    If the model is of another kind, the two encode differently.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
     from transformers import PreTrainedTokenizerFast
@@ -60,7 +60,7 @@ def fast_tokenizer(sentencepiece: Any) -> Any:
     pieces = [sentencepiece.id_to_piece(index) for index in range(sentencepiece.get_piece_size())]
     control = {index for index in range(len(pieces)) if sentencepiece.is_control(index)}
     unknown = sentencepiece.unk_id()
-    # White space but the space itself is only ever a piece of its own where a user-defined symbol made it one.
+    # White space but the space itself is only ever a piece of its own if a user-defined symbol made it one.
     symbols = [piece for index, piece in enumerate(pieces) if index not in control and piece.isspace()]
     ordinary = {
         piece: index

@@ -47,7 +47,7 @@ def leave_out(stages: int, omitted: Collection[int]) -> Visited:
 
 
 def early_exit(stages: int, last: int) -> Visited:
-    """Stages 0 to `last` in order; UserError where there is no such stage."""
+    """Stages 0 to `last` in order; UserError if there is no such stage."""
     if not 0 <= last < stages:
         raise UserError(f"no exit after stage {last}: the model has stages 0 to {stages - 1}")
     return tuple(range(last + 1))
@@ -56,13 +56,13 @@ def early_exit(stages: int, last: int) -> Visited:
 def leave_out_at_random(stages: int, ratio: float, draws: int, seed: int) -> tuple[Visited, ...]:
     """Draws of stages with ratio x stages left out, never stage 0 (counted in the ratio, as in the paper).
 
-    Where ratio x stages is no whole number, draws take the numbers below and above it so that their mean is right.
+    If ratio x stages is no whole number, draws take the numbers below and above it so that their mean is right.
     UserError for a ratio that would leave out stage 0 as well.
     """
     wanted = ratio * stages
     if not 0 <= ratio < 1 or wanted > stages - 1 + 1e-9:
-        raise UserError(f"ratio {ratio:g} can't be left out of {stages} stages: stage 0 stays, so at most "
-                        f"{(stages - 1) / stages:.3g}")  # fmt: skip
+        most = (stages - 1) / stages
+        raise UserError(f"ratio {ratio:g} can't be left out of {stages} stages: stage 0 stays, so at most {most:.3g}")
     generator = numpy.random.default_rng(seed)
     chosen = []
     for draw in range(draws):

@@ -48,7 +48,7 @@ def check_llama_folder(config: ModelConfig, stages: int, vocabulary: int) -> Non
 def read_llama_folder(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Tensors of these names and shapes from a Hugging Face LLaMA's safetensors, in fp32; a tied head is the embedding.
 
-    UserError where a tensor is missing or has another shape.
+    UserError if a tensor is missing or has another shape.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:

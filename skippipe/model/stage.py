@@ -135,8 +135,3 @@ def own_state(stage: Stage, canonical: dict[str, Tensor]) -> dict[str, Tensor]:
         tensors = {name: canonical[layer_prefix(stage, local) + name] for name in layer_shapes(stage.config)}
         state |= {f"layers.{local}.{own}": tensor for own, tensor in to_own(stage.config, tensors).items()}
     return state
-
-
-def load_canonical(stage: Stage, canonical: dict[str, Tensor]) -> None:
-    """Copy canonical tensors into the stage's parameters, in place; errors as `own_state`."""
-    stage.load_state_dict(own_state(stage, canonical))

@@ -1,14 +1,28 @@
-"""Pictures of a plan: the nodes as the links place them, and the stages with the hops that paths take between them."""
+"""A picture of a plan on its network: the nodes as the links place them, beside the paths through the stages."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skippipe.report.drawing import (
+    FONT_SIZE,
+    FOOT_INCHES,
+    HEAD_INCHES,
+    MARGIN,
+    axes_in_inches,
+    box_width,
+    draw_box,
+    draw_picture,
+    new_figure,
+    write,
+    write_title,
+)
+from skippipe.report.layout import NODE_HEIGHT, place_paths
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.arrays import Floats
 
@@ -16,28 +30,48 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_LABELLED = 60
-"""Nodes up to which each one carries its number."""
-LEAST_DISTANCE, SPREAD_STEPS = 0.062, 200
-"""Distance of nodes on the map, whose longer side is 1, and the steps in which they are pushed that far apart."""
+"""Nodes up to which each one has a box with its name."""
+LEAST_SIDE, ROOM = 5.0, 4.0
+"""Least side of the map in inches, and its area over that of the boxes in it."""
+BOX_GAP, SPREAD_STEPS = 0.12, 400
+"""Free space around boxes in inches, and the steps in which they are pushed that far apart."""
+COLUMNS_OF_STAGES = 8
+"""Stages that stand side by side in the map's explanation."""
 
 
-def draw_maps(schedule: Schedule, setting: str, path: Path) -> None:
-    """Write a PNG with the node map and the stages of one setting."""
-    import matplotlib
+def draw_maps(schedule: Schedule, setting: str, path: str | Path) -> None:
+    """Write a PNG with the map of the nodes, the closer the shorter the hops between them, and the setting's paths.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    On the map a colour is a stage and lines are the hops of paths, the way back to the origin too; the paths beside
+    it are those of draw_paths.
+    Raises UserError if the schedule has no such setting, OSError if the file can't be written.
+    """
     plan = schedule.plan(setting)
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(17, 8), width_ratios=(1, 1.15), layout="constrained")
-    draw_node_map(left, schedule, plan)
-    draw_stages(right, schedule, plan)
-    figure.suptitle(
-        f"{setting} on {schedule.network_name}: {plan.expected_iteration_s:.2f} s an iteration,"
-        f" {plan.expected_step_s:.2f} s a step"
+    box = np.array([box_width(schedule), NODE_HEIGHT])
+    places = places_on_map(schedule, box)
+    picture = place_paths(plan, float(box[0]))
+    map_width, map_height = (float(size) for size in places.max(axis=0) + box / 2)
+    height = max(map_height, picture.height) + HEAD_INCHES + FOOT_INCHES
+    figure = new_figure(map_width + picture.width + 4 * MARGIN, height)
+    times = f"{plan.expected_iteration_s:.1f} s an iteration, {plan.expected_step_s:.1f} s a step"
+    write_title(figure, f"{setting} on {schedule.network_name}: {len(plan.paths)} microbatches, {times}")
+    map_bottom, bottom = (
+        FOOT_INCHES + (height - HEAD_INCHES - FOOT_INCHES - own) / 2 for own in (map_height, picture.height)
     )
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    draw_node_map(axes_in_inches(figure, MARGIN, map_bottom, map_width, map_height), schedule, plan, places, box)
+    draw_picture(figure, schedule, plan, picture, 3 * MARGIN + map_width, bottom)
+    figure.savefig(path)
+
+
+def places_on_map(schedule: Schedule, box: Floats) -> Floats:
+    """Middle of each node on the map in inches, (nodes, 2), with room for a box of this width and height around it."""
+    places = places_from_hops(schedule.costs.hop_s)
+    side = max(LEAST_SIDE, math.sqrt(ROOM * min(schedule.nodes, MOST_LABELLED) * box.prod()))
+    places = places * (side / float(np.ptp(places, axis=0).max() or 1.0))
+    if schedule.nodes <= MOST_LABELLED:
+        places = spread_apart(places, box + BOX_GAP)
+    moved: Floats = places - places.min(axis=0) + box / 2
+    return moved
 
 
 def places_from_hops(hop_s: Floats) -> Floats:
@@ -47,88 +81,56 @@ def places_from_hops(hop_s: Floats) -> Floats:
     squared = near**2
     centred = squared - squared.mean(axis=0) - squared.mean(axis=1)[:, None] + squared.mean()
     values, vectors = np.linalg.eigh(-centred / 2)
-    places: Floats = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 0.0))
+    places: Floats = vectors[:, :-3:-1] * np.sqrt(np.maximum(values[:-3:-1], 0.0))
     return places
 
 
-def spread_apart(places: Floats) -> Floats:
-    """The places pushed apart until no two nodes cover each other, (nodes, 2)."""
-    spread = places / float(np.ptp(places, axis=0).max() or 1.0)
+def spread_apart(places: Floats, box: Floats) -> Floats:
+    """The places, (nodes, 2), pushed apart until boxes of this width and height around them don't overlap."""
     angles = np.arange(len(places)) * 2.4
-    spread = spread + 1e-3 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    spread = places + 1e-3 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     for _ in range(SPREAD_STEPS):
         between = spread[:, None] - spread[None]
-        distance = np.linalg.norm(between, axis=2) + np.eye(len(places))
-        push = np.maximum(LEAST_DISTANCE - distance, 0.0) / distance
-        spread = spread + (between * push[:, :, None]).sum(axis=1) / 4
+        overlap = np.maximum(box - np.abs(between), 0.0)
+        overlap[overlap.min(axis=2) == 0.0] = 0.0
+        overlap[np.diag_indices(len(places))] = 0.0
+        # The shorter way out is along the axis of the smaller overlap.
+        shorter = overlap == overlap.min(axis=2, keepdims=True)
+        spread = spread + (np.sign(between) * overlap * shorter).sum(axis=1) / 4
     return spread
 
 
-def draw_node_map(axes: Axes, schedule: Schedule, plan: Plan) -> None:
-    """Nodes near each other where a hop between them is short; the colour is the stage, lines are the hops of paths."""
+def draw_node_map(axes: Axes, schedule: Schedule, plan: Plan, places: Floats, box: Floats) -> None:
+    """Nodes at their places on axes in inches; the colour is the stage, lines are the hops of paths."""
     from matplotlib import colormaps
+    from matplotlib.patches import Patch
 
-    colours = colormaps["tab20" if len(plan.stages) > 10 else "tab10"]
+    # Another palette than that of the origins: a stage is no origin, and stages have an order.
+    shades = colormaps["viridis"](np.linspace(0.0, 0.92, len(plan.stages)))
     labelled = schedule.nodes <= MOST_LABELLED
-    places = places_from_hops(schedule.costs.hop_s)
-    if labelled:
-        places = spread_apart(places)
-    used = Counter(tuple(sorted(pair)) for pair in hops_of(plan))
+    used = Counter((min(pair), max(pair)) for pair in hops_of(plan))
     for (a, b), count in used.items():
-        axes.plot(*places[[a, b]].T, color="0.6", linewidth=0.4 + 2.0 * count / max(used.values()), zorder=1)
-    for stage, members in enumerate(plan.stages):
-        x, y = places[list(members)].T
-        axes.scatter(x, y, s=300 if labelled else 30, color=colours(stage), label=f"stage {stage}", zorder=2)
-    if labelled:
-        for node, (x, y) in enumerate(places):
-            label_node(axes, schedule, node, x, y)
-    axes.set_title("Nodes: the shorter a hop, the closer; lines are hops of paths")
-    axes.legend(loc="best", fontsize=9, ncols=1 + len(plan.stages) // 7, markerscale=0.5 if labelled else 1)
-    axes.set_xticks([])
-    axes.set_yticks([])
-
-
-def draw_stages(axes: Axes, schedule: Schedule, plan: Plan) -> None:
-    """Stages as columns of nodes, with the hops of the paths; the thicker, the more microbatches."""
-    from matplotlib import colormaps
-
-    colours, columns = colormaps["tab10"], plan.stages
-    tallest = max(len(members) for members in columns)
-    place = {
-        node: (stage, (tallest - len(members)) / 2 + row)
-        for stage, members in enumerate(columns)
-        for row, node in enumerate(members)
-    }
-    origins = {origin: turn for turn, origin in enumerate(columns[0])}
-    counts: Counter[tuple[int, int, int]] = Counter()
-    for path in plan.paths:
-        counts.update((path[0], a, b) for a, b in pairwise(path))
-    for (origin, a, b), count in counts.items():
-        bend = 0.06 * (origins[origin] - len(origins) / 2) + (0.25 if place[a][0] > place[b][0] else 0.0)
-        axes.annotate(
-            "", place[b], place[a], zorder=1,
-            arrowprops={"arrowstyle": "-|>", "color": colours(origins[origin] % 10), "alpha": 0.6, "shrinkA": 11,
-                        "shrinkB": 11, "linewidth": 0.5 + 2.5 * count / max(counts.values()),
-                        "connectionstyle": f"arc3,rad={bend}"},
-        )  # fmt: skip
-    labelled = schedule.nodes <= MOST_LABELLED
-    for node, (x, y) in place.items():
-        colour = colours(origins[node] % 10) if node in origins else "0.35"
-        axes.scatter(x, y, s=380 if labelled else 25, color=colour, zorder=2)
+        width = 0.4 + 2.4 * count / max(used.values())
+        axes.plot(*places[[a, b]].T, color="0.72" if labelled else "0.9", linewidth=width, zorder=1, clip_on=False)
+    for node, stage in plan.stage_of().items():
+        x, y = map(float, places[node])
         if labelled:
-            label_node(axes, schedule, node, x, y)
-    axes.set_xticks(range(len(columns)), [f"stage {stage}" for stage in range(len(columns))])
-    axes.set_yticks([])
-    axes.set_ylim(tallest - 0.3, -0.6)
-    axes.set_xlim(-0.4, len(columns) - 0.6)
-    axes.set_title("Paths between the stages, one colour an origin; width: microbatches")
-
-
-def label_node(axes: Axes, schedule: Schedule, node: int, x: float, y: float) -> None:
-    """A node's number on its circle and its location below."""
-    axes.annotate(str(node), (x, y), ha="center", va="center", fontsize=9, color="white", weight="bold", zorder=3)
-    axes.annotate(schedule.locations[node][:11], (x, y), xytext=(0, -18), textcoords="offset points", ha="center",
-                  fontsize=7.5, zorder=3)  # fmt: skip
+            draw_box(axes, schedule, node, (x, y), (float(box[0]), float(box[1])), tuple(shades[stage]))
+        else:
+            axes.scatter(x, y, s=30, color=shades[stage], zorder=2, clip_on=False)
+    middle, text = float(np.ptp(axes.get_xlim())) / 2, "nodes: the shorter a hop, the closer; lines: hops of paths"
+    write(axes, middle, -0.26, text, fontsize=FONT_SIZE + 1)
+    handles = [Patch(color=shade, label=f"stage {stage}") for stage, shade in enumerate(shades)]
+    legend = axes.legend(
+        handles=handles,
+        ncols=min(len(handles), COLUMNS_OF_STAGES),
+        fontsize=FONT_SIZE,
+        frameon=False,
+        handlelength=1.0,
+        columnspacing=1.0,
+        loc="upper center",
+    )
+    legend.set_bbox_to_anchor((middle, float(max(axes.get_ylim())) + 0.12), axes.transData)
 
 
 def hops_of(plan: Plan) -> list[tuple[int, int]]:

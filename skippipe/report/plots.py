@@ -2,62 +2,72 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skippipe.report.drawing import (
+    DARK,
+    FOOT_INCHES,
+    HEAD_INCHES,
+    MARGIN,
+    box_width,
+    draw_picture,
+    new_figure,
+    node_name,
+    origin_colours,
+    write_title,
+)
+from skippipe.report.layout import place_paths
 from skippipe.schedule import Plan, Schedule
-from skippipe.schedule.timeline import BACKWARD, FORWARD, LINK, LOSS, SYNC, Span
+from skippipe.schedule.timeline import BACKWARD, FORWARD, LINK, LOSS, SYNC, Span, Timeline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROW_INCHES = 0.27
-PIXELS_PER_INCH = 130
+ROW_INCHES, STAGE_ROWS = 0.27, 1.1
+"""Height of a node's row, and rows that are left free above each stage for its name."""
 SHADES = {FORWARD: 0.45, BACKWARD: 1.0}
 """Opacity of a task's colour."""
-SYNC_COLOUR, LOSS_COLOUR = "0.8", "black"
+SYNC_STYLE: dict[str, Any] = {"facecolor": "0.9", "hatch": "////", "edgecolor": "0.65", "lw": 0}
+LOSS_COLOUR = "black"
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches, drawn without a display."""
-    from matplotlib.figure import Figure
+def draw_gantt(schedule: Schedule, setting: str, path: str | Path, measured: Iterable[Span] | None = None) -> None:
+    """Write a PNG of an iteration: a row a node, time from left to right, a bar a task in the colour of its origin.
 
-    return Figure(figsize=(width, height), dpi=PIXELS_PER_INCH, layout="constrained")
-
-
-def origin_colours(plan: Plan) -> dict[int, Any]:
-    """A colour for each origin; up to 20 differ."""
-    from matplotlib import colormaps
-
-    origins = sorted({path[0] for path in plan.paths})
-    palette = colormaps["tab10" if len(origins) <= 10 else "tab20"]
-    return {origin: palette(number % palette.N) for number, origin in enumerate(origins)}
-
-
-def draw_gantt(schedule: Schedule, setting: str, path: Path, measured: list[Span] | None = None) -> None:
-    """Write a PNG: a row a node, stages apart, one colour an origin; measured spans stand beside the expected ones."""
+    Thin lines under a node's bars are what it sends, hatched bars the sync of its stage. The spans of a run, such as
+    report.trace.measured_spans gives them, stand beside the expected ones on the same scale.
+    Raises UserError if the schedule has no such setting, OSError if the file can't be written.
+    """
     plan = schedule.plan(setting)
-    panels = {"expected": list(schedule.simulate(setting))} | ({"measured": measured} if measured is not None else {})
+    panels = {"expected": schedule.simulate(setting)}
+    if measured is not None:
+        panels["measured"] = Timeline(tuple(measured))
     rows = row_places(plan)
-    height = ROW_INCHES * (schedule.nodes + len(plan.stages)) + 1.6
+    height = ROW_INCHES * (schedule.nodes + STAGE_ROWS * len(plan.stages)) + 1.4
     figure = new_figure(11.0 if measured is None else 18.0, height)
+    figure.set_layout_engine("constrained", h_pad=0.1, w_pad=0.1)
     axes = figure.subplots(1, len(panels), sharey=True, sharex=True, squeeze=False)[0]
     colours = origin_colours(plan)
-    for axis, (name, spans) in zip(axes, panels.items(), strict=True):
-        for span in spans:
+    for axis, (name, timeline) in zip(axes, panels.items(), strict=True):
+        for span in timeline:
             draw_span(axis, span, rows[span.node], plan, colours)
-        end = max(span.end_s for span in spans if span.kind != SYNC)
-        step = max(span.end_s for span in spans)
-        axis.set_title(f"{setting}, {name}: iteration {end:.1f} s, step {step:.1f} s", fontsize=11)
+        axis.set_title(
+            f"{setting} on {schedule.network_name}, {name}:"
+            f" iteration {timeline.iteration_s:.1f} s, step {timeline.step_s:.1f} s",
+            fontsize=11,
+        )
         axis.set_xlabel("seconds from the first forward", fontsize=10)
         axis.set_xlim(left=0)
         axis.grid(axis="x", linewidth=0.4)
         axis.set_axisbelow(True)
-    label_rows(axes[0], schedule, plan, rows)
-    add_legend(figure, schedule, colours)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+        name_stages(axis, plan, rows)
+    label_rows(axes[0], schedule, rows, colours)
+    add_legend(figure)
     figure.savefig(path)
 
 
@@ -66,7 +76,7 @@ def row_places(plan: Plan) -> dict[int, float]:
     places: dict[int, float] = {}
     for stage, nodes in enumerate(plan.stages):
         for node in nodes:
-            places[node] = len(places) + 0.8 * stage
+            places[node] = len(places) + STAGE_ROWS * stage
     return places
 
 
@@ -74,7 +84,7 @@ def draw_span(axis: Axes, span: Span, row: float, plan: Plan, colours: dict[int,
     """One bar; links are thin lines under the tasks of their sender."""
     width = span.end_s - span.start_s
     if span.microbatch is None:
-        axis.barh(row, width, left=span.start_s, height=0.5, color=SYNC_COLOUR, hatch="////", edgecolor="0.55", lw=0)
+        axis.barh(row, width, left=span.start_s, height=0.5, **SYNC_STYLE)
         return
     colour = colours[plan.paths[span.microbatch][0]]
     if span.kind == LINK:
@@ -85,78 +95,52 @@ def draw_span(axis: Axes, span: Span, row: float, plan: Plan, colours: dict[int,
         axis.barh(row, width, left=span.start_s, height=0.72, color=colour, alpha=SHADES[span.kind], ec="white", lw=0.5)
 
 
-def label_rows(axis: Axes, schedule: Schedule, plan: Plan, rows: dict[int, float]) -> None:
-    """Node and location at each row, the stage at the first of its rows."""
-    heads = {nodes[0]: stage for stage, nodes in enumerate(plan.stages)}
-    labels = [
-        (f"stage {heads[node]}    " if node in heads else "") + f"{schedule.locations[node]} {node}" for node in rows
-    ]
-    axis.set_yticks(list(rows.values()), labels, fontsize=9)
-    axis.set_ylim(max(rows.values()) + 0.8, -0.8)
+def name_stages(axis: Axes, plan: Plan, rows: dict[int, float]) -> None:
+    """The stage's name and a line above its first row."""
+    for stage, nodes in enumerate(plan.stages):
+        top = rows[nodes[0]] - 0.62
+        axis.axhline(top, color="0.85", lw=0.8, zorder=0)
+        text = axis.text(0.002, top - 0.06, f"stage {stage}", fontsize=8.5, color=DARK, weight="bold")
+        text.set_transform(axis.get_yaxis_transform())
 
 
-def add_legend(figure: Figure, schedule: Schedule, colours: dict[int, Any]) -> None:
-    """Kinds of spans and origins, below the chart."""
+def label_rows(axis: Axes, schedule: Schedule, rows: dict[int, float], colours: dict[int, Any]) -> None:
+    """Node and location at each row, origins in their colour."""
+    axis.set_yticks(list(rows.values()), [node_name(schedule, node) for node in rows], fontsize=9)
+    for node, label in zip(rows, axis.get_yticklabels(), strict=True):
+        if node in colours:
+            label.set(color=colours[node], weight="bold")
+    axis.set_ylim(max(rows.values()) + 0.8, -1.5)
+
+
+def add_legend(figure: Figure) -> None:
+    """Kinds of spans, below the chart."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    kinds: list[Any] = [Patch(color="0.35", alpha=SHADES[kind], label=kind) for kind in (FORWARD, BACKWARD)]
-    kinds.append(Patch(color=LOSS_COLOUR, label=LOSS))
-    kinds.append(Line2D([], [], color="0.35", lw=1.5, label=LINK))
-    kinds.append(Patch(facecolor=SYNC_COLOUR, hatch="////", edgecolor="0.55", lw=0, label=SYNC))
-    origins = [Patch(color=c, label=f"from {schedule.locations[node]} {node}") for node, c in colours.items()]
-    figure.legend(handles=kinds + origins, loc="outside lower center", ncols=min(7, 5 + len(origins)), fontsize=9)
+    handles: list[Any] = [Patch(color="0.35", alpha=SHADES[kind], label=kind, lw=0) for kind in (FORWARD, BACKWARD)]
+    handles.append(Patch(color=LOSS_COLOUR, label=LOSS))
+    handles.append(Line2D([], [], color="0.35", lw=1.5, label=f"{LINK} (at its sender)"))
+    handles.append(Patch(label=SYNC, **SYNC_STYLE))
+    title = "colour: the origin of the microbatch (the nodes of stage 0)"
+    legend = figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, title=title, frameon=False
+    )
+    legend.get_title().set_fontsize(9)
 
 
-def draw_paths(schedule: Schedule, setting: str, path: Path) -> None:
-    """Write a PNG of all paths: a column a stage, a curve from node to node, as wide as microbatches share it.
+def draw_paths(schedule: Schedule, setting: str, path: str | Path) -> None:
+    """Write a PNG of all paths: a column a stage, a line from node to node, as wide as microbatches share it.
 
-    Curves over a column skip its stage; dashed curves step back to a stage that was passed (a swap).
+    A line has the colour of the origin whose microbatches it is for, and passes the stages that they skip between
+    the boxes of the nodes; dashed lines step back to a stage that was passed over (a swap).
+    Raises UserError if the schedule has no such setting, OSError if the file can't be written.
     """
-    from matplotlib.lines import Line2D
-
     plan = schedule.plan(setting)
-    tallest = max(len(nodes) for nodes in plan.stages)
-    place = {
-        node: (float(stage), tallest * (number + 0.5) / len(nodes))
-        for stage, nodes in enumerate(plan.stages)
-        for number, node in enumerate(nodes)
-    }
-    figure = new_figure(2.1 * len(plan.stages), 1.05 * tallest + 1.5)
-    axis = figure.subplots()
-    colours = origin_colours(plan)
-    hops = Counter((route[0], a, b) for route in plan.paths for a, b in itertools.pairwise(route))
-    for (origin, a, b), count in sorted(hops.items()):
-        draw_hop(axis, place[a], place[b], colours[origin], count)
-    for node, (x, y) in place.items():
-        edge = {"mec": colours[node], "mew": 3} if node in colours else {"mec": "0.3", "mew": 1.5}
-        axis.plot(x, y, "o", ms=20, mfc="white", zorder=3, **edge)
-        axis.text(x, y, str(node), ha="center", va="center", fontsize=9, zorder=4)
-        name = axis.text(x, y + 0.23, schedule.locations[node], ha="center", va="center", fontsize=9, zorder=4)
-        name.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.6})
-    axis.set_xticks(range(len(plan.stages)), [f"stage {stage}" for stage in range(len(plan.stages))], fontsize=11)
-    axis.set_yticks([])
-    axis.set_xlim(-0.45, len(plan.stages) - 0.55)
-    axis.set_ylim(tallest, 0)
-    axis.spines[:].set_visible(False)
-    title = f"{setting}: paths of {len(plan.paths)} microbatches, step {plan.expected_step_s:.1f} s"
-    axis.set_title(title, fontsize=12)
-    handles = [Line2D([], [], color="0.4", lw=2, label="forward to a later stage")]
-    handles.append(Line2D([], [], color="0.4", lw=2, ls=(0, (4, 2)), label="back to a stage passed over (swap)"))
-    handles += [Line2D([], [], color=c, lw=3, label=f"from {schedule.locations[n]} {n}") for n, c in colours.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)
+    picture = place_paths(plan, box_width(schedule))
+    figure = new_figure(picture.width + 2 * MARGIN, picture.height + HEAD_INCHES + FOOT_INCHES)
+    visits = f"each visits {plan.path_length} of {len(plan.stages)} stages"
+    title = f"{setting} on {schedule.network_name}: {len(plan.paths)} microbatches, {visits}"
+    write_title(figure, f"{title}; step {plan.expected_step_s:.1f} s")
+    draw_picture(figure, schedule, plan, picture, MARGIN, FOOT_INCHES)
     figure.savefig(path)
-
-
-def draw_hop(axis: Axes, a: tuple[float, float], b: tuple[float, float], colour: Any, count: int) -> None:
-    """A curve from node to node that bends around the columns that it skips."""
-    from matplotlib.patches import FancyArrowPatch
-
-    columns = b[0] - a[0]
-    # A level curve over a skipped column would cross the nodes there.
-    bend = -0.13 if columns < 0 else 0.0 if columns == 1 else -0.16 if a[1] <= b[1] else 0.16
-    arrow = FancyArrowPatch(
-        a, b, arrowstyle="-|>", mutation_scale=9, shrinkA=11, shrinkB=11, color=colour, alpha=0.75,
-        lw=0.8 + 0.55 * count, ls="solid" if columns > 0 else (0, (4, 2)), connectionstyle=f"arc3,rad={bend}",
-    )  # fmt: skip
-    axis.add_patch(arrow)

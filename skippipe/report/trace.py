@@ -11,15 +11,15 @@ from skippipe.errors import UserError
 from skippipe.report.timeline import TIMELINE, read_spans
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.plan import Task
-from skippipe.schedule.timeline import KIND_NAMES, LINK, Span
+from skippipe.schedule.timeline import KIND_NAMES, LINK, Span, Timeline
 
 KINDS = {name: kind for kind, name in KIND_NAMES.items()}
 MEASURED_PROCESSES = 1000
 """Process ids of a trace from which on the stages are the measured ones."""
 
 
-def measured_spans(folder: Path, schedule: Schedule, setting: str, iteration: int) -> list[Span]:
-    """Spans of one iteration of a run from its timeline.jsonl, in seconds from its first forward.
+def measured_spans(folder: Path, schedule: Schedule, setting: str, iteration: int) -> Timeline:
+    """One iteration of a run, from its timeline.jsonl, in seconds from its first forward.
 
     A link lasts from the sender's end for its emulated time, at most until the receiver starts on what it brought.
     Raises UserError for a file or an iteration that is not there, or a line that can't be read.
@@ -44,10 +44,10 @@ def measured_spans(folder: Path, schedule: Schedule, setting: str, iteration: in
         if following is not None:
             arrival = span.end_s + float(schedule.costs.hop_s[span.node, following.node])
             spans.append(Span(span.node, LINK, m, span.end_s, max(span.end_s, min(arrival, following.start_s))))
-    return spans
+    return Timeline(tuple(spans))
 
 
-def chrome_trace(schedule: Schedule, setting: str, measured: list[Span] | None = None) -> dict[str, Any]:
+def chrome_trace(schedule: Schedule, setting: str, measured: Iterable[Span] | None = None) -> dict[str, Any]:
     """Trace for chrome://tracing or ui.perfetto.dev: a process a stage, a thread a node, links as async events."""
     plan = schedule.plan(setting)
     events = trace_events(schedule.simulate(setting), schedule, plan, 0, "")

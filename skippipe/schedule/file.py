@@ -24,6 +24,8 @@ VERSION = 2
 MOST_NODES = 10_000
 MOST_MICROBATCHES = 50_000
 MOST_SECONDS = 1e9
+PLAN_FIELDS = {"stages", "microbatches", "order", "sync_s", "expected_iteration_s", "expected_step_s", "search"}
+"""What the file says of each setting."""
 INLINE_FROM_DEPTH = 4
 """Containers this deep are written on one line."""
 
@@ -147,7 +149,7 @@ def pipeline_from(document: Any) -> Pipeline:
     """The pipeline section: positive whole numbers that fit each other."""
     names = {entry.name for entry in dataclasses.fields(Pipeline)}
     fields = section(document, "pipeline", names)
-    pipeline = Pipeline(**{name: whole(fields[name], f"pipeline.{name}", smallest=1) for name in names})
+    pipeline = Pipeline(**{name: whole_number(fields[name], f"pipeline.{name}", smallest=1) for name in names})
     if not 2 <= pipeline.path_length <= pipeline.stages:
         raise UserError(f"pipeline.path_length {pipeline.path_length} must lie between 2 and stages {pipeline.stages}")
     return pipeline
@@ -155,23 +157,20 @@ def pipeline_from(document: Any) -> Pipeline:
 
 def plan_from(document: Any, where: str) -> Plan:
     """One setting; whether it can be run is for Schedule.validate."""
-    names = {
-        "stages", "microbatches", "order", "sync_s", "expected_iteration_s", "expected_step_s", "search",
-    }  # fmt: skip
-    fields = section(document, where, names)
-    stages = [
-        tuple(whole(node, f"{where}: stages[{i}]") for node in listing(stage, f"{where}: stages[{i}]", MOST_NODES))
-        for i, stage in enumerate(listing(fields["stages"], f"{where}: stages", MOST_NODES))
-    ]
+    fields = section(document, where, PLAN_FIELDS)
+    stages = []
+    for i, members in enumerate(listing(fields["stages"], f"{where}: stages", MOST_NODES)):
+        place = f"{where}: stages[{i}]"
+        stages.append(tuple(whole_number(node, place) for node in listing(members, place, MOST_NODES)))
     paths = []
     for i, entry in enumerate(listing(fields["microbatches"], f"{where}: microbatches", MOST_MICROBATCHES)):
         microbatch = section(entry, f"{where}: microbatches[{i}]", {"id", "path"})
-        if whole(microbatch["id"], f"{where}: microbatches[{i}].id") != i:
+        if whole_number(microbatch["id"], f"{where}: microbatches[{i}].id") != i:
             raise UserError(f"{where}: microbatches[{i}].id is {microbatch['id']}; ids count up from 0 without a gap")
         path = listing(microbatch["path"], f"{where}: microbatches[{i}].path", MOST_NODES)
         if not path:
             raise UserError(f"{where}: microbatches[{i}].path is empty")
-        paths.append(tuple(whole(node, f"{where}: microbatches[{i}].path") for node in path))
+        paths.append(tuple(whole_number(node, f"{where}: microbatches[{i}].path") for node in path))
     order: dict[int, tuple[Task, ...]] = {}
     for key, tasks in section(fields["order"], f"{where}: order", None).items():
         if not key.isascii() or not key.isdigit() or len(key) > 9 or str(int(key)) != key:
@@ -220,7 +219,7 @@ def text_field(value: Any, where: str) -> str:
     return value
 
 
-def whole(value: Any, where: str, smallest: int = 0) -> int:
+def whole_number(value: Any, where: str, smallest: int = 0) -> int:
     """A whole number of at least `smallest` that fits 53 bits."""
     if not isinstance(value, int) or isinstance(value, bool) or not smallest <= value < 2**53:
         raise UserError(f"{where} must be a whole number of at least {smallest}, not {shown(value)}")

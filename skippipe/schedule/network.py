@@ -18,10 +18,9 @@ from skippipe.schedule.arrays import Floats
 MOST_LOCATIONS = 10_000
 
 
-
 @dataclass(frozen=True)
 class Network:
-    """Named locations with one-way latency (ms) and bandwidth (GiB/s) between each pair; NaN where no link is known."""
+    """Named locations with one-way latency (ms) and bandwidth (GiB/s) between each pair; NaN if no link is known."""
 
     name: str
     locations: tuple[str, ...]
@@ -116,7 +115,7 @@ def load_network(path: Path) -> Network:
 
 
 def link_matrices(document: dict[str, Any], locations: list[str], path: Path) -> tuple[Floats, Floats]:
-    """Latency and bandwidth matrices of a network document, NaN where neither a link nor a default is given."""
+    """Latency and bandwidth matrices of a network document, NaN if neither a link nor a default is given."""
     size = len(locations)
     latency, bandwidth = np.full((size, size), np.nan), np.full((size, size), np.nan)
     if "default" in document:
@@ -174,7 +173,7 @@ def subset_table(document: dict[str, Any], locations: list[str], path: Path) -> 
 
 
 def checked_list(document: dict[str, Any], field: str, path: Path) -> list[Any]:
-    """A field that must be a list where it is given."""
+    """A field that must be a list if it is given."""
     value = document.get(field, [])
     if not isinstance(value, list):
         raise UserError(f"{path}: {field} must be a list, not {shown(value)}")

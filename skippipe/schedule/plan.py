@@ -32,6 +32,11 @@ class Kind(Enum):
     BACKWARD = "B"
 
 
+def kind_of_step(step: int, path_length: int) -> Kind:
+    """What a step of a microbatch is (numbered as in simulate.py), if its path visits `path_length` nodes."""
+    return Kind.FORWARD if step < path_length else Kind.LOSS if step == path_length else Kind.BACKWARD
+
+
 @dataclass(frozen=True)
 class Task:
     """One entry of a node's order list, written F3, L3 or B3 for microbatch 3."""
@@ -139,7 +144,7 @@ class Plan:
         return simulate_order(self.paths_array, costs, *self.order_arrays(len(costs.forward_s)))
 
     def step_of(self, task: Task, node: int) -> int:
-        """Step of the microbatch (see simulate.py) that the task is on this node."""
+        """Step of the microbatch (numbered as in simulate.py) that the task is on this node."""
         length = self.path_length
         if task.kind is Kind.LOSS:
             return length
@@ -168,7 +173,7 @@ def make_plan(
 ) -> Plan:
     """A plan whose order is what the given starts of its steps say, by default those of first-come-first-served.
 
-    Raises UserError where the nodes wait for each other for ever.
+    Raises UserError if the nodes wait for each other for ever.
     """
     if starts is None:
         starts = simulate_first_come_first_served(paths, costs, memory)
@@ -199,7 +204,6 @@ def order_of(paths: Integers, starts: Floats, nodes: int) -> dict[int, tuple[Tas
         entries = []
         for task in tasks[offsets[node] : offsets[node + 1]]:
             microbatch, step = split_task(int(task), length)
-            kind = Kind.FORWARD if step < length else Kind.LOSS if step == length else Kind.BACKWARD
-            entries.append(Task(kind, microbatch))
+            entries.append(Task(kind_of_step(step, length), microbatch))
         order[node] = tuple(entries)
     return order

@@ -32,7 +32,7 @@ class Schedule(Content):
         return self.with_costs(self.costs.for_samples(ratio, self.latency_ms), pipeline)
 
     def with_costs(self, costs: Costs, pipeline: Pipeline | None = None) -> Self:
-        """The same plans on other costs, and for another pipeline where one is given: times simulated again."""
+        """The same plans on other costs, and for another pipeline if one is given: times simulated again."""
         plans = {name: timed(plan, costs, plan.starts(costs)) for name, plan in self.settings.items()}
         return replace(self, costs=costs, pipeline=pipeline or self.pipeline, settings=plans)
 

@@ -19,7 +19,7 @@ GRID_ROWS = 12
 
 
 def validate(schedule: Content) -> None:
-    """Raise UserError naming setting, node and task where a plan breaks a rule (paper, constraints CC1-CC3, TC1)."""
+    """Raise UserError naming setting, node and task if a plan breaks a rule (paper, constraints CC1-CC3, TC1)."""
     for setting, plan in schedule.settings.items():
         check_stages(plan, setting, schedule.nodes, schedule.pipeline.stages)
         check_paths(plan, setting, schedule.pipeline.path_length)
@@ -70,7 +70,7 @@ def check_paths(plan: Plan, setting: str, path_length: int) -> None:
 
 
 def path_problem(stages: list[int]) -> str | None:
-    """What breaks CC1, CC2 or the skip bound of CC3 in a list of visited stages; None where nothing does."""
+    """What breaks CC1, CC2 or the skip bound of CC3 in a list of visited stages; None if nothing does."""
     if stages[0] != 0:
         return "must start at a stage-0 node (CC1)"
     if len(set(stages)) != len(stages):
@@ -91,7 +91,7 @@ def path_problem(stages: list[int]) -> str | None:
 
 
 def check_even_visits(plan: Plan, setting: str) -> None:
-    """CC3: every stage but 0 equally often; one visit of tolerance where the numbers don't divide."""
+    """CC3: every stage but 0 equally often; one visit of tolerance if the numbers don't divide."""
     others = plan.stage_visits()[1:]
     if others and max(others) - min(others) > (1 if sum(others) % len(others) else 0):
         raise UserError(f"setting {setting}: stages 1 to {len(others)} are visited {others} times, unevenly (CC3)")
@@ -162,8 +162,8 @@ def progress_grid(plan: Plan, stuck: list[tuple[int, int]]) -> str:
     rows = []
     for node, place in stuck[:GRID_ROWS]:
         first = max(0, place - GRID_COLUMNS)
-        cells = [f"[{task}]" if first + i == place else f" {task} "
-                 for i, task in enumerate(plan.order[node][first : place + GRID_COLUMNS])]  # fmt: skip
+        shown = plan.order[node][first : place + GRID_COLUMNS]
+        cells = [f"[{task}]" if first + i == place else f" {task} " for i, task in enumerate(shown)]
         rows.append(f"  node {node:4d}: {'.. ' if first else ''}{''.join(f'{cell:>6}' for cell in cells)}")
     if len(stuck) > GRID_ROWS:
         rows.append(f"  and {len(stuck) - GRID_ROWS} more nodes")

@@ -23,9 +23,11 @@ def test_training_is_deterministic_and_quiet(texts, capfd):
 
 @pytest.mark.parametrize(
     ("vocabulary", "message"),
-    [(50_000, r"data\.vocabulary: 50000 is too large for the corpus; use at most \d+"),
-     (100, r"data\.vocabulary: 100 is too small: .* take \d+")],
-)  # fmt: skip
+    [
+        (50_000, r"data\.vocabulary: 50000 is too large for the corpus; use at most \d+"),
+        (100, r"data\.vocabulary: 100 is too small: .* take \d+"),
+    ],
+)
 def test_a_vocabulary_that_does_not_fit_the_corpus_is_refused(texts, vocabulary, message):
     with pytest.raises(UserError, match=message):
         train_tokenizer(texts[:1], 1, vocabulary)

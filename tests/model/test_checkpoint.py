@@ -136,9 +136,12 @@ def test_an_unsound_file_is_named_and_the_checkpoint_before_it_offered(prepared,
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"d_model": 32}, "model.d_model: 16"), ({"layers_per_stage": 2}, "layers in all: 3 saved, 6"),
-     ({"feed_forward": 40}, "model.feed_forward: 64 saved, 40")],
-)  # fmt: skip
+    [
+        ({"d_model": 32}, "model.d_model: 16"),
+        ({"layers_per_stage": 2}, "layers in all: 3 saved, 6"),
+        ({"feed_forward": 40}, "model.feed_forward: 64 saved, 40"),
+    ],
+)
 def test_a_checkpoint_of_another_model_is_refused(prepared, tmp_path, change, named):
     trainer = trainer_of(prepared)
     train_and_save(tmp_path, trainer)

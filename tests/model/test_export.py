@@ -69,8 +69,8 @@ def test_the_exported_tokenizer_encodes_and_decodes_as_ours(exported, prepared):
 def test_a_run_that_starts_from_the_exported_folder_starts_from_the_trained_model(trained, exported, prepared):
     _, trainer = trained
     for layers_per_stage, stages in ((2, 3), (3, 2)):
-        model = ModelConfig(d_model=16, heads=2, context=24, feed_forward=40, layers_per_stage=layers_per_stage,
-                            init_from=str(exported))  # fmt: skip
+        shape = {"d_model": 16, "heads": 2, "context": 24, "feed_forward": 40, "layers_per_stage": layers_per_stage}
+        model = ModelConfig(**shape, init_from=str(exported))
         plan = Plan(tuple((stage,) for stage in range(stages)), (tuple(range(stages)),), {}, (0.0,) * stages, 0.0, 0.0)
         started = ReferenceTrainer(RunConfig(model=model), plan, 2, prepared)
         tokens = torch.arange(24)[None]

@@ -7,7 +7,7 @@ from transformers import DynamicCache, LlamaForCausalLM
 from skippipe.config import ModelConfig
 from skippipe.errors import UserError
 from skippipe.model.blocks import llama_config
-from skippipe.model.stage import Stage, canonical_state, load_canonical
+from skippipe.model.stage import Stage, canonical_state, own_state
 
 VOCABULARY = 97
 KINDS = ("transformers", "simplellm")
@@ -67,7 +67,7 @@ def test_weights_convert_between_the_kinds_of_blocks(source, target):
     trained = build(2, seed=1, blocks=source)
     others = build(2, seed=2, blocks=target)
     for stage in others:
-        load_canonical(stage, all_weights(trained))
+        stage.load_state_dict(own_state(stage, all_weights(trained)))
     assert torch.allclose(run(trained, sequences()), run(others, sequences()), rtol=1e-5, atol=1e-5)
     for name, tensor in all_weights(others).items():
         assert torch.equal(tensor, all_weights(trained)[name]), name
@@ -143,6 +143,6 @@ def test_a_key_value_cache_gives_what_the_whole_sequence_gives():
 def test_weights_of_another_shape_or_missing_ones_are_refused():
     first, later = build(2)
     with pytest.raises(ValueError, match=r"model\.layers\.1\.\S+: \(32, 32\) expected, nothing found"):
-        load_canonical(later, canonical_state(first))
+        own_state(later, canonical_state(first))
     with pytest.raises(ValueError, match=r"expected, .* found"):
-        load_canonical(later, canonical_state(build(2, d_model=48)[1]))
+        own_state(later, canonical_state(build(2, d_model=48)[1]))

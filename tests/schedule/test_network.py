@@ -118,16 +118,18 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
             load_network(path)
 
 
+def nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    """Lists and mappings of what there is."""
+    return st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_value_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     document = yaml.safe_load(GOOD)
     field = data.draw(st.sampled_from([*document, "default", "base"]))
     scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4))
-    values = st.recursive(
-        scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-        max_leaves=8,
-    )  # fmt: skip
+    values = st.recursive(scalars, nested, max_leaves=8)
     document[field] = data.draw(values)
     path = written(tmp_path_factory.mktemp("network"), yaml.safe_dump(document))
     message = str(path)
