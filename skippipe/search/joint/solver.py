@@ -33,6 +33,7 @@ class JointOptions:
     iterations: int | None = None
     """Proposals of each chain; the result depends on the seed alone as long as the time suffices for them."""
     seed: int = 0
+    """Seed of every random choice."""
     sync: bool = True
     """Whether the objective is expected_step_s; otherwise expected_iteration_s."""
     robust: float = 0.0
