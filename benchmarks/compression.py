@@ -37,9 +37,8 @@ def main() -> None:
     for number, (name, fields) in enumerate(CASES.items()):
         folder = Path("runs") / f"compression-{number}-{time.strftime('%H%M%S')}"
         process = whole_runs.start(
-            ["0", "20", "ca-partial", "8", f"name={folder.name}", f"iterations={arguments.iterations}",
-             *fields]
-        )  # fmt: skip
+            ["0", "20", "ca-partial", "8", f"name={folder.name}", f"iterations={arguments.iterations}", *fields]
+        )
         whole_runs.finish(process)
         found = read_summary(folder)
         lines.append(

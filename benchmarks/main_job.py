@@ -15,9 +15,19 @@ from skippipe.report.metrics import read_summary
 from skippipe.schedule import Schedule
 
 COLUMNS = [
-    "setting", "iterations", "ready s", "PSS of a node MB", "loss first", "loss last",
-    "iteration s measured", "expected", "step s measured", "expected", "measured over expected", "MB sent",
-]  # fmt: skip
+    "setting",
+    "iterations",
+    "ready s",
+    "PSS of a node MB",
+    "loss first",
+    "loss last",
+    "iteration s measured",
+    "expected",
+    "step s measured",
+    "expected",
+    "measured over expected",
+    "MB sent",
+]
 
 
 def measure(setting: str, schedule: Path, extra: list[str]) -> list[str]:

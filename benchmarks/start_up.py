@@ -51,9 +51,17 @@ def main() -> None:
             for repeat in range(arguments.repeats):
                 folder = Path(place) / "runs" / f"{nodes}-{repeat}"
                 process = whole_runs.start(
-                    ["0", str(nodes), "ca-partial", "2", f"schedule={path}", f"runs={folder.parent}",
-                     f"name={folder.name}", "iterations=12"]
-                )  # fmt: skip
+                    [
+                        "0",
+                        str(nodes),
+                        "ca-partial",
+                        "2",
+                        f"schedule={path}",
+                        f"runs={folder.parent}",
+                        f"name={folder.name}",
+                        "iterations=12",
+                    ]
+                )
                 whole_runs.wait_for_iteration(process, folder)
                 if process.poll() is None:
                     memory.append(statistics.mean(whole_runs.proportional_megabytes(folder)))

@@ -1,6 +1,6 @@
 """A schedule for your own network: three sites, nine nodes; prints what is expected and draws it.
 
-    python examples/own_network.py [FOLDER]
+python examples/own_network.py [FOLDER]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Training from Python: a schedule for six nodes is searched, and six processes train a small LLaMA along it.
 
-    python examples/train_from_python.py [FOLDER]
+python examples/train_from_python.py [FOLDER]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What if a link gets slower? The shipped schedule's plans, simulated again with one pair of locations slowed down.
 
-    python examples/what_if.py [LOCATION LOCATION FACTOR]
+python examples/what_if.py [LOCATION LOCATION FACTOR]
 """
 
 from __future__ import annotations

@@ -96,12 +96,14 @@ def provenance(began: float) -> str:
     """Command, date, duration, hardware and versions, as lines of a list."""
     command = " ".join(["python", f"experiments/{Path(sys.argv[0]).name}", *map(shlex.quote, sys.argv[1:])])
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    return "\n".join([
-        f"- Command: `{command}`",
-        f"- Date: {time.strftime('%Y-%m-%d', time.gmtime(began))}; {time.time() - began:.0f} s",
-        f"- Hardware: {hardware()}",
-        f"- Versions: Python {platform.python_version()}, {versions}",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"- Command: `{command}`",
+            f"- Date: {time.strftime('%Y-%m-%d', time.gmtime(began))}; {time.time() - began:.0f} s",
+            f"- Hardware: {hardware()}",
+            f"- Versions: Python {platform.python_version()}, {versions}",
+        ]
+    )
 
 
 def hardware() -> str:
@@ -140,7 +142,15 @@ def new_figure(columns: int = 1, width: float = 7.0, height: float = 4.2) -> tup
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    pyplot.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-                            "grid.alpha": 0.3, "axes.axisbelow": True, "font.size": 10})  # fmt: skip
+    pyplot.rcParams.update(
+        {
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "axes.axisbelow": True,
+            "font.size": 10,
+        }
+    )
     figure, axes = pyplot.subplots(1, columns, figsize=(width, height), constrained_layout=True)
     return figure, axes

@@ -62,8 +62,17 @@ def report(results: common.Results, scale: Scale, trained: dict[Variant, Lines])
         line = ends[variant]
         perplexity = line["validation_perplexity"]
         against = f"{100 * (perplexity / full - 1):+.1f}%" if full and variant.name != "full" else None
-        rows.append([variant.label, variant.stages, f"{line['tokens']:,}", line["loss"], perplexity, against,
-                     round(line["cpu_s"])])  # fmt: skip
+        rows.append(
+            [
+                variant.label,
+                variant.stages,
+                f"{line['tokens']:,}",
+                line["loss"],
+                perplexity,
+                against,
+                round(line["cpu_s"]),
+            ]
+        )
     results.table(header, rows)
     results.text(
         "The paper's claim is equal convergence of the full model, 25% and 33% skip (LLaMA 500M and 1.5B; curves, no "
@@ -90,13 +99,25 @@ def curves(trained: dict[Variant, Lines]) -> Any:
         points = [line for line in lines if "validation_perplexity" in line]
         perplexities = [line["validation_perplexity"] for line in points]
         if variant.name in MAIN:
-            left.plot([line["tokens"] / 1e6 for line in points], perplexities, "o-", ms=3, label=variant.label,
-                      color=COLOURS[variant.name])  # fmt: skip
+            left.plot(
+                [line["tokens"] / 1e6 for line in points],
+                perplexities,
+                "o-",
+                ms=3,
+                label=variant.label,
+                color=COLOURS[variant.name],
+            )
         if variant.setting:
             plan = training.plan_of(variant)
             hours = [(line["iteration"] + 1) * plan.expected_step_s / 3600 for line in points]
-            right.plot(hours, perplexities, "o-", ms=3, color=common.COLOURS[variant.setting],
-                       label=f"{common.LABELS[variant.setting]}, {plan.expected_step_s:.0f} s a step")  # fmt: skip
+            right.plot(
+                hours,
+                perplexities,
+                "o-",
+                ms=3,
+                color=common.COLOURS[variant.setting],
+                label=f"{common.LABELS[variant.setting]}, {plan.expected_step_s:.0f} s a step",
+            )
     left.set(xlabel="training tokens (millions)", title="Same tokens")
     right.set(xlabel="hours on the 20-node network (expected step times)", title="Same time")
     for axes in (left, right):
@@ -117,8 +138,10 @@ def bars(ends: dict[Variant, dict[str, Any]], unigram: float) -> Any:
     axes.bar_label(drawn, fmt="%.1f", padding=3)
     axes.invert_yaxis()
     axes.grid(False)
-    axes.set(xlabel="validation perplexity of the full model after the same tokens (less is better)",
-             title=f"By the paths that it trained on (unigram model: {unigram:.0f})")  # fmt: skip
+    axes.set(
+        xlabel="validation perplexity of the full model after the same tokens (less is better)",
+        title=f"By the paths that it trained on (unigram model: {unigram:.0f})",
+    )
     return figure
 
 

@@ -35,8 +35,9 @@ def experiment() -> None:
     scale = "quick" if arguments.quick else "full"
     networks, searches, most = (20, 2, 8.0) if arguments.quick else (200, 20, 60.0)
     seconds = min(most, float(budget_of(arguments)) / 3)
-    results = common.Results(f"drifting-links-{scale}", f"Links that drift after the search, {scale} scale",
-                             arguments.results)  # fmt: skip
+    results = common.Results(
+        f"drifting-links-{scale}", f"Links that drift after the search, {scale} scale", arguments.results
+    )
     config = search_config("--time-budget-s", f"{seconds:g}", "--settings", "non-ca-partial,ca-partial")
     warm_up(config)
     flags = ("--config", "configs/paper/search-20-nodes.yaml", "--time-budget-s", budget_of(arguments))
@@ -52,9 +53,16 @@ def experiment() -> None:
         results.text(f"## {name}")
         results.table(
             ["setting", "drift", "links as expected", *STYLES],
-            [[common.LABELS[setting], f"{drift:.0%}", f"{schedule.settings[setting].expected_step_s:.1f}",
-              *(spread(ways[way]) for way in STYLES)] for (setting, drift), ways in everything[name].items()],
-        )  # fmt: skip
+            [
+                [
+                    common.LABELS[setting],
+                    f"{drift:.0%}",
+                    f"{schedule.settings[setting].expected_step_s:.1f}",
+                    *(spread(ways[way]) for way in STYLES),
+                ]
+                for (setting, drift), ways in everything[name].items()
+            ],
+        )
     results.figure(plot(schedules, everything), results.name, "Step time over the drift of the links")
     results.write()
 
@@ -124,12 +132,20 @@ def plot(schedules: dict[str, Schedule], everything: dict[str, Measured]) -> Any
                 if not points:
                     continue
                 start = [(0.0, plan.expected_step_s)] if way == "order followed" else []
-                axes.plot([x for x, _ in start] + [x for x, _ in points],
-                          [y for _, y in start] + [statistics.fmean(values) for _, values in points],
-                          style, ms=5, color=common.COLOURS[setting])  # fmt: skip
+                axes.plot(
+                    [x for x, _ in start] + [x for x, _ in points],
+                    [y for _, y in start] + [statistics.fmean(values) for _, values in points],
+                    style,
+                    ms=5,
+                    color=common.COLOURS[setting],
+                )
             axes.plot([], [], "-", lw=4, color=common.COLOURS[setting], label=common.LABELS[setting])
-        axes.set(xlabel="change of the links after the search (+- %)", ylabel="seconds of a step (mean)",
-                 ylim=(0, None), title=name)  # fmt: skip
+        axes.set(
+            xlabel="change of the links after the search (+- %)",
+            ylabel="seconds of a step (mean)",
+            ylim=(0, None),
+            title=name,
+        )
     for way, style in STYLES.items():
         panels[-1].plot([], [], style, ms=5, color="k", label=way)
     entries = panels[-1].get_legend_handles_labels()

@@ -27,8 +27,9 @@ def experiment() -> None:
     """Load or train the three models and leave stages out of each."""
     arguments = common.parse_arguments(__doc__, add_arguments)
     scale = training.scale_of(arguments)
-    results = common.Results(f"inference-robustness-{scale.name}", f"Inference without some stages, {scale.name} scale",
-                             arguments.results)  # fmt: skip
+    results = common.Results(
+        f"inference-robustness-{scale.name}", f"Inference without some stages, {scale.name} scale", arguments.results
+    )
     measured: dict[Variant, dict[str, list[Validation | None]]] = {}
     for variant in (variant for variant in VARIANTS if variant.name in MAIN):
         training.train(variant, scale, arguments.runs)
@@ -103,8 +104,10 @@ def half_gone(measured: dict[Variant, dict[str, list[Validation | None]]]) -> st
         whole, half = ways["random"][0], ways["random"][RATIOS.index(0.5)]
         assert whole is not None
         assert half is not None
-        lines.append(f"- {variant.label}: {whole.perplexity:.1f} with all stages, {half.perplexity:.1f} with half of "
-                     f"them, {100 * (half.perplexity / whole.perplexity - 1):+.0f}%.")  # fmt: skip
+        lines.append(
+            f"- {variant.label}: {whole.perplexity:.1f} with all stages, {half.perplexity:.1f} with half of "
+            f"them, {100 * (half.perplexity / whole.perplexity - 1):+.0f}%."
+        )
     return "\n".join(lines)
 
 
@@ -118,8 +121,11 @@ def plot(measured: dict[Variant, dict[str, list[Validation | None]]]) -> Any:
                 [ratio for ratio, _ in points],
                 [value.perplexity for _, value in points],
                 [value.perplexity_deviation for _, value in points],
-                fmt="o-", capsize=3, label=variant.label, color=convergence.COLOURS[variant.name],
-            )  # fmt: skip
+                fmt="o-",
+                capsize=3,
+                label=variant.label,
+                color=convergence.COLOURS[variant.name],
+            )
         axes.set(xlabel="stages left out (%)", ylabel="validation perplexity", yscale="log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")

@@ -73,9 +73,7 @@ def experiment() -> None:
     scale = "quick" if arguments.quick else "full"
     budget = budget_of(arguments)
     results = common.Results(f"iteration-time-{scale}", f"Iteration time, {scale} scale", arguments.results)
-    rows = [
-        (setup, searched(*setup.flags, "--time-budget-s", budget)) for setup in SETUPS[: arguments.setups]
-    ]
+    rows = [(setup, searched(*setup.flags, "--time-budget-s", budget)) for setup in SETUPS[: arguments.setups]]
     alone = [baseline_alone(setup, float(budget) / 6) for setup, _ in rows]
     report_simulated(results, rows, alone, budget)
     report_measured(results, [] if arguments.no_run else [measure(setting, scale) for setting in SETTINGS])
@@ -101,7 +99,7 @@ def report_simulated(
         f"the paper's (read off its figures, +-0.3). At most {budget} s of search a setup for everything "
         "(`create_schedule.py` with the named file), network gcp-12. DT-FM* stands on the stages that its own "
         "genetic algorithm likes best; beside it, the full pipeline on the stages that all settings of the schedule "
-        "share, which were chosen for the skipping ones. \"Saved\": SkipPipe against the better of the two."
+        'share, which were chosen for the skipping ones. "Saved": SkipPipe against the better of the two.'
     )
     labels = [common.LABELS[name] for name in SETTINGS]
     header = ["setup", labels[0], "same on shared stages", *labels[1:], "saved", "saved in the paper"]
@@ -111,9 +109,10 @@ def report_simulated(
         ["setup", *common.LABELS.values(), "saved by SkipPipe", "saved by the joint search"],
         [step_row(setup, schedule) for setup, schedule in rows],
     )
-    results.text("Why we differ from the paper:\n\n" + "\n".join(
-        f"- {setup.label}: {setup.why}" for setup, _ in rows if setup.why
-    ))  # fmt: skip
+    results.text(
+        "Why we differ from the paper:\n\n"
+        + "\n".join(f"- {setup.label}: {setup.why}" for setup, _ in rows if setup.why)
+    )
     results.figure(plot(rows, alone), results.name, "Iteration time of every setup and setting, ours and the paper's")
 
 
@@ -144,16 +143,33 @@ def plot(rows: list[tuple[Setup, Schedule]], alone: list[float]) -> Any:
     for place, name in enumerate(SETTINGS):
         xs = [row + (place - 1.5) * width for row in range(len(rows))]
         times = [schedule.settings[name].expected_iteration_s for _, schedule in rows]
-        axes.bar(xs, alone if name == "baseline" else times, 0.9 * width,
-                 color=common.COLOURS[name], label=common.LABELS[name])  # fmt: skip
+        axes.bar(
+            xs,
+            alone if name == "baseline" else times,
+            0.9 * width,
+            color=common.COLOURS[name],
+            label=common.LABELS[name],
+        )
         marks = [(x, setup.paper[place] or 0.0) for x, (setup, _) in zip(xs, rows, strict=True) if setup.paper[place]]
         inside = [(x, y) for x, y in marks if y < highest]
-        axes.plot([x for x, _ in inside], [y for _, y in inside], "k_", ms=11, mew=2.5,
-                  label="reported in the paper" if place == 0 else None)  # fmt: skip
+        axes.plot(
+            [x for x, _ in inside],
+            [y for _, y in inside],
+            "k_",
+            ms=11,
+            mew=2.5,
+            label="reported in the paper" if place == 0 else None,
+        )
         for x, y in marks:
             if y >= highest:
-                axes.annotate(f"paper:\n{y:g}", (x, highest), (x, 0.88 * highest), ha="center", fontsize=8,
-                              arrowprops={"arrowstyle": "->"})  # fmt: skip
+                axes.annotate(
+                    f"paper:\n{y:g}",
+                    (x, highest),
+                    (x, 0.88 * highest),
+                    ha="center",
+                    fontsize=8,
+                    arrowprops={"arrowstyle": "->"},
+                )
     axes.set_xticks(range(len(rows)), [setup.label.replace(", ", "\n") for setup, _ in rows], fontsize=9)
     axes.set(ylabel="seconds of one iteration", ylim=(0, highest), title="Iteration time, simulated (less is better)")
     axes.grid(False, axis="x")
@@ -165,8 +181,17 @@ def measure(setting: str, scale: str) -> dict[str, Any]:
     """Run a setting of the shipped schedule with run.sh; its summary, or how it failed."""
     name = f"iteration-time-{setting}-{time.strftime('%Y%m%d-%H%M%S')}"
     time_scale, iterations = (0.2, 4) if scale == "quick" else (1.0, 10)
-    command = ["./run.sh", "0", "20", setting, "8", f"schedule={ORIGINAL}", f"name={name}", f"iterations={iterations}",
-               f"emulation.time_scale={time_scale}"]  # fmt: skip
+    command = [
+        "./run.sh",
+        "0",
+        "20",
+        setting,
+        "8",
+        f"schedule={ORIGINAL}",
+        f"name={name}",
+        f"iterations={iterations}",
+        f"emulation.time_scale={time_scale}",
+    ]
     print(" ".join(command), flush=True)
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -193,16 +218,31 @@ def report_measured(results: common.Results, summaries: list[dict[str, Any]]) ->
         if "failed" in summary:
             rows.append([label, f"failed: {summary['failed']}", *[None] * 6])
             continue
-        rows.append([
-            label, f"{summary['measured_iteration_s']:.2f}", f"{summary['expected_iteration_s']:.2f}",
-            f"{summary['measured_step_s']:.2f}", f"{summary['expected_step_s']:.2f}",
-            f"{1 - summary['measured_iteration_s'] / base_iteration:.1%}" if base_iteration else None,
-            f"{1 - summary['measured_step_s'] / base:.1%}" if base else None, original[summary["setting"]],
-        ])  # fmt: skip
+        rows.append(
+            [
+                label,
+                f"{summary['measured_iteration_s']:.2f}",
+                f"{summary['expected_iteration_s']:.2f}",
+                f"{summary['measured_step_s']:.2f}",
+                f"{summary['expected_step_s']:.2f}",
+                f"{1 - summary['measured_iteration_s'] / base_iteration:.1%}" if base_iteration else None,
+                f"{1 - summary['measured_step_s'] / base:.1%}" if base else None,
+                original[summary["setting"]],
+            ]
+        )
     results.table(
-        ["setting", "iteration measured", "expected", "step measured", "expected", "iteration saved", "step saved",
-         "original, iteration"], rows,
-    )  # fmt: skip
+        [
+            "setting",
+            "iteration measured",
+            "expected",
+            "step measured",
+            "expected",
+            "iteration saved",
+            "step saved",
+            "original, iteration",
+        ],
+        rows,
+    )
     plans = Schedule.load(ORIGINAL).settings
     most = 1 - plans["ca-partial"].expected_step_s / plans["baseline"].expected_step_s
     results.text(

@@ -73,20 +73,34 @@ def report(results: common.Results, outcomes: list[Outcome]) -> None:
     results.text(
         "`create_schedule.py` at its defaults (33% skip, 6 stages, network gcp-12, 4 layers and 8 samples of 1024 "
         "tokens) but for nodes and budget. Seconds of one iteration for each setting, and of a step (with sync) for "
-        "the two that differ most in it: the joint search goes for the step. \"Over the bound\": SkipPipe's "
+        'the two that differ most in it: the joint search goes for the step. "Over the bound": SkipPipe\'s '
         "iteration over the largest lower bound that we know for its stages. Took: whole search, assignment "
         "included, on two shared cores. One seed each: where more budget finds less, the choice of stages was unlucky."
     )
     names = ("baseline", "random", "non-ca-partial", "ca-partial")
     results.table(
-        ["nodes", "budget (s)", "took (s)", *(common.LABELS[name] for name in names), "over the bound",
-         "step of SkipPipe", "step of the joint search"],
-        [[outcome.nodes, outcome.budget_s, f"{outcome.seconds:.1f}",
-          *(f"{outcome.iteration_s[name]:.1f}" for name in names),
-          f"{outcome.iteration_s['ca-partial'] / outcome.bound_s - 1:+.0%}" if outcome.bound_s else None,
-          f"{outcome.step_s['ca-partial']:.1f}", f"{outcome.step_s['joint']:.1f}"]
-         for outcome in outcomes],
-    )  # fmt: skip
+        [
+            "nodes",
+            "budget (s)",
+            "took (s)",
+            *(common.LABELS[name] for name in names),
+            "over the bound",
+            "step of SkipPipe",
+            "step of the joint search",
+        ],
+        [
+            [
+                outcome.nodes,
+                outcome.budget_s,
+                f"{outcome.seconds:.1f}",
+                *(f"{outcome.iteration_s[name]:.1f}" for name in names),
+                f"{outcome.iteration_s['ca-partial'] / outcome.bound_s - 1:+.0%}" if outcome.bound_s else None,
+                f"{outcome.step_s['ca-partial']:.1f}",
+                f"{outcome.step_s['joint']:.1f}",
+            ]
+            for outcome in outcomes
+        ],
+    )
     results.text(
         "The paper does not say what its search costs. The original's create_schedule.py took 10 min 1 s for 20 nodes "
         "on two cores and found 165.4 s (DT-FM*), 79.9 s (without TC2) and 77.7 s (SkipPipe), on its network with the "

@@ -196,8 +196,11 @@ def train(variant: Variant, scale: Scale, runs: Path) -> list[dict[str, Any]]:
         if done % scale.evaluate_every == 0 or done == scale.iterations:
             line["validation_perplexity"] = full_model_perplexity(trainer, scale, prepared)
             meta = Meta(done, len(trainer.stages), prepared.vocabulary, variant.setting or variant.name, digest, config)
-            print(f"{variant.name}: {done} of {scale.iterations} iterations, loss {loss:.3f}, validation perplexity "
-                  f"{line['validation_perplexity']:.1f}, {time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
+            print(
+                f"{variant.name}: {done} of {scale.iterations} iterations, loss {loss:.3f}, validation perplexity "
+                f"{line['validation_perplexity']:.1f}, {time.perf_counter() - began:.0f} s",
+                flush=True,
+            )
         lines.append(line)
         with (folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")

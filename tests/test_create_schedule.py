@@ -20,9 +20,20 @@ from skippipe.search.problem import Instance
 
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT = [
-    "--quiet", "--settings", "baseline,random,non-ca-partial,ca-partial", "--population", "10", "--trials", "20",
-    "--conflict-nodes", "5", "--pipeline-steps", "200", "--path-steps", "200",
-]  # fmt: skip
+    "--quiet",
+    "--settings",
+    "baseline,random,non-ca-partial,ca-partial",
+    "--population",
+    "10",
+    "--trials",
+    "20",
+    "--conflict-nodes",
+    "5",
+    "--pipeline-steps",
+    "200",
+    "--path-steps",
+    "200",
+]
 
 
 def test_writes_a_schedule_and_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,8 +148,10 @@ def test_interrupt_writes_the_best_found(tmp_path: Path) -> None:
     endless = ["--trials", "100000000", "--time-budget-s", "3600", "--settings", "random,ca-partial"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "create_schedule.py"), "--out", str(out), *endless],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stderr is not None
         shown = ""

@@ -50,9 +50,18 @@ def test_importing_takes_milliseconds_and_loads_nothing_heavy(tmp_path: Path) ->
 
 def test_a_search_from_python() -> None:
     config = skippipe.SearchConfig(
-        nodes=9, stages=4, stage_sizes=(3, 2, 2, 2), path_length=3, settings=("baseline", "ca-partial"), trials=20,
-        population=8, conflict_nodes=4, pipeline_steps=100, path_steps=100, time_budget_s=1e5,
-    )  # fmt: skip
+        nodes=9,
+        stages=4,
+        stage_sizes=(3, 2, 2, 2),
+        path_length=3,
+        settings=("baseline", "ca-partial"),
+        trials=20,
+        population=8,
+        conflict_nodes=4,
+        pipeline_steps=100,
+        path_steps=100,
+        time_budget_s=1e5,
+    )
     schedule = skippipe.search(config)
     assert list(schedule.settings) == ["baseline", "ca-partial"]
     assert schedule.simulate("ca-partial").iteration_s == pytest.approx(
@@ -114,10 +123,24 @@ def test_the_wheel_searches_and_loads_what_it_ships_from_any_folder(installed: P
     where = run_python("import skippipe; print(skippipe.__file__)", tmp_path, str(installed)).strip()
     assert where.startswith(str(installed.parent.parent))
     command = [
-        str(installed.parent / "skippipe"), "search", "--quiet", "--settings", "baseline,ca-partial", "--trials", "20",
-        "--population", "8", "--conflict-nodes", "4", "--pipeline-steps", "100", "--path-steps", "100",
-        "--time-budget-s", "1e5",
-    ]  # fmt: skip
+        str(installed.parent / "skippipe"),
+        "search",
+        "--quiet",
+        "--settings",
+        "baseline,ca-partial",
+        "--trials",
+        "20",
+        "--population",
+        "8",
+        "--conflict-nodes",
+        "4",
+        "--pipeline-steps",
+        "100",
+        "--path-steps",
+        "100",
+        "--time-budget-s",
+        "1e5",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert list(skippipe.Schedule.load(tmp_path / "schedule.json").settings) == ["baseline", "ca-partial"]
@@ -127,9 +150,16 @@ def test_the_wheel_searches_and_loads_what_it_ships_from_any_folder(installed: P
 
 def test_the_wheel_trains_with_the_shipped_configuration_from_any_folder(installed: Path, tmp_path: Path) -> None:
     command = [
-        str(installed.parent / "skippipe"), "run", "0", "20", "ca-partial", "8", "iterations=1", "name=shipped",
+        str(installed.parent / "skippipe"),
+        "run",
+        "0",
+        "20",
+        "ca-partial",
+        "8",
+        "iterations=1",
+        "name=shipped",
         "emulation.time_scale=0.01",
-    ]  # fmt: skip
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "runs" / "shipped" / "summary.json").read_text())["nodes"] == 20

@@ -51,9 +51,7 @@ def room(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-IMPORTS = {
-    module: set(imports_of(ast.parse(path.read_text()))) - {module} for module, path in MODULES.items()
-}
+IMPORTS = {module: set(imports_of(ast.parse(path.read_text()))) - {module} for module, path in MODULES.items()}
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module != "skippipe"])

@@ -102,10 +102,7 @@ def to_simplellm(canonical: dict[str, Tensor], heads: int) -> dict[str, Tensor]:
 
 def from_simplellm(state: dict[str, Tensor], heads: int) -> dict[str, Tensor]:
     """The inverse of `to_simplellm`."""
-    return {
-        name: split_halves(state[own], heads) if name in ROTATED else state[own]
-        for name, own in NAMES.items()
-    }
+    return {name: split_halves(state[own], heads) if name in ROTATED else state[own] for name, own in NAMES.items()}
 
 
 def interleave(weight: Tensor, heads: int) -> Tensor:

@@ -47,9 +47,7 @@ def train(schedule: Schedule, setting: str, config: RunConfig | None = None) -> 
     folder = Path(config.runs).absolute() / name
     folder.mkdir(parents=True, exist_ok=True)
     schedule.save(folder / "schedule.json")
-    fields = dataclasses.replace(
-        config, schedule=str(folder / "schedule.json"), runs=str(folder.parent), name=name
-    )
+    fields = dataclasses.replace(config, schedule=str(folder / "schedule.json"), runs=str(folder.parent), name=name)
     # JSON is YAML, and what run.sh reads is YAML.
     (folder / "train.yaml").write_text(json.dumps(dataclasses.asdict(fields), indent=1) + "\n", encoding="utf-8")
     samples = schedule.pipeline.samples_per_microbatch

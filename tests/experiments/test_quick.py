@@ -27,10 +27,21 @@ TRAINS = ("convergence", "inference_robustness")
 def test_an_experiment_writes_its_results(name: str, tmp_path: Path) -> None:
     runs = ["--runs", str(tmp_path)] if name in TRAINS else []
     done = subprocess.run(
-        [sys.executable, str(ROOT / "experiments" / f"{name}.py"), "--quick", "--results", str(tmp_path),
-         *SMALLEST[name], *runs],
-        cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        [
+            sys.executable,
+            str(ROOT / "experiments" / f"{name}.py"),
+            "--quick",
+            "--results",
+            str(tmp_path),
+            *SMALLEST[name],
+            *runs,
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     [results] = tmp_path.glob("*.md")
     text = results.read_text()
@@ -45,7 +56,10 @@ def test_an_experiment_writes_its_results(name: str, tmp_path: Path) -> None:
 def test_full_scale_without_a_gpu_says_so(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "experiments" / "convergence.py"), "--full", "--results", str(tmp_path)],
-        capture_output=True, text=True, timeout=SECONDS, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("error: --full trains on a GPU")
