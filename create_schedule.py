@@ -36,7 +36,7 @@ HYPERPARAMETERS: dict[str, Any] = {
     "population": 200,  # assignments that the genetic algorithm keeps; more: wider, slower
     "trials": 8000,  # offspring that it breeds; more: better stages, longer
     "sync_slack": 2.0,  # how many times GCMA's the sync of a stage may last; more: faster iterations, slower syncs
-    "conflict_nodes": 300,  # constraint sets that conflict-based search expands; more: better paths, longer
+    "constraint_sets": 300,  # constraint sets that conflict-based search expands; more: better paths, longer
     "pipeline_steps": 40000,  # annealing moves on paths that an origin's microbatches share; 100,000 a second
     "path_steps": 100000,  # annealing moves on a path for each microbatch; 25,000 a second at 20 nodes
     "joint_steps": 100000000,  # annealing moves of `joint` on each of two cores; 200,000 a second at 20 nodes

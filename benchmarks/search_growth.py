@@ -21,7 +21,7 @@ from skippipe.search.driver import search
 from skippipe.search.progress import Progress
 from skippipe.search.warm_up import warm_up
 
-STEPS = {"population": 20, "trials": 200, "conflict_nodes": 10, "pipeline_steps": 2000, "path_steps": 2000}
+STEPS = {"population": 20, "trials": 200, "constraint_sets": 10, "pipeline_steps": 2000, "path_steps": 2000}
 UNBOUNDED_S = 3600.0
 
 

@@ -242,7 +242,7 @@ def check_reachable(peers: PeersConfig, nodes: int, local: range) -> None:
     if missing:
         raise UserError(
             f"only nodes {local.start} to {local.stop - 1} of {nodes} start here; for the others to find them"
-            f" set {', '.join('peers.' + name for name in missing)} (README, more than one machine)"
+            f" set {', '.join('peers.' + name for name in missing)} (docs/machines.md)"
         )
 
 

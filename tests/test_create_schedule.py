@@ -27,7 +27,7 @@ LIGHT = [
     "10",
     "--trials",
     "20",
-    "--conflict-nodes",
+    "--constraint-sets",
     "5",
     "--pipeline-steps",
     "200",

@@ -17,7 +17,7 @@ from skippipe.schedule.timeline import Timeline
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to show, and the files to write."""
-    parser.add_argument("source", type=Path, help="a schedule file, or the folder of a run")
+    parser.add_argument("source", help="a schedule file, the name of a shipped one, or the folder of a run")
     parser.add_argument("--setting", help="setting of the schedule; a run knows its own")
     parser.add_argument("--samples", type=int, help="sequences in a microbatch, if the run had other ones")
     parser.add_argument("--iteration", type=int, help="iteration of the run (default: the one in the middle)")
@@ -48,13 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def read_source(arguments: argparse.Namespace) -> tuple[Schedule, str, Timeline | None]:
     """The schedule, the setting, and the measured timeline of a run."""
-    source: Path = arguments.source
+    source = Path(arguments.source)
     if not source.is_dir():
         if arguments.iteration is not None:
             raise UserError("--iteration is for runs; a schedule has one iteration")
-        schedule = with_samples(Schedule.load(source), arguments.samples)
+        schedule = with_samples(Schedule.load(arguments.source), arguments.samples)
         setting = arguments.setting or next(iter(schedule.settings))
-        schedule.plan(setting, str(source))
+        schedule.plan(setting, arguments.source)
         return schedule, setting, None
     summary, path = read_summary(source), read_config(source).schedule
     setting, expected = summary.setting, summary.expected_step_s

@@ -54,7 +54,7 @@ class SearchConfig:
     """Offspring that the genetic algorithm tries."""
     sync_slack: float = 2.0
     """How many times as long as with GCMA's stages the data-parallel sync may take; more shortens the iteration."""
-    conflict_nodes: int = 300
+    constraint_sets: int = 300
     """Constraint sets that conflict-based search expands, for paths of origins and again for paths of microbatches."""
     pipeline_steps: int = 40_000
     """Moves tried on paths that an origin's microbatches share."""
@@ -73,7 +73,7 @@ class SearchConfig:
         require_positive(self, "nodes", "stages", "path_length", "memory", "layers_per_stage", "d_model", "heads")
         require_positive(self, "context", "samples_per_microbatch", "microbatches_per_node")
         require_positive(self, "population", "trials", "time_budget_s", "sync_slack")
-        for name in ("seed", "conflict_nodes", "pipeline_steps", "path_steps", "joint_steps"):
+        for name in ("seed", "constraint_sets", "pipeline_steps", "path_steps", "joint_steps"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} can't be negative, not {getattr(self, name)}")
         if self.sync_slack < 1:

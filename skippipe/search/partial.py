@@ -71,5 +71,5 @@ def conflict_search(
     instance: Instance, options: SolverOptions, rng: Generator, shared: bool, aware: bool, name: str
 ) -> Integers | None:
     """The best paths of one conflict-based search, (origins or microbatches of a round, path length), or None."""
-    with options.progress.phase(name, options.config.conflict_nodes, options.seconds * CONFLICT_SHARE) as phase:
+    with options.progress.phase(name, options.config.constraint_sets, options.seconds * CONFLICT_SHARE) as phase:
         return ConflictSearch(instance, shared, aware, rng).run(phase)

@@ -33,7 +33,7 @@ def warm_up(config: SearchConfig) -> None:
         microbatches_per_node=1,
         population=4,
         trials=4,
-        conflict_nodes=2,
+        constraint_sets=2,
         pipeline_steps=4,
         path_steps=8,
         joint_steps=4,

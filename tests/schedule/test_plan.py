@@ -38,7 +38,7 @@ def test_searched_schedules_hold_under_any_timing(
     shape: tuple[tuple[int, ...], int], memory: int, rounds: int, seed: int
 ) -> None:
     instance = random_instance(*shape, memory, memory * rounds, seed)
-    config = light_config(path_steps=60, pipeline_steps=60, conflict_nodes=3, seed=seed)
+    config = light_config(path_steps=60, pipeline_steps=60, constraint_sets=3, seed=seed)
     schedule = search(instance, config, Progress())
     text = schedule.to_json()
     assert Schedule.from_json(text).to_json() == text

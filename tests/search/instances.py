@@ -20,7 +20,7 @@ from skippipe.search.solver import SolverOptions
 LIGHT = {
     "population": 12,
     "trials": 30,
-    "conflict_nodes": 8,
+    "constraint_sets": 8,
     "pipeline_steps": 300,
     "path_steps": 300,
     "joint_steps": 300,

@@ -13,5 +13,5 @@ ORIGINAL = CONFIGS / "schedules/original-20-nodes.json"
 
 def test_the_originals_solution_is_found_on_its_stages() -> None:
     instance = Instance.from_schedule(Schedule.load(ORIGINAL), "ca-partial")
-    options = light_options(conflict_nodes=100, pipeline_steps=20_000, path_steps=2_000)
+    options = light_options(constraint_sets=100, pipeline_steps=20_000, path_steps=2_000)
     assert solve_ca_partial(instance, options).expected_iteration_s <= 33.4
