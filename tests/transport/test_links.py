@@ -84,6 +84,7 @@ def test_twenty_nodes_find_each_other_and_deliver(secret: bytes | None) -> None:
     finally:
         for links, _ in made:
             links.close()
+    assert all(sender.task.done() for links, _ in made for sender in links.senders.values())
 
 
 def test_a_connection_that_breaks_again_and_again_loses_and_repeats_nothing(pair: Pair) -> None:
