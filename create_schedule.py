@@ -32,11 +32,12 @@ HYPERPARAMETERS: dict[str, Any] = {
     "samples_per_microbatch": 8,  # sequences in a microbatch; more: fewer, longer tasks and hops
     "microbatches_per_node": 6,  # microbatches that each stage-0 node sends in an iteration; a multiple of memory
     # The search.
+    "method": "ours",  # of the partial settings: "paper" (GCMA's stages, A* and CBS alone) or "ours" (annealed, too)
     "settings": [],  # what to search: some of baseline, random, non-ca-partial, ca-partial, joint; empty: all of them
     "population": 200,  # assignments that the genetic algorithm keeps; more: wider, slower
     "trials": 8000,  # offspring that it breeds; more: better stages, longer
     "sync_slack": 2.0,  # how many times GCMA's the sync of a stage may last; more: faster iterations, slower syncs
-    "constraint_sets": 300,  # constraint sets that conflict-based search expands; more: better paths, longer
+    "constraint_sets": 2000,  # constraint sets that conflict-based search expands; more: better paths, longer
     "pipeline_steps": 40000,  # annealing moves on paths that an origin's microbatches share; 100,000 a second
     "path_steps": 100000,  # annealing moves on a path for each microbatch; 25,000 a second at 20 nodes
     "joint_steps": 100000000,  # annealing moves of `joint` on each of two cores; 200,000 a second at 20 nodes

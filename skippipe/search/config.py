@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -46,6 +47,9 @@ class SearchConfig:
     """Sequences in a microbatch."""
     microbatches_per_node: int = 6
     """Microbatches that each stage-0 node sends in an iteration."""
+    method: Literal["ours", "paper"] = "ours"
+    """How the partial settings are searched. paper: GCMA's stages, A* and conflict-based search alone; ours: stages and
+    paths annealed on the simulation, too. baseline and random are the paper's either way; joint is ours."""
     settings: tuple[str, ...] = ()
     """Settings to search; empty: baseline, random, non-ca-partial, ca-partial and joint."""
     population: int = 200
@@ -54,7 +58,7 @@ class SearchConfig:
     """Offspring that the genetic algorithm tries."""
     sync_slack: float = 2.0
     """How many times as long as with GCMA's stages the data-parallel sync may take; more shortens the iteration."""
-    constraint_sets: int = 300
+    constraint_sets: int = 2000
     """Constraint sets that conflict-based search expands, for paths of origins and again for paths of microbatches."""
     pipeline_steps: int = 40_000
     """Moves tried on paths that an origin's microbatches share."""

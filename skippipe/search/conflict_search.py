@@ -3,7 +3,9 @@
 Each microbatch takes its fastest path under its own constraints; a conflict between them splits the set into one child
 a microbatch involved, which alone is planned again (paper, high-level search; Sharon et al. 2015 for CBS; focal list of
 Barer et al. 2014 and bypass of Boyarski et al. 2015). Anytime: each constraint set is also completed greedily, and the
-simulation of the whole iteration keeps the best.
+simulation of the whole iteration keeps the best. A heuristic, not complete: an overload is split among six microbatches
+at most, and a collision keeps either microbatch out of the other's present window, so that a solution in which both
+run in each other's windows is lost.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ FOCAL_FACTOR = 1.1
 """Constraint sets whose cost is within this factor of the cheapest one's are taken by their number of conflicts."""
 MEAN_TRIP_WEIGHT = 0.1
 """Cost of a constraint set: the slowest round trip, and this much of the mean one."""
+DETOUR_FACTOR = 1.5
+"""How much longer a round trip may be that avoids full nodes."""
 MOST_CHILDREN = 6
 """Microbatches of an overloaded node, drawn at random, that get a child each."""
 
@@ -86,7 +90,9 @@ class ConflictSearch:
         while phase.left and open_sets:
             while by_cost[0][1] not in open_sets:
                 heapq.heappop(by_cost)
-            limit = by_cost[0][0] * FOCAL_FACTOR
+            # In turns with the cheapest ones, all may be chosen: else hardly any set is ever free of conflicts, as the
+            # nodes hold just as many microbatches as there are.
+            limit = by_cost[0][0] * FOCAL_FACTOR if phase.done % 2 else np.inf
             focal = (entry for entry in open_sets if open_sets[entry].cost <= limit)
             chosen = open_sets.pop(
                 min(focal, key=lambda entry: (open_sets[entry].conflicts, open_sets[entry].cost, entry))
@@ -177,15 +183,23 @@ class ConflictSearch:
     def replanned(
         self, parent: ConstraintSet, agent: int, forbidden: list[int], window: Window | None
     ) -> ConstraintSet | None:
-        """A child: one agent planned again under one more constraint; None if it has no path left."""
+        """A child: one agent planned again under one more constraint; None if it has no path left.
+
+        Round the nodes that the others fill if that does not take much longer (low level of Barer et al. 2014).
+        """
         blocked = parent.blocked.copy()
         blocked[agent, forbidden] = True
         windows = list(parent.windows)
         if window is not None:
             windows[agent] = (*windows[agent], window)
-        found = self.finder.find(int(self.origins[agent]), float(self.release_s[agent]), blocked[agent], windows[agent])
+        origin, release_s = int(self.origins[agent]), float(self.release_s[agent])
+        found = self.finder.find(origin, release_s, blocked[agent], windows[agent])
         if found is None:
             return None
+        full = self.visits(np.delete(parent.paths, agent, axis=0)) >= self.capacity
+        round_about = self.finder.find(origin, release_s, blocked[agent] | full, windows[agent])
+        if round_about and round_about[1][-1] - release_s <= DETOUR_FACTOR * (found[1][-1] - release_s):
+            found = round_about
         paths, times = parent.paths.copy(), parent.times.copy()
         paths[agent], times[agent] = found
         return self.measured(paths, times, blocked, tuple(windows))

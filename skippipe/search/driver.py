@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.random import Generator
 
 from skippipe.errors import UserError
 from skippipe.schedule import Plan, Schedule
@@ -18,7 +20,7 @@ from skippipe.search.bounds import bounds_of_any_stages, bounds_of_given_stages
 from skippipe.search.config import SearchConfig
 from skippipe.search.joint.solver import solve_joint
 from skippipe.search.partial import solve_ca_partial, solve_non_ca_partial
-from skippipe.search.problem import Instance
+from skippipe.search.problem import Instance, Stages
 from skippipe.search.progress import Progress
 from skippipe.search.rounds import iteration_s, start_paths
 from skippipe.search.solver import Solver, SolverOptions
@@ -35,9 +37,10 @@ SOLVERS: dict[str, Solver] = {
 """The settings that there are, in the order in which they are solved; later ones may start from earlier plans."""
 
 TIME_SHARES = {
-    "assignment": 4.0,
-    "baseline": 0.5,
-    "random": 0.5,
+    "assignment": 1.5,
+    "own stages": 2.5,
+    "baseline": 0.2,
+    "random": 0.2,
     "non-ca-partial": 2.0,
     "ca-partial": 5.0,
     "joint": 12.0,
@@ -45,59 +48,74 @@ TIME_SHARES = {
 """How the time budget is shared; what a part leaves over goes to those after it."""
 DEFAULT_SHARE = 5.0
 """Share of a setting without an entry."""
+BASELINES = ("baseline", "random")
+"""Settings that stand on GCMA's best stages, by GCMA's score, whatever the method (paper: DT-FM*, DT-FM-skip)."""
 CANDIDATES = 4
 """Assignments of GCMA that the simulation improves for a while; the best of them goes on."""
 FIRST_PART = 0.2
 """Part of the moves that each candidate gets."""
+PARTS = 1.0 + CANDIDATES * FIRST_PART
+"""All parts together: each candidate's, and a whole one for the best of them."""
 RELABEL = 0.2
 """Chance that a move exchanges two nodes of two stages while the stages are still open."""
 
 
 def search(instance: Instance, config: SearchConfig, progress: Progress) -> Schedule:
     """Search the stages, if the instance leaves them open, and the plan of every setting; every plan validates."""
-    begin = time.monotonic()
-    settings = config.settings or tuple(SOLVERS)
-    parts = ([] if instance.stages else ["assignment"]) + list(settings)
-    for name in settings:
+    for name in config.settings:
         if name not in SOLVERS:
             raise UserError(f"settings names {name!r}; known settings: {', '.join(SOLVERS)}")
-
-    def share(part: str) -> float:
-        later = parts[parts.index(part) :]
-        left = max(0.0, config.time_budget_s - (time.monotonic() - begin))
-        return left * TIME_SHARES.get(part, DEFAULT_SHARE) / sum(TIME_SHARES.get(name, DEFAULT_SHARE) for name in later)
-
-    paths: Integers | None = None
+    settings = [name for name in SOLVERS if name in (config.settings or SOLVERS)]
+    own_stages = instance.stages is None and config.method == "ours" and not set(settings) <= set(BASELINES)
+    parts = ["assignment"] * (instance.stages is None) + ["own stages"] * own_stages + settings
+    share = time_shares(parts, config.time_budget_s)
+    ranked: list[Stages] = []
+    placed, paths = instance, None
     if instance.stages is None:
-        instance, paths = choose_stages(instance, config, share("assignment"), progress)
+        rng = np.random.default_rng(config.seed)
+        ranked = assign(instance, config.population, config.trials, share("assignment"), rng, progress)
+        instance = placed = instance.with_stages(ranked[0])
+        if own_stages:
+            placed, paths = choose_stages(instance, ranked, config, share("own stages"), rng, progress)
     plans: dict[str, Plan] = {}
-    for setting in sorted(settings, key=list(SOLVERS).index):
+    for setting in settings:
         options = SolverOptions(config, share(setting), paths, plans, progress)
         started = time.monotonic()
-        plan = SOLVERS[setting](instance, options)
+        own = own_stages and setting not in BASELINES
+        plan = SOLVERS[setting](placed if own else instance, options)
         plans[setting] = with_record(instance, plan, config.seed, time.monotonic() - started)
+        plans[setting].search["stages"] = "annealed on the simulation" if own else "GCMA" if ranked else "given"
         logger.info("%s: %.2f s", setting, plan.expected_iteration_s)
     schedule = instance.schedule(plans)
     schedule.validate()
     return schedule
 
 
+def time_shares(parts: list[str], budget_s: float) -> Callable[[str], float]:
+    """Seconds that a part gets when it begins: its share of what is left of the budget for it and those after it."""
+    begin = time.monotonic()
+
+    def share(part: str) -> float:
+        shares = [TIME_SHARES.get(name, DEFAULT_SHARE) for name in parts[parts.index(part) :]]
+        return max(0.0, budget_s - (time.monotonic() - begin)) * shares[0] / sum(shares)
+
+    return share
+
+
 def choose_stages(
-    instance: Instance, config: SearchConfig, seconds: float, progress: Progress
+    instance: Instance, ranked: list[Stages], config: SearchConfig, seconds: float, rng: Generator, progress: Progress
 ) -> tuple[Instance, Integers]:
-    """The instance with its stages, and paths of a round, (origins x memory, path length), that suit them.
+    """The instance with stages of our own, and paths of a round, (origins x memory, path length), that suit them.
 
     GCMA's score leaves the overlap of microbatches out, so its best assignments are improved on the simulation: two
     nodes change places if that shortens the iteration and leaves the sync within sync_slack x GCMA's.
     """
-    rng = np.random.default_rng(config.seed)
-    ranked = assign(instance, config.population, config.trials, seconds / 3, rng, progress)
     most = max(instance.sync_s(ranked[0])) * config.sync_slack
     choices = [instance.with_stages(stages) for stages in ranked if max(instance.sync_s(stages)) <= most][:CANDIDATES]
     pool = [(placed, start_paths(placed, instance.pipeline.memory, rng)) for placed in choices]
 
     def improved(placed: Instance, paths: Integers, part: float, name: str) -> tuple[Instance, Integers]:
-        with progress.phase(f"assignment: {name}", int(config.path_steps * part), seconds * part / 2) as phase:
+        with progress.phase(f"stages: {name}", int(config.path_steps * part), seconds * part / PARTS) as phase:
             paths, stages = improve_round(placed, paths, rng, phase, RELABEL, most)
         return placed.with_stages(stages), paths
 

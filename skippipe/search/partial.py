@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
+from skippipe.errors import UserError
 from skippipe.schedule import Plan
 from skippipe.schedule.arrays import Integers
 from skippipe.search.annealing import improve_alone, improve_round
@@ -17,6 +18,8 @@ STARTS = 4
 """Annealed starts of the collision-blind setting, beside the one of conflict-based search."""
 CONFLICT_SHARE, PIPELINE_SHARE = 0.15, 0.25
 """Parts of a setting's time for each conflict-based search, and for paths shared by an origin's microbatches."""
+PAPER_SHARE = 0.5
+"""The same if nothing else is done: ca-partial searches twice."""
 STEPS_FOR_NODES = 20
 """pipeline_steps are for this many nodes; a move costs the same on any number, so larger instances get more."""
 
@@ -26,6 +29,8 @@ def solve_non_ca_partial(instance: Instance, options: SolverOptions) -> Plan:
     rng = np.random.default_rng(options.config.seed)
     name, seconds = "non-ca-partial", options.seconds
     searched = conflict_search(instance, options, rng, False, False, f"{name}: conflict search")
+    if options.config.method == "paper":
+        return best_of_paper(instance, [searched], "conflict-based search under TC1")
     candidates = [] if searched is None else [searched]
     for start in range(STARTS):
         if candidates and options.progress.stopped:
@@ -50,6 +55,9 @@ def solve_ca_partial(instance: Instance, options: SolverOptions) -> Plan:
     memory, sends = instance.pipeline.memory, instance.pipeline.microbatches_per_node
 
     searched = conflict_search(instance, options, rng, True, True, f"{name}: conflict search, origins")
+    if options.config.method == "paper":
+        single = conflict_search(instance, options, rng, False, True, f"{name}: conflict search, microbatches")
+        return best_of_paper(instance, [searched, single], "conflict-based search under TC1 and TC2")
     start = start_paths(instance, 1, rng) if searched is None else searched
     steps = options.config.pipeline_steps * -(-instance.nodes // STEPS_FOR_NODES)
     with options.progress.phase(f"{name}: one path an origin", steps, seconds * PIPELINE_SHARE) as phase:
@@ -67,9 +75,22 @@ def solve_ca_partial(instance: Instance, options: SolverOptions) -> Plan:
     return plan
 
 
+def best_of_paper(instance: Instance, found: list[Integers | None], solver: str) -> Plan:
+    """The plan that the simulation likes best of what the conflict-based searches found (paper, high-level search).
+
+    UserError if they found nothing.
+    """
+    paths = [entry for entry in found if entry is not None]
+    if not paths:
+        raise UserError(f"{solver} found no paths in its time; raise time_budget_s, or choose method ours")
+    best = min(paths, key=lambda entry: iteration_s(instance, entry))
+    return plan_of(instance, every_round(instance, best), {"solver": solver})
+
+
 def conflict_search(
     instance: Instance, options: SolverOptions, rng: Generator, shared: bool, aware: bool, name: str
 ) -> Integers | None:
     """The best paths of one conflict-based search, (origins or microbatches of a round, path length), or None."""
-    with options.progress.phase(name, options.config.constraint_sets, options.seconds * CONFLICT_SHARE) as phase:
+    share = PAPER_SHARE if options.config.method == "paper" else CONFLICT_SHARE
+    with options.progress.phase(name, options.config.constraint_sets, options.seconds * share) as phase:
         return ConflictSearch(instance, shared, aware, rng).run(phase)

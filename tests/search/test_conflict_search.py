@@ -26,6 +26,23 @@ def test_conflict_search_keeps_the_constraints(shared: bool, aware: bool) -> Non
     assert plan.expected_iteration_s == pytest.approx(search.best_seconds)
 
 
+def test_a_split_on_a_collision_is_a_heuristic() -> None:
+    """Each child keeps one microbatch out of the other's window, so both in each other's windows is never found."""
+    instance = random_instance((3, 2, 2, 2), 3, 3, 3, 1)
+    search = ConflictSearch(instance, False, True, np.random.default_rng(0))
+    with Progress().phase("test", 1, 60.0) as phase:
+        parent = search.root(phase)
+    assert parent is not None
+    while (search.visits(parent.paths) > search.capacity).any() or not search.split(parent):
+        parent = min(search.children(parent), key=lambda child: child.conflicts)
+    (first, _, first_must_avoid), (second, _, second_must_avoid) = search.split(parent)
+    assert first != second
+    taken = dict(search.collisions(parent.paths, parent.times, everything=False)[0])
+    assert set(taken) == {first, second}
+    assert first_must_avoid == taken[second]
+    assert second_must_avoid == taken[first]
+
+
 def test_a_clash_free_round_is_found_if_there_is_one() -> None:
     instance = random_instance((3, 2, 2, 2), 3, 1, 1, 8)
     search = ConflictSearch(instance, False, True, np.random.default_rng(0))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from skippipe.schedule import Schedule
+from skippipe.search.assignment import assign
 from skippipe.search.driver import SOLVERS, search
 from skippipe.search.problem import Instance
 from skippipe.search.progress import Progress
@@ -31,6 +33,30 @@ def test_the_same_seed_gives_the_same_plans(light_schedule: Schedule) -> None:
     again = search(Instance.from_config(config), config, Progress())
     for name in ("baseline", "random", "non-ca-partial", "ca-partial"):
         assert again.settings[name].paths == light_schedule.settings[name].paths
+
+
+def test_baselines_stand_on_the_stages_that_the_genetic_algorithm_scores_best(light_schedule: Schedule) -> None:
+    config = light_config()
+    instance, rng = Instance.from_config(config), np.random.default_rng(config.seed)
+    best = assign(instance, config.population, config.trials, config.time_budget_s, rng, Progress())[0]
+    plans = light_schedule.settings
+    assert plans["baseline"].stages == plans["random"].stages == best
+    assert plans["ca-partial"].stages == plans["non-ca-partial"].stages != best
+    assert plans["baseline"].search["stages"] == "GCMA"
+    assert plans["ca-partial"].search["stages"] == "annealed on the simulation"
+
+
+def test_the_papers_method_is_conflict_based_search_alone_on_the_same_stages(light_schedule: Schedule) -> None:
+    config = light_config(method="paper", settings=["baseline", "random", "non-ca-partial", "ca-partial"])
+    schedule = search(Instance.from_config(config), config, Progress())
+    plans = schedule.settings
+    assert len({plan.stages for plan in plans.values()}) == 1
+    assert plans["baseline"].paths == light_schedule.plan("baseline").paths
+    assert plans["random"].paths == light_schedule.plan("random").paths
+    assert plans["ca-partial"].search["solver"] == "conflict-based search under TC1 and TC2"
+    assert plans["ca-partial"].expected_iteration_s > light_schedule.plan("ca-partial").expected_iteration_s
+    again = search(Instance.from_config(config), config, Progress())
+    assert {name: plan.paths for name, plan in again.settings.items()} == {name: p.paths for name, p in plans.items()}
 
 
 def test_stopped_search_still_gives_every_setting() -> None:
