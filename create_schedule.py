@@ -43,7 +43,7 @@ HYPERPARAMETERS: dict[str, Any] = {
     "joint_steps": 100000000,  # annealing moves of `joint` on each of two cores; 200,000 a second at 20 nodes
     "robust": 0.0,  # error of the links that `joint` prepares for: 0.1 takes the mean over links off by +-10%; 0: none
     "seed": 0,  # of every random choice: the same seed and steps give the same file, as long as the time suffices
-    "time_budget_s": 60.0,  # seconds for everything; the best schedule found by then is written
+    "time_budget_s": 60.0,  # seconds for everything; None: the steps alone end it, and a seed repeats the file
 }  # fmt: skip
 
 

@@ -1,9 +1,10 @@
-"""Iteration time: the paper's five setups, one cluster and five, every setting simulated; the 20-node one measured."""
+"""Iteration time: the paper's setups by its own method and by ours, over seeds; the shipped schedule measured."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import time
 from dataclasses import dataclass
@@ -11,58 +12,42 @@ from pathlib import Path
 from typing import Any
 
 import common
-import numpy
-from searching import add_budget, budget_of, search_config, searched
+from searching import add_budget, budget_of, searched
+from setups import SETUPS, Setup
 
-from skippipe.schedule import Schedule
-from skippipe.search.assignment import assign
-from skippipe.search.driver import search
-from skippipe.search.problem import Instance
-from skippipe.search.progress import Progress
+from skippipe.schedule import Plan, Schedule
+from skippipe.schedule.simulate import iteration_seconds, simulate_first_come_first_served
 
 SETTINGS = ("baseline", "random", "non-ca-partial", "ca-partial")
+PARTIAL = ("non-ca-partial", "ca-partial")
 ORIGINAL = Path("configs/schedules/original-20-nodes.json")
-TRIED = 5
-"""Assignments of GCMA that DT-FM* alone chooses from."""
 
 
 @dataclass(frozen=True)
-class Setup:
-    """One row: what is searched, what the paper reports for the four settings, and why we differ."""
+class Row:
+    """A setup's schedules, one a seed: by the paper's method (its four settings), and by ours (partial and joint)."""
 
-    label: str
-    flags: tuple[str, ...]
-    paper: tuple[float | None, ...]
-    why: str
+    setup: Setup
+    paper: list[Schedule]
+    ours: list[Schedule]
 
+    def plans(self, setting: str, by_paper: bool) -> list[Plan]:
+        """The plans of a setting over the seeds."""
+        return [schedule.plan(setting) for schedule in (self.paper if by_paper else self.ours)]
 
-GUESS = "Neither network nor layers a stage of this setup are given; gcp-12 and one layer are our reading. "
-NODES_18 = "configs/paper/search-18-nodes"
-NODES_20 = "configs/paper/search-20-nodes.yaml"
-SETUPS = (
-    Setup("18 nodes, 25% skip, 4k tokens", ("--config", f"{NODES_18}-4k.yaml"), (29.7, 16.9, 16.7, 15.4),
-          GUESS + "DT-FM* and SkipPipe come within 10% of the paper's. DT-FM-skip is slower: paths drawn blindly, on "
-          "stages chosen for cost-aware ones."),
-    Setup("18 nodes, 25% skip, 8k tokens", ("--config", f"{NODES_18}-8k.yaml"), (45.4, 34.4, 33.1, 25.6),
-          GUESS + "Without TC2 we are as fast as with it: our annealing on the simulation finds paths that hardly "
-          "collide even where the constraint is not asked for, so the paper's gap between the two is not seen."),
-    Setup("18 nodes, 25% skip, 16k tokens", ("--config", f"{NODES_18}-16k.yaml"), (91.8, 65.6, 63.1, 55.4),
-          GUESS + "In the cost model only transfer and compute double with the tokens, latency and fixed costs stay: "
-          "our times grow less than twofold from 8k; the paper's grow by 2.2 and nothing given says why."),
-    Setup("20 nodes, 12 locations, 33% skip", ("--config", NODES_20), (141.7, 71.7, 59.4, 52.6),
-          "The paper measured on real machines; ours is the cost model for 4 layers and 4 samples, a batch size of "
-          "our choice. Its DT-FM* is relatively slower than ours, so it reports nearly the same saving."),
-    Setup("42 nodes, 25% skip", ("--config", "configs/paper/search-42-nodes.yaml"), (141.0, 1175.0, None, 108.0),
-          "Measured in the paper, modelled here, with 8 samples as our choice. The paper's 1175 s for DT-FM-skip are "
-          "suspect (one link of the published table is too slow by 1024); on the corrected link we see no such time."),
-    Setup("20 nodes, 5 clusters, 33% skip", ("--config", NODES_20, "--subset", "5-clusters"), (None,) * 4, ""),
-    Setup("20 nodes, single cluster, 33% skip", ("--config", NODES_20, "--subset", "single-cluster"), (None,) * 4, ""),
-)  # fmt: skip
+    def iteration_s(self, setting: str, by_paper: bool) -> list[float]:
+        """Expected iterations over the seeds."""
+        return [plan.expected_iteration_s for plan in self.plans(setting, by_paper)]
+
+    def step_s(self, setting: str, by_paper: bool) -> list[float]:
+        """Expected steps over the seeds."""
+        return [plan.expected_step_s for plan in self.plans(setting, by_paper)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What this experiment takes besides the scale."""
     add_budget(parser)
+    parser.add_argument("--seeds", type=int, help="searches of each setup and method (default: 3 quick, 5 full)")
     parser.add_argument("--setups", type=int, default=len(SETUPS), help="only the first setups")
     parser.add_argument("--no-run", action="store_true", help="leave the measurement with run.sh out")
 
@@ -71,110 +56,181 @@ def experiment() -> None:
     """Search every setup, measure the shipped schedule, write the results."""
     arguments = common.parse_arguments(__doc__, add_arguments)
     scale = "quick" if arguments.quick else "full"
-    budget = budget_of(arguments)
+    budget, seeds = budget_of(arguments), arguments.seeds or (3 if arguments.quick else 5)
     results = common.Results(f"iteration-time-{scale}", f"Iteration time, {scale} scale", arguments.results)
-    rows = [(setup, searched(*setup.flags, "--time-budget-s", budget)) for setup in SETUPS[: arguments.setups]]
-    alone = [baseline_alone(setup, float(budget) / 6) for setup, _ in rows]
-    report_simulated(results, rows, alone, budget)
-    report_measured(results, [] if arguments.no_run else [measure(setting, scale) for setting in SETTINGS])
+    measured = [] if arguments.no_run else [measure(setting, scale) for setting in SETTINGS]
+    rows = [search_setup(setup, budget, seeds) for setup in SETUPS[: arguments.setups]]
+    report_simulated(results, rows, budget, seeds)
+    report_collisions(results, rows)
+    report_steps(results, rows)
+    results.figure(plot(rows), results.name, "Iteration time of every setup: the paper's method, ours, and the paper")
+    report_measured(results, measured)
     results.write()
 
 
-def baseline_alone(setup: Setup, budget: float) -> float:
-    """Iteration of DT-FM* on GCMA's own stages; the schedule's baseline has those that suit the skipping settings."""
-    config = search_config(*setup.flags, "--settings", "baseline", "--time-budget-s", f"{budget:g}")
-    instance = Instance.from_config(config)
-    generator = numpy.random.default_rng(config.seed)
-    ranked = assign(instance, config.population, config.trials, budget, generator, Progress())
-    tried = [search(instance.with_stages(stages), config, Progress()) for stages in ranked[:TRIED]]
-    return min(schedule.settings["baseline"].expected_iteration_s for schedule in tried)
+def search_setup(setup: Setup, budget: str, seeds: int) -> Row:
+    """Both methods' schedules of a setup, for every seed."""
+
+    def by(method: str, settings: str) -> list[Schedule]:
+        flags = (*setup.flags, "--time-budget-s", budget, "--method", method, "--settings", settings)
+        return [searched(*flags, "--seed", str(seed)) for seed in range(seeds)]
+
+    return Row(setup, by("paper", ",".join(SETTINGS)), by("ours", "non-ca-partial,ca-partial,joint"))
 
 
-def report_simulated(
-    results: common.Results, rows: list[tuple[Setup, Schedule]], alone: list[float], budget: str
-) -> None:
-    """Tables of iteration and step times beside the paper's, a sentence a row, and the figure."""
+def spread(values: list[float]) -> str:
+    """Median, and the least and the largest of several."""
+    middle = f"{statistics.median(values):.1f}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):.1f} to {max(values):.1f})"
+
+
+def report_simulated(results: common.Results, rows: list[Row], budget: str, seeds: int) -> None:
+    """Iteration times of the paper's method beside the paper's, and of ours."""
     results.text(
-        f"## Simulated\n\nSeconds of one iteration, from the first forward to the last backward: ours, and in brackets "
-        f"the paper's (read off its figures, +-0.3). At most {budget} s of search a setup for everything "
-        "(`create_schedule.py` with the named file), network gcp-12. DT-FM* stands on the stages that its own "
-        "genetic algorithm likes best; beside it, the full pipeline on the stages that all settings of the schedule "
-        'share, which were chosen for the skipping ones. "Saved": SkipPipe against the better of the two.'
+        f"## Simulated\n\nSeconds of one iteration, from the first forward to the last backward: median over {seeds} "
+        f"seeds, in brackets the least and the largest. Every number is of a search of its own, at most {budget} s for "
+        "all settings of a method (`create_schedule.py --method paper` and `--method ours` with the setup's file). "
+        "*Paper's method*: stages by GCMA's score, the same for all four settings; one random draw; A* and "
+        "conflict-based search alone. *Ours*: stages and paths annealed on the simulation."
     )
-    labels = [common.LABELS[name] for name in SETTINGS]
-    header = ["setup", labels[0], "same on shared stages", *labels[1:], "saved", "saved in the paper"]
-    results.table(header, [iteration_row(*row, own) for row, own in zip(rows, alone, strict=True)])
-    results.text("The same with the data-parallel sync of the stages (expected step), and the joint search:")
     results.table(
-        ["setup", *common.LABELS.values(), "saved by SkipPipe", "saved by the joint search"],
-        [step_row(setup, schedule) for setup, schedule in rows],
+        ["setup", *(common.LABELS[name] for name in SETTINGS), "without TC2, ours", "SkipPipe, ours"],
+        [
+            [row.setup.label]
+            + [spread(row.iteration_s(name, True)) for name in SETTINGS]
+            + [spread(row.iteration_s(name, False)) for name in PARTIAL]
+            for row in rows
+        ],
     )
     results.text(
-        "Why we differ from the paper:\n\n"
-        + "\n".join(f"- {setup.label}: {setup.why}" for setup, _ in rows if setup.why)
+        "Saved by SkipPipe against DT-FM*, and the paper's numbers (read off its figures, +-0.3 s) with our median of "
+        "its method over them:"
     )
-    results.figure(plot(rows, alone), results.name, "Iteration time of every setup and setting, ours and the paper's")
+    results.table(
+        ["setup", "saved, paper's method", "saved, ours", "saved in the paper", *(common.LABELS[n] for n in SETTINGS)],
+        [saved_row(row) for row in rows],
+    )
+    results.text(
+        "75% skip is not there: CC3 lets a path skip at most 3 stages in a row, so that K visits reach 4K - 3 stages "
+        "at most and every path skips less than 75%."
+    )
 
 
-def iteration_row(setup: Setup, schedule: Schedule, alone: float) -> list[Any]:
-    """One setup's iteration times beside the paper's."""
-    times = [schedule.settings[name].expected_iteration_s for name in SETTINGS]
-    shared, ours = times[0], [alone, *times[1:]]
-    cells = [f"{mine:.1f}" + (f" ({paper:g})" if paper else "") for mine, paper in zip(ours, setup.paper, strict=True)]
-    first, last = setup.paper[0], setup.paper[-1]
-    saved = f"{1 - ours[-1] / min(shared, alone):.0%}"
-    in_paper = f"{1 - last / first:.0%}" if first and last else None
-    return [setup.label, cells[0], f"{shared:.1f}", *cells[1:], saved, in_paper]
+def saved_row(row: Row) -> list[Any]:
+    """What SkipPipe saves, and how far our medians are from the paper's numbers."""
+    middle = {name: statistics.median(row.iteration_s(name, True)) for name in SETTINGS}
+    own = statistics.median(row.iteration_s("ca-partial", False))
+    theirs = row.setup.paper
+    in_paper = f"{1 - theirs[3] / theirs[0]:.0%}" if theirs[0] and theirs[3] else None
+    beside = [
+        f"{value:g} ({middle[name] / value - 1:+.0%})" if value else None
+        for name, value in zip(SETTINGS, theirs, strict=True)
+    ]
+    saved = [f"{1 - seconds / middle['baseline']:.0%}" for seconds in (middle["ca-partial"], own)]
+    return [row.setup.label, *saved, in_paper, *beside]
 
 
-def step_row(setup: Setup, schedule: Schedule) -> list[Any]:
-    """One setup's step times."""
-    steps = {name: plan.expected_step_s for name, plan in schedule.settings.items()}
-    compared = ("ca-partial", "joint")
-    saved = [f"{1 - steps[name] / steps['baseline']:.0%}" if name in steps else None for name in compared]
-    return [setup.label, *(f"{steps[name]:.1f}" if name in steps else None for name in common.LABELS), *saved]
+def report_collisions(results: common.Results, rows: list[Row]) -> None:
+    """What collisions cost: the iteration over that of the slowest origin if it had all nodes to itself."""
+    results.text(
+        "How much can TC2 give? Below, the iteration of a plan over that of its slowest origin simulated alone, "
+        "without the other origins' microbatches: what is lost to waiting for others, and so the most that "
+        "avoiding collisions could save on these paths (paper's method, median over the seeds)."
+    )
+    results.table(
+        ["setup", *(f"lost to others, {common.LABELS[name]}" for name in PARTIAL), "TC2 saves"],
+        [collision_row(row) for row in rows],
+    )
 
 
-def plot(rows: list[tuple[Setup, Schedule]], alone: list[float]) -> Any:
-    """Bars of our iteration times with the paper's as marks."""
-    figure, axes = common.new_figure(1, 10, 4.6)
-    width = 0.2
-    highest = 1.25 * max(*alone, *(schedule.settings["random"].expected_iteration_s for _, schedule in rows))
-    for place, name in enumerate(SETTINGS):
-        xs = [row + (place - 1.5) * width for row in range(len(rows))]
-        times = [schedule.settings[name].expected_iteration_s for _, schedule in rows]
-        axes.bar(
-            xs,
-            alone if name == "baseline" else times,
-            0.9 * width,
-            color=common.COLOURS[name],
-            label=common.LABELS[name],
-        )
-        marks = [(x, setup.paper[place] or 0.0) for x, (setup, _) in zip(xs, rows, strict=True) if setup.paper[place]]
-        inside = [(x, y) for x, y in marks if y < highest]
-        axes.plot(
-            [x for x, _ in inside],
-            [y for _, y in inside],
-            "k_",
-            ms=11,
-            mew=2.5,
-            label="reported in the paper" if place == 0 else None,
-        )
-        for x, y in marks:
-            if y >= highest:
-                axes.annotate(
-                    f"paper:\n{y:g}",
-                    (x, highest),
-                    (x, 0.88 * highest),
-                    ha="center",
-                    fontsize=8,
-                    arrowprops={"arrowstyle": "->"},
-                )
-    axes.set_xticks(range(len(rows)), [setup.label.replace(", ", "\n") for setup, _ in rows], fontsize=9)
+def collision_row(row: Row) -> list[Any]:
+    """What a setup's plans of the paper's method lose to collisions, and what avoiding them saved."""
+    lost = [statistics.median(lost_to_others(schedule, name) for schedule in row.paper) for name in PARTIAL]
+    blind, aware = (statistics.median(row.iteration_s(name, True)) for name in PARTIAL)
+    return [row.setup.label, *(f"{value:.1%}" for value in lost), f"{1 - aware / blind:.1%}"]
+
+
+def lost_to_others(schedule: Schedule, setting: str) -> float:
+    """Part of the slowest lone origin's iteration that a plan takes longer, as its origins share nodes."""
+    plan, costs, memory = schedule.plan(setting), schedule.costs, schedule.pipeline.memory
+    paths = plan.paths_array
+    alone = []
+    for origin in plan.sends:
+        own = paths[paths[:, 0] == origin]
+        alone.append(iteration_seconds(own, costs, simulate_first_come_first_served(own, costs, memory)))
+    return max(0.0, plan.expected_iteration_s / max(alone) - 1)
+
+
+def report_steps(results: common.Results, rows: list[Row]) -> None:
+    """Step times, with the data-parallel sync."""
+    results.text(
+        "The same with the data-parallel sync (expected step, median over the seeds). GCMA's score counts the sync; "
+        "our annealed stages go for the iteration and may let the sync grow (`sync_slack`), the joint search goes "
+        "for the step. Saved: against the full pipeline's step."
+    )
+    columns = [("baseline", True), ("random", True), ("ca-partial", True), ("ca-partial", False), ("joint", False)]
+    results.table(
+        [
+            "setup",
+            "DT-FM*",
+            "DT-FM-skip",
+            "SkipPipe, paper's method",
+            "SkipPipe, ours",
+            "joint, ours",
+            "saved, paper's method",
+            "saved by joint",
+        ],
+        [step_row(row, columns) for row in rows],
+    )
+
+
+def step_row(row: Row, columns: list[tuple[str, bool]]) -> list[Any]:
+    """One setup's step times, and what the third and the last save against the first."""
+    steps = [statistics.median(row.step_s(name, by_paper)) for name, by_paper in columns]
+    saved = [f"{1 - seconds / steps[0]:.0%}" for seconds in (steps[2], steps[-1])]
+    return [row.setup.label, *(f"{seconds:.1f}" for seconds in steps), *saved]
+
+
+def plot(rows: list[Row]) -> Any:
+    """Bars of the paper's method with the paper's numbers as marks, and of ours beside them."""
+    figure, axes = common.new_figure(1, 12, 4.8)
+    bars = [(name, True) for name in SETTINGS] + [("ca-partial", False)]
+    width = 0.16
+    highest = 1.1 * max(statistics.median(row.iteration_s("baseline", True)) for row in rows)
+    for place, (name, by_paper) in enumerate(bars):
+        xs = [row + (place - 2) * width for row in range(len(rows))]
+        times = [statistics.median(row.iteration_s(name, by_paper)) for row in rows]
+        label = common.LABELS[name] + (", paper's method" if name in PARTIAL and by_paper else "")
+        style = {} if by_paper else {"hatch": "///", "edgecolor": "white"}
+        label = label if by_paper else "SkipPipe, ours (annealed)"
+        axes.bar(xs, times, 0.9 * width, color=common.COLOURS[name], label=label, **style)
+        if by_paper:
+            mark_paper(
+                axes, [(x, row.setup.paper[place]) for x, row in zip(xs, rows, strict=True)], highest, place == 0
+            )
+    labels = [row.setup.label.replace(", ", "\n") for row in rows]
+    axes.set_xticks(range(len(rows)), labels, fontsize=8)
     axes.set(ylabel="seconds of one iteration", ylim=(0, highest), title="Iteration time, simulated (less is better)")
     axes.grid(False, axis="x")
-    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
     return figure
+
+
+def mark_paper(axes: Any, marks: list[tuple[float, float | None]], highest: float, labelled: bool) -> None:
+    """The paper's numbers as short lines; what is too high for the axes is written at their top."""
+    inside = [(x, y) for x, y in marks if y is not None and y < highest]
+    label = "reported in the paper" if labelled else None
+    axes.plot([x for x, _ in inside], [y for _, y in inside], "k_", ms=10, mew=2.5, label=label)
+    for x, y in marks:
+        if y is not None and y >= highest:
+            axes.annotate(
+                f"paper: {y:g}",
+                (x, highest),
+                (x, 0.9 * highest),
+                ha="center",
+                fontsize=8,
+                arrowprops={"arrowstyle": "->"},
+            )
 
 
 def measure(setting: str, scale: str) -> dict[str, Any]:

@@ -1,9 +1,8 @@
-"""Schedules for experiments: searched in this process as create_schedule.py does, and kept for the others."""
+"""Schedules for experiments: searched in this process as create_schedule.py does."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from skippipe.cli import search as search_command
 from skippipe.schedule import Schedule
@@ -12,8 +11,6 @@ from skippipe.search.driver import search
 from skippipe.search.problem import Instance
 from skippipe.search.progress import Progress
 from skippipe.search.warm_up import warm_up
-
-KEPT = Path("runs/schedules")
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
@@ -34,16 +31,8 @@ def search_config(*flags: str) -> SearchConfig:
 
 
 def searched(*flags: str) -> Schedule:
-    """The schedule that create_schedule.py would write with these flags; searched once and kept in runs/schedules."""
-    name = "-".join(Path(flag).stem.lstrip("-") for flag in flags)
-    kept = KEPT / f"{name}.json"
-    if kept.exists():
-        print(f"{kept}: searched before", flush=True)
-        return Schedule.load(kept)
+    """The schedule that create_schedule.py would write with these flags."""
     config = search_config(*flags)
     warm_up(config)
-    print(f"searching {name}, at most {config.time_budget_s:.0f} s", flush=True)
-    schedule = search(Instance.from_config(config), config, Progress())
-    KEPT.mkdir(parents=True, exist_ok=True)
-    schedule.save(kept)
-    return schedule
+    print(f"searching {' '.join(flags)}", flush=True)
+    return search(Instance.from_config(config), config, Progress())

@@ -142,6 +142,35 @@ def test_every_field_stands_in_the_block() -> None:
     assert list(HYPERPARAMETERS) == [entry.name for entry in dataclasses.fields(SearchConfig)]
 
 
+def test_the_same_seed_and_steps_give_the_same_file_however_often_the_process_is_stalled(tmp_path: Path) -> None:
+    steps = [*LIGHT, "--settings", "[]", "--joint-steps", "20000", "--path-steps", "2000", "--time-budget-s", "null"]
+    written = []
+    for name in ("undisturbed.json", "stalled.json"):
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "create_schedule.py"), "--out", str(tmp_path / name), *steps],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while name == "stalled.json" and process.poll() is None:
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.2)
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1]
+    plans = Schedule.load(tmp_path / "stalled.json").settings
+    assert len(plans) == 5
+    assert {plan.search["ended_by"] for plan in plans.values()} == {"steps"}
+
+
+def test_a_search_bounded_by_time_says_so_in_the_file(tmp_path: Path) -> None:
+    assert main([*LIGHT, "--settings", "baseline", "--out", str(tmp_path / "s.json"), "--time-budget-s", "5"]) == 0
+    assert "another run may differ" in Schedule.load(tmp_path / "s.json").plan("baseline").search["ended_by"]
+
+
 def test_interrupt_writes_the_best_found(tmp_path: Path) -> None:
     """Ctrl-C while a search runs that would take an hour: the file is there, complete and valid, soon after."""
     out = tmp_path / "s.json"

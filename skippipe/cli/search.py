@@ -120,7 +120,7 @@ def result_table(schedule: Schedule) -> str:
                 f"{plan.expected_iteration_s:.2f} s",
                 f"{plan.expected_step_s:.2f} s",
                 f"{moved:.2f}",
-                f"{plan.search['seconds']:.1f} s",
+                "-" if plan.search["seconds"] is None else f"{plan.search['seconds']:.1f} s",
                 saving,
                 *gaps,
             )

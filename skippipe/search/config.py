@@ -70,13 +70,16 @@ class SearchConfig:
     """Relative error of the links over which the joint search takes the mean; 0 trusts them."""
     seed: int = 0
     """Seed of every random choice."""
-    time_budget_s: float = 60.0
-    """Seconds of search for all settings together."""
+    time_budget_s: float | None = 60.0
+    """Seconds of search for all settings together; null: none, the steps alone end the search, and the same seed and
+    steps then give the same file, whatever the machine's load."""
 
     def __post_init__(self) -> None:
         require_positive(self, "nodes", "stages", "path_length", "memory", "layers_per_stage", "d_model", "heads")
         require_positive(self, "context", "samples_per_microbatch", "microbatches_per_node")
-        require_positive(self, "population", "trials", "time_budget_s", "sync_slack")
+        require_positive(self, "population", "trials", "sync_slack")
+        if self.time_budget_s is not None:
+            require_positive(self, "time_budget_s")
         for name in ("seed", "constraint_sets", "pipeline_steps", "path_steps", "joint_steps"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} can't be negative, not {getattr(self, name)}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -83,7 +85,8 @@ def search(instance: Instance, config: SearchConfig, progress: Progress) -> Sche
         started = time.monotonic()
         own = own_stages and setting not in BASELINES
         plan = SOLVERS[setting](placed if own else instance, options)
-        plans[setting] = with_record(instance, plan, config.seed, time.monotonic() - started)
+        seconds = None if config.time_budget_s is None else round(time.monotonic() - started, 3)
+        plans[setting] = with_record(instance, plan, config.seed, seconds)
         plans[setting].search["stages"] = "annealed on the simulation" if own else "GCMA" if ranked else "given"
         logger.info("%s: %.2f s", setting, plan.expected_iteration_s)
     schedule = instance.schedule(plans)
@@ -91,11 +94,16 @@ def search(instance: Instance, config: SearchConfig, progress: Progress) -> Sche
     return schedule
 
 
-def time_shares(parts: list[str], budget_s: float) -> Callable[[str], float]:
-    """Seconds that a part gets when it begins: its share of what is left of the budget for it and those after it."""
+def time_shares(parts: list[str], budget_s: float | None) -> Callable[[str], float]:
+    """Seconds that a part gets when it begins: its share of what is left of the budget for it and those after it.
+
+    Infinitely many without a budget: then no clock is looked at.
+    """
     begin = time.monotonic()
 
     def share(part: str) -> float:
+        if budget_s is None:
+            return math.inf
         shares = [TIME_SHARES.get(name, DEFAULT_SHARE) for name in parts[parts.index(part) :]]
         return max(0.0, budget_s - (time.monotonic() - begin)) * shares[0] / sum(shares)
 
@@ -123,12 +131,13 @@ def choose_stages(
     return improved(*min(pool, key=lambda entry: iteration_s(*entry)), 1.0, "the best of them")
 
 
-def with_record(instance: Instance, plan: Plan, seed: int, seconds: float) -> Plan:
-    """The plan with the seed, the seconds of its search and the lower bounds beside it.
+def with_record(instance: Instance, plan: Plan, seed: int, seconds: float | None) -> Plan:
+    """The plan with the seed, the seconds of its search (None: steps alone ended it) and the lower bounds beside it.
 
     lower_bound_s and lower_bound_step_s hold for any stages of the instance's sizes, the other two for the plan's own.
     """
-    record: dict[str, float] = {"seed": seed, "seconds": round(seconds, 3)}
+    ended = "steps" if seconds is None else "time or steps, whichever came first: another run may differ"
+    record: dict[str, Any] = {"seed": seed, "seconds": seconds, "ended_by": ended}
     record["lower_bound_s"], record["lower_bound_step_s"] = bounds_of_any_stages(instance, plan)
     of_stages = bounds_of_given_stages(instance, plan)
     record["lower_bound_of_stages_s"], record["lower_bound_of_stages_step_s"] = of_stages

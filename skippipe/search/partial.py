@@ -82,7 +82,7 @@ def best_of_paper(instance: Instance, found: list[Integers | None], solver: str)
     """
     paths = [entry for entry in found if entry is not None]
     if not paths:
-        raise UserError(f"{solver} found no paths in its time; raise time_budget_s, or choose method ours")
+        raise UserError(f"{solver} found no paths; raise constraint_sets or time_budget_s, or choose method ours")
     best = min(paths, key=lambda entry: iteration_s(instance, entry))
     return plan_of(instance, every_round(instance, best), {"solver": solver})
 

@@ -63,7 +63,7 @@ class Phase:
 
     @property
     def fraction(self) -> float:
-        """How far the phase is, from 0 to 1, by steps or by time, whichever is further."""
+        """How far the phase is, from 0 to 1, by steps or, if they are bounded, by seconds, whichever is further."""
         return min(1.0, max(self.done / max(self.steps, 1), (time.monotonic() - self.begin) / self.seconds))
 
     def advance(self, steps: int, best: float, what: str = "best") -> None:

@@ -39,6 +39,6 @@ def warm_up(config: SearchConfig) -> None:
         joint_steps=4,
         robust=0.0,
         seed=0,
-        time_budget_s=600.0,
+        time_budget_s=None,
     )
     search(Instance.from_config(tiny), tiny, Progress())

@@ -98,14 +98,12 @@ def search_joint(instance: Instance, warm_start: Plan, options: JointOptions, pr
         for number in range(CHAINS)
     ]
     chains[0].compile()  # off the clock
-    began = time.monotonic()
     cool(chains, options, progress or Progress())
     best = min(chains, key=lambda chain: chain.best_s)
     paths, starts, stages = canonical(problem, *best.solution())
     search = {
         "solver": "joint annealing",
         "seed": options.seed,
-        "seconds": round(time.monotonic() - began, 3),
         "simulations": sum(chain.simulations for chain in chains),
     }
     sync_s = instance.sync_s(tuple(tuple(stage) for stage in stages))
