@@ -16,77 +16,29 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from instances import (
+    DEFAULTS,
+    GIVEN,
+    ORIGINAL,
+    PAPER_NAMES,
+    SCALES,
+    SETTINGS,
+    config_of,
+    instance_of,
+    peak_memory_mib,
+)
 
-from skippipe.fields import build, read_yaml
 from skippipe.schedule import Schedule
-from skippipe.schedule.costs import hop_seconds
 from skippipe.search.compiled import first_come_first_served, follow_order
-from skippipe.search.config import SearchConfig
 from skippipe.search.driver import search
-from skippipe.search.problem import Instance
 from skippipe.search.progress import Progress
 from skippipe.search.warm_up import warm_up
 
-ROOT = Path(__file__).resolve().parent.parent
-ORIGINAL = ROOT / "configs" / "schedules" / "original-20-nodes.json"
-PAPER = ROOT / "configs" / "paper"
-SETTINGS = ["baseline", "random", "non-ca-partial", "ca-partial"]
-GIVEN, DEFAULTS = "original-20-nodes, its stages", "the original's defaults"
-PAPER_NAMES = ("18-nodes-4k", "18-nodes-8k", "18-nodes-16k", "20-nodes", "42-nodes")
 PAPER_SEEDS = 2
-SCALES = {20: (6, 4), 42: (8, 6), 100: (6, 4), 300: (6, 4), 1000: (6, 4)}
-"""Stages and path length for each number of nodes of the synthetic networks."""
 REACH_S = {GIVEN: 33.4, DEFAULTS: 72.0}
-
-
-def config_of(name: str, seed: int) -> SearchConfig:
-    """The configuration of an instance by its name."""
-    fields: dict[str, Any] = {"settings": SETTINGS, "seed": seed}
-    if name == DEFAULTS:
-        fields |= {"network": "gcp-12-as-published"}
-    elif name in PAPER_NAMES:
-        fields |= read_yaml(PAPER / f"search-{name}.yaml")
-    elif name != GIVEN:
-        nodes = int(name.split()[0])
-        stages, length = SCALES[nodes]
-        origins = nodes * (stages - 1) // ((stages - 1) + (length - 1) * (stages - 1))
-        others = (nodes - origins) // (stages - 1)
-        fields |= {"nodes": nodes, "stages": stages, "path_length": length}
-        fields |= {"stage_sizes": [origins] + [others] * (stages - 1), "layers_per_stage": 1}
-    return build(SearchConfig, fields, name)
-
-
-def instance_of(name: str, config: SearchConfig) -> Instance:
-    """The instance of a name: the original's file, a configured network or a synthetic one."""
-    if name == GIVEN:
-        return Instance.from_schedule(Schedule.load(ORIGINAL), "ca-partial")
-    if name == DEFAULTS or name in PAPER_NAMES:
-        return Instance.from_config(config)
-    return synthetic(Instance.from_config(config), config.seed)
-
-
-def synthetic(instance: Instance, seed: int) -> Instance:
-    """The same pipeline on nodes strewn over a square: latency 1 to 150 ms by distance, 0.25 to 0.01 GiB/s."""
-    rng = np.random.default_rng(seed)
-    places = rng.random((instance.nodes, 2))
-    distance = np.linalg.norm(places[:, None] - places[None], axis=2) / np.sqrt(2)
-    latency_ms = 1 + 149 * distance
-    bandwidth = np.minimum(0.25, 0.01 / np.maximum(distance, 0.01))
-    hop_s = hop_seconds(latency_ms, bandwidth, instance.pipeline.activation_bytes)
-    np.fill_diagonal(hop_s, 0.0)
-    return replace(
-        instance,
-        network_name="square",
-        locations=tuple(f"place {node}" for node in range(instance.nodes)),
-        latency_ms=latency_ms,
-        bandwidth_gib_s=bandwidth,
-        costs=replace(instance.costs, hop_s=hop_s),
-    )
 
 
 def one_search(name: str, seed: int) -> dict[str, Any]:
@@ -108,12 +60,6 @@ def one_search(name: str, seed: int) -> dict[str, Any]:
         "alone_s": alone,
         "memory_mib": peak_memory_mib(),
     }
-
-
-def peak_memory_mib() -> float:
-    """Most memory that this process held (Linux; getrusage would count the process that started it too)."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def in_own_process(name: str, seed: int) -> dict[str, Any] | None:
@@ -220,7 +166,7 @@ def main() -> None:
     """Print the report and write it, or one search's result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "search.md")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/search.md"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from search import SCALES, config_of, instance_of, peak_memory_mib
+from instances import SCALES, config_of, instance_of, peak_memory_mib
 
 from skippipe.search.driver import search
 from skippipe.search.progress import Progress

@@ -93,12 +93,12 @@ def drifted(schedule: Schedule, drift: float, seed: int) -> Costs:
 
 
 def follow(schedule: Schedule, plan: Plan, costs: Costs) -> Floats:
-    """Starts of the steps where nodes follow the plan's order."""
+    """Starts of the steps if nodes follow the plan's order."""
     return simulate_order(plan.paths_array, costs, *plan.order_arrays(schedule.nodes))
 
 
 def serve(schedule: Schedule, plan: Plan, costs: Costs) -> Floats:
-    """Starts of the steps where nodes serve what comes first, whatever the plan's order."""
+    """Starts of the steps if nodes serve what comes first, whatever the plan's order."""
     return simulate_first_come_first_served(plan.paths_array, costs, schedule.pipeline.memory)
 
 

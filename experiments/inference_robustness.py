@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(variant: Variant, scale: Scale, runs: Path, draws: int) -> dict[str, list[Validation | None]]:
-    """Validation at every ratio, at random and by early exit; None where so much can't be left out."""
+    """Validation at every ratio, at random and by early exit; None if so much can't be left out."""
     checkpoint = find_latest(runs / f"convergence-{scale.name}" / variant.name)
     stages = load_stages(checkpoint, scale.device)
     batches = list(training.held_out(scale, prepare(checkpoint.meta.config.data)))
@@ -71,8 +71,8 @@ def report(
     results.text(
         f"The models of convergence-{scale.name}.md after {scale.iterations} iterations, validated without some of "
         f"their stages; stage 0 always stays and counts in the ratio. At random: mean and deviation of the perplexity "
-        f"over {draws} choices; where ratio x stages is no whole number, choices take the numbers around it. Early "
-        "exit: the last stages are left out; a dash where the ratio is no whole number of stages."
+        f"over {draws} choices; if ratio x stages is no whole number, choices take the numbers around it. Early "
+        "exit: the last stages are left out; a dash if the ratio is no whole number of stages."
     )
     for way in ("random", "early exit"):
         results.text(f"## Perplexity, {way}")

@@ -75,7 +75,7 @@ def report(results: common.Results, outcomes: list[Outcome]) -> None:
         "tokens) but for nodes and budget. Seconds of one iteration for each setting, and of a step (with sync) for "
         'the two that differ most in it: the joint search goes for the step. "Over the bound": SkipPipe\'s '
         "iteration over the largest lower bound that we know for its stages. Took: whole search, assignment "
-        "included, on two shared cores. One seed each: where more budget finds less, the choice of stages was unlucky."
+        "included, on two shared cores. One seed each: if more budget finds less, the choice of stages was unlucky."
     )
     names = ("baseline", "random", "non-ca-partial", "ca-partial")
     results.table(

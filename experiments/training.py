@@ -122,7 +122,7 @@ def scale_of(arguments: argparse.Namespace) -> Scale:
 
 
 def draw_paths(variant: Variant, seed: int = 0) -> list[list[int]]:
-    """Stages of each microbatch's path, drawn under CC1 and CC2, and under CC3 where the variant is even."""
+    """Stages of each microbatch's path, drawn under CC1 and CC2, and under CC3 if the variant is even."""
     generator = numpy.random.default_rng(seed)
     visits = numpy.zeros(variant.stages)
     favour = numpy.linspace(3.0, 1.0, variant.stages - 1)
@@ -210,7 +210,7 @@ def train(variant: Variant, scale: Scale, runs: Path) -> list[dict[str, Any]]:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, none where there is no such file."""
+    """The lines of a run's metrics.jsonl, none if there is no such file."""
     file = folder / "metrics.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
