@@ -7,12 +7,11 @@ from typing import Any
 
 import common
 import training
-from training import MAIN, VARIANTS, Scale, Variant
+from training import COLOURS, MAIN, VARIANTS, Scale, Variant
 
 from skippipe.data.batches import prepare
 
 Lines = list[dict[str, Any]]
-COLOURS = {"full": "#8c8c8c", "skip-25": "#d95f02", "skip-33": "#1b9e77"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import common
-import convergence
 import training
-from training import MAIN, VARIANTS, Scale, Variant
+from training import COLOURS, MAIN, VARIANTS, Scale, Variant
 
 from skippipe.data.batches import prepare
 from skippipe.errors import UserError
@@ -124,7 +123,7 @@ def plot(measured: dict[Variant, dict[str, list[Validation | None]]]) -> Any:
                 fmt="o-",
                 capsize=3,
                 label=variant.label,
-                color=convergence.COLOURS[variant.name],
+                color=COLOURS[variant.name],
             )
         axes.set(xlabel="stages left out (%)", ylabel="validation perplexity", yscale="log")
         axes.yaxis.set_major_formatter("{x:g}")

@@ -58,6 +58,7 @@ VARIANTS = (
     Variant("non-ca-partial", "33% skip (SkipPipe without TC2)", 6, setting="non-ca-partial"),
 )
 MAIN = ("full", "skip-25", "skip-33")
+COLOURS = {"full": "#8c8c8c", "skip-25": "#d95f02", "skip-33": "#1b9e77"}
 
 
 @dataclass(frozen=True)
