@@ -18,7 +18,7 @@ from numpy.random import Generator
 
 from skippipe.schedule.arrays import Flags, Floats, Integers
 from skippipe.schedule.simulate import split_task, step_nodes, step_seconds
-from skippipe.search.constraints import stage_table
+from skippipe.search.constraints import even_walks, stage_table
 from skippipe.search.path_search import PathSearch, Window
 from skippipe.search.problem import Instance
 from skippipe.search.progress import Phase
@@ -103,6 +103,8 @@ class ConflictSearch:
             for child in self.children(chosen):
                 push(child)
             phase.advance(1, self.best_seconds)
+        if self.best is None:
+            self.complete_evenly()
         return self.best
 
     def root(self, phase: Phase) -> ConstraintSet | None:
@@ -215,6 +217,27 @@ class ConflictSearch:
             found = self.finder.find(int(self.origins[agent]), float(self.release_s[agent]), blocked, windows)
             if found is None or not phase.left:
                 return
+            paths[agent], times = found
+            left[paths[agent, 1:]] -= 1
+            if self.aware:
+                taken += self.occupied(paths[agent], times)
+        self.consider(paths)
+
+    def complete_evenly(self) -> None:
+        """Plan agents one after the other, each on the stages of a walk drawn so that all visits are even.
+
+        There is always room for such walks, however little is left: some solution rather than none.
+        """
+        stages = self.instance.fixed_stages
+        walks = even_walks(self.instance.rules, len(stages), len(self.origins), self.rng)
+        left = np.full(self.instance.nodes, self.capacity)
+        paths = np.empty((len(self.origins), walks.shape[1]), dtype=np.int64)
+        taken: list[Window] = []
+        for agent, walk in enumerate(walks):
+            blocked = (left <= 0) | ~np.isin(self.stage_of, walk)
+            windows = taken if self.aware else ()
+            found = self.finder.find(int(self.origins[agent]), float(self.release_s[agent]), blocked, windows)
+            assert found is not None, "even walks leave room for each other"
             paths[agent], times = found
             left[paths[agent, 1:]] -= 1
             if self.aware:

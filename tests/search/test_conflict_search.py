@@ -26,6 +26,18 @@ def test_conflict_search_keeps_the_constraints(shared: bool, aware: bool) -> Non
     assert plan.expected_iteration_s == pytest.approx(search.best_seconds)
 
 
+@pytest.mark.parametrize("aware", [False, True])
+def test_some_solution_is_found_even_if_nodes_hold_just_what_there_is(aware: bool) -> None:
+    """Eight stages and paths of three: the last of 21 microbatches hardly ever finds what is left by greed alone."""
+    instance = random_instance((7, *[2] * 7), 3, 3, 3, 4)
+    search = ConflictSearch(instance, False, aware, np.random.default_rng(0))
+    with Progress().phase("test", 1, 60.0) as phase:
+        paths = search.run(phase)
+    assert paths is not None
+    assert (np.bincount(paths[:, 1:].ravel(), minlength=21)[7:] == 3).all()
+    instance.schedule({"ca-partial": plan_of(instance, every_round(instance, paths), {})}).validate()
+
+
 def test_a_split_on_a_collision_is_a_heuristic() -> None:
     """Each child keeps one microbatch out of the other's window, so both in each other's windows is never found."""
     instance = random_instance((3, 2, 2, 2), 3, 3, 3, 1)
