@@ -123,6 +123,16 @@ def hop_seconds(latency_ms: Quantity, bandwidth_gib_s: Quantity, message_bytes: 
     return latency_ms / 1000 + transfer_seconds(message_bytes, bandwidth_gib_s) + fixed_s
 
 
+def fixed_seconds(seconds: float, latency_ms: float, bandwidth_gib_s: float, message_bytes: int) -> float:
+    """What a hop that took `seconds` took beside latency and transfer, at least 0: Rates.hop_fixed_s."""
+    return max(0.0, seconds - hop_seconds(latency_ms, bandwidth_gib_s, message_bytes, 0.0))
+
+
+def bytes_per_parameter(seconds: float, bandwidth_gib_s: float, parameters: int) -> float:
+    """Rates.sync_bytes_per_parameter of an all-reduce that took `seconds` over a slowest link of this bandwidth."""
+    return seconds * bandwidth_gib_s * GIB / parameters
+
+
 def layer_parameters(d_model: int, feed_forward: int | None = None) -> int:
     """Parameters of a LLaMA layer (16,779,264 at d_model 1024, feed-forward 4096)."""
     return 4 * d_model**2 + 3 * d_model * (feed_forward or 4 * d_model) + 2 * d_model
