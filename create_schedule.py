@@ -31,6 +31,15 @@ HYPERPARAMETERS: dict[str, Any] = {
     "context": 1024,  # tokens in a sequence
     "samples_per_microbatch": 8,  # sequences in a microbatch; more: fewer, longer tasks and hops
     "microbatches_per_node": 6,  # microbatches that each stage-0 node sends in an iteration; a multiple of memory
+    "feed_forward": None,  # hidden width of a layer's feed-forward part; None: 4 x d_model
+    "vocabulary": 2048,  # tokens that embedding and head know; counts if sync_head
+    "sync_head": False,  # True: the sync of stage 0 moves embedding, norm and head, too; the original leaves them out
+    # What machines and links take; None: as the network's file says (measured by `skippipe profile`).
+    "hop_fixed_s": None,  # seconds of a hop beside latency and bytes / bandwidth; gcp-12: 0.35, GPU copies
+    "task_gap_s": None,  # idle seconds of a node between two tasks; gcp-12: 0.13
+    "backward_factor": None,  # backward over forward; gcp-12: 1.5
+    "loss_factor": None,  # loss over forward; gcp-12: 0.25; a network may give seconds instead
+    "sync_bytes_per_parameter": None,  # bytes that an all-reduce moves over a stage's slowest link; gcp-12: 8
     # The search.
     "method": "ours",  # of the partial settings: "paper" (GCMA's stages, A* and CBS alone) or "ours" (annealed, too)
     "settings": [],  # what to search: some of baseline, random, non-ca-partial, ca-partial, joint; empty: all of them

@@ -10,7 +10,7 @@ import numpy as np
 
 from skippipe.fields import build, read_yaml
 from skippipe.schedule import Schedule
-from skippipe.schedule.costs import hop_seconds
+from skippipe.schedule.costs import Rates, hop_seconds
 from skippipe.search.config import SearchConfig
 from skippipe.search.problem import Instance
 
@@ -57,7 +57,7 @@ def synthetic(instance: Instance, seed: int) -> Instance:
     distance = np.linalg.norm(places[:, None] - places[None], axis=2) / np.sqrt(2)
     latency_ms = 1 + 149 * distance
     bandwidth = np.minimum(0.25, 0.01 / np.maximum(distance, 0.01))
-    hop_s = hop_seconds(latency_ms, bandwidth, instance.pipeline.activation_bytes)
+    hop_s = hop_seconds(latency_ms, bandwidth, instance.pipeline.activation_bytes, Rates().hop_fixed_s)
     np.fill_diagonal(hop_s, 0.0)
     return replace(
         instance,

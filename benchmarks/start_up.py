@@ -12,7 +12,7 @@ import numpy as np
 import whole_runs
 
 from skippipe.schedule import Costs, Schedule
-from skippipe.schedule.costs import BACKWARD_FACTOR, LOSS_FACTOR, TASK_GAP_S
+from skippipe.schedule.costs import Rates
 from skippipe.schedule.plan import Pipeline, make_plan
 
 SIZES = {20: [5, 3, 3, 3, 3, 3], 60: [15, 9, 9, 9, 9, 9]}
@@ -28,7 +28,7 @@ def schedule(nodes: int) -> Schedule:
     for origin in stages[0]:
         for choice in STAGE_CHOICES:
             paths.append([origin, *(stages[stage][origin % len(stages[stage])] for stage in choice)])
-    costs = Costs(np.full(nodes, 0.1), LOSS_FACTOR, BACKWARD_FACTOR, TASK_GAP_S, np.full((nodes, nodes), 0.1))
+    costs = Costs.of_rates(np.full(nodes, 0.1), Rates(), np.full((nodes, nodes), 0.1))
     pipeline = Pipeline(6, 4, 3, 1, 64, 4, 64, 2, len(STAGE_CHOICES), 4 * 64 * 64 * 2, 8 * 66_000)
     plan = make_plan(stages, np.array(paths), costs, 3, [0.0] * 6, {"solver": "by hand", "seed": 0, "seconds": 0})
     ones = np.ones((nodes, nodes))

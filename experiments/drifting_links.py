@@ -13,7 +13,6 @@ from searching import add_budget, budget_of, search_config, searched
 
 from skippipe.schedule import Costs, Plan, Schedule
 from skippipe.schedule.arrays import Floats
-from skippipe.schedule.costs import HOP_FIXED_S
 from skippipe.schedule.simulate import simulate_first_come_first_served, simulate_order, step_with_sync_seconds
 from skippipe.search.config import SearchConfig
 from skippipe.search.driver import search
@@ -88,7 +87,7 @@ def drifted(schedule: Schedule, drift: float, seed: int) -> Costs:
     generator = numpy.random.default_rng((seed, round(100 * drift)))
     factor = generator.uniform(1 - drift, 1 + drift, (schedule.nodes, schedule.nodes))
     factor = numpy.triu(factor) + numpy.triu(factor, 1).T
-    variable = numpy.maximum(schedule.costs.hop_s - HOP_FIXED_S, 0.0)
+    variable = numpy.minimum(schedule.latency_ms / 1000 + schedule.transfer_s, schedule.costs.hop_s)
     return replace(schedule.costs, hop_s=schedule.costs.hop_s - variable + variable * factor)
 
 

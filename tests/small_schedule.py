@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from skippipe.schedule import Costs, Schedule
-from skippipe.schedule.costs import BACKWARD_FACTOR, LOSS_FACTOR, TASK_GAP_S
 from skippipe.schedule.plan import Pipeline, make_plan
 
 STAGES = [[0, 1], [2, 3], [4, 5]]
@@ -18,7 +17,7 @@ def small_schedule(hop_s: float = 0.02, forward_s: float = 0.01, memory: int = 2
     """ca-partial: paths of two stages; baseline: paths of all three, two of them with stages 1 and 2 swapped."""
     generator = np.random.default_rng(1)
     hops = hop_s * generator.uniform(0.5, 1.5, (NODES, NODES))
-    costs = Costs(np.full(NODES, forward_s), LOSS_FACTOR, BACKWARD_FACTOR, TASK_GAP_S * forward_s, hops)
+    costs = Costs(np.full(NODES, forward_s), 0.25, 1.5, 0.13 * forward_s, hops)
     pipeline = Pipeline(
         stages=3,
         path_length=2,

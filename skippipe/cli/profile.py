@@ -1,4 +1,4 @@
-"""Measure links and compute between nodes over the real stack and write a network file for create_schedule.py.
+"""Measure links, tasks and all-reduce between nodes over the real stack; write a network file for create_schedule.py.
 
 Run it on each machine with its own range of nodes, as run.sh; each of them writes the whole file.
 """
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from skippipe.cli.launch import launch
 from skippipe.cli.prepare import config_from_arguments, whole_number
-from skippipe.config import check_reachable
+from skippipe.config import DataConfig, check_reachable
 from skippipe.errors import UserError
-from skippipe.runtime.events import ComputeMeasured, Event, LinkMeasured, MeasurementDone
+from skippipe.runtime.events import ComputeMeasured, Event, LinkMeasured, MeasurementDone, SyncMeasured
+from skippipe.schedule.costs import Rates
 
 if TYPE_CHECKING:
     from skippipe.runtime.endpoint import Endpoint
@@ -28,8 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", metavar="FIRST", help="first node to start here")
     parser.add_argument("last", metavar="LAST", help="one past the last node to start here")
     parser.add_argument("nodes", metavar="NODES", help="nodes on all machines together")
-    parser.add_argument("samples", metavar="SAMPLES", help="sequences in a microbatch, for the compute")
+    parser.add_argument("samples", metavar="SAMPLES", help="sequences in a microbatch")
     parser.add_argument("overrides", nargs="*", metavar="[CONFIG] key=value", help="as for run.sh")
+    parser.add_argument(
+        "--replicas", default="2", metavar="COUNT", help="nodes of a stage, whose all-reduce is measured (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("network.yaml"), help="network file to write (%(default)s)")
 
 
@@ -40,18 +44,22 @@ def run(arguments: argparse.Namespace) -> int:
     samples = whole_number(arguments.samples, "SAMPLES", 1)
     if not first < last <= nodes or nodes < 2:
         raise UserError(f"FIRST {first}, LAST {last} and NODES {nodes} must satisfy FIRST < LAST <= NODES, NODES >= 2")
+    replicas = whole_number(arguments.replicas, "--replicas", 2)
+    if replicas > nodes:
+        raise UserError(f"--replicas {replicas} are more than the {nodes} nodes")
     config = config_from_arguments(arguments.overrides)
     local = range(first, last)
     check_reachable(config.peers, nodes, local)
     if not arguments.out.parent.is_dir():
         raise UserError(f"--out: the folder {arguments.out.parent} does not exist")
     # Imported here: errors in arguments should not wait for torch.
-    from skippipe.runtime.profiler import run_profile
+    from skippipe.runtime.profiler import ProfileConfig, run_profile
 
+    asked = ProfileConfig(config.model, vocabulary_of(config.data), samples, replicas, config.device)
     measured = Measured()
 
     def run_node(endpoint: Endpoint) -> None:
-        run_profile(endpoint, config.model, samples, config.device)
+        run_profile(endpoint, asked)
 
     def follow(launcher: Launcher) -> int:
         # A pair is reported by both of its nodes, a node's compute once.
@@ -67,12 +75,33 @@ def run(arguments: argparse.Namespace) -> int:
         return launch(config.peers, nodes, local, Path(folder), run_node, follow, explain)
 
 
+def vocabulary_of(config: DataConfig) -> int:
+    """Tokens that the head has to tell apart: those of the given tokenizer, or as many as one is trained for."""
+    if config.tokenizer is None:
+        return config.vocabulary
+    from skippipe.data.tokenizer import load_tokenizer
+
+    return int(load_tokenizer(Path(config.tokenizer)).vocab_size)
+
+
 @dataclass
 class Measured:
     """What the nodes have measured."""
 
     links: list[LinkMeasured] = field(default_factory=list)
     compute: list[ComputeMeasured] = field(default_factory=list)
+    syncs: list[SyncMeasured] = field(default_factory=list)
+
+    def rates(self) -> Rates:
+        """What holds for all nodes alike: medians; backward and loss over forward of all nodes together."""
+        forward_s = sum(entry.forward_s for entry in self.compute)
+        return Rates(
+            hop_fixed_s=statistics.median(link.hop_fixed_s for link in self.links),
+            task_gap_s=statistics.median(entry.gap_s for entry in self.compute),
+            backward_factor=sum(entry.backward_s for entry in self.compute) / forward_s,
+            loss_factor=sum(entry.loss_s for entry in self.compute) / forward_s,
+            sync_bytes_per_parameter=statistics.median(sync.bytes_per_parameter for sync in self.syncs),
+        )
 
 
 def watch_profile(launcher: Launcher, measured: Measured, total: int) -> None:
@@ -90,6 +119,8 @@ def watch_profile(launcher: Launcher, measured: Measured, total: int) -> None:
                     measured.links.append(event)
                 case ComputeMeasured():
                     measured.compute.append(event)
+                case SyncMeasured():
+                    measured.syncs.append(event)
                 case _:
                     raise AssertionError(f"{event} is no event of a profile")
 
@@ -99,18 +130,25 @@ def watch_profile(launcher: Launcher, measured: Measured, total: int) -> None:
 def network_text(name: str, measured: Measured) -> str:
     """The network file: each node a location of its own."""
     names = ", ".join(f"node-{entry.node}" for entry in measured.compute)
+    rates = measured.rates()
     rows = [
         f"  - [node-{link.first}, node-{link.second}, {link.latency_ms:.4f}, {link.bandwidth_gib_s:.6f}]"
         for link in sorted(measured.links, key=lambda link: (link.first, link.second))
     ]
     return "\n".join(
         [
-            "# Measured by python -m skippipe profile. latency_ms: one way; bandwidth: GiB/s, over the real stack.",
+            "# Measured by skippipe profile over the real stack. latency_ms: one way; bandwidth: GiB/s.",
             f"name: {name}",
             "same_location: {latency_ms: 0.1, bandwidth_gib_s: 2.0}",
             f"locations: [{names}]",
             "compute_seconds_per_sample_layer:",
-            *(f"  node-{entry.node}: {entry.forward_s:.6f}" for entry in measured.compute),
+            *(f"  node-{entry.node}: {entry.forward_s:.9f}" for entry in measured.compute),
+            "loss_seconds_per_sample:",
+            *(f"  node-{entry.node}: {entry.loss_s:.9f}" for entry in measured.compute),
+            f"hop_fixed_s: {rates.hop_fixed_s:.9f}",
+            f"task_gap_s: {rates.task_gap_s:.9f}",
+            f"backward_factor: {rates.backward_factor:.6f}",
+            f"sync_bytes_per_parameter: {rates.sync_bytes_per_parameter:.6f}",
             "links:",
             *rows,
             "",
@@ -124,14 +162,16 @@ def summary(measured: Measured, out: Path) -> str:
     def spread(values: list[float], unit: str) -> str:
         return f"{min(values):.3g} to {max(values):.3g} {unit}, median {statistics.median(values):.3g}"
 
-    ratio = statistics.median(entry.backward_s / entry.forward_s for entry in measured.compute)
-    forward_ms = [1000 * entry.forward_s for entry in measured.compute]
     return "\n".join(
         [
             f"latency        {spread([link.latency_ms for link in measured.links], 'ms')}",
             f"bandwidth      {spread([link.bandwidth_gib_s for link in measured.links], 'GiB/s')}",
-            f"forward        {spread(forward_ms, 'ms a sample and layer')}",
-            f"backward       {ratio:.2f} times forward (the cost model takes 1.5)",
+            f"rest of a hop  {spread([1000 * link.hop_fixed_s for link in measured.links], 'ms')}",
+            f"forward        {spread([1000 * entry.forward_s for entry in measured.compute], 'ms a sample and layer')}",
+            f"backward       {measured.rates().backward_factor:.2f} times forward",
+            f"loss           {spread([1000 * entry.loss_s for entry in measured.compute], 'ms a sample')}",
+            f"between tasks  {spread([1000 * entry.gap_s for entry in measured.compute], 'ms')}",
+            f"all-reduce     {spread([sync.bytes_per_parameter for sync in measured.syncs], 'bytes a parameter')}",
             f"written to     {out}; search with: python create_schedule.py --network {out}",
         ]
     )

@@ -147,6 +147,12 @@ def check_model(config: RunConfig, schedule: Schedule) -> None:
             raise UserError(
                 f"{config.schedule}: pipeline.{name} is {theirs}, but model.{name} is {ours}; add model.{name}={theirs}"
             )
+    ours, theirs = config.model.hidden_width, schedule.pipeline.hidden_width
+    if not config.emulation.enabled and ours != theirs:
+        raise UserError(
+            f"{config.schedule}: pipeline.feed_forward is {theirs}, but model.feed_forward is {ours};"
+            f" add model.feed_forward={theirs}"
+        )
 
 
 def find_checkpoint(path: Path, config: RunConfig, schedule: Schedule, setting: str, prepared: Prepared) -> Checkpoint:

@@ -48,15 +48,32 @@ class LinkMeasured:
     latency_ms: float
     """One way."""
     bandwidth_gib_s: float
+    hop_fixed_s: float
+    """What a hop takes beside latency and bytes over bandwidth."""
 
 
 @dataclass(frozen=True)
 class ComputeMeasured:
-    """A profile's figures of one node: seconds a sample and layer."""
+    """A profile's figures of one node."""
 
     node: int
     forward_s: float
+    """A sample and layer."""
     backward_s: float
+    """A sample and layer."""
+    loss_s: float
+    """A sample."""
+    gap_s: float
+    """Between two tasks."""
+
+
+@dataclass(frozen=True)
+class SyncMeasured:
+    """A profile's figure of an all-reduce that a node and those after it took part in."""
+
+    node: int
+    bytes_per_parameter: float
+    """Seconds x bandwidth of their slowest link / parameters."""
 
 
 Event = (
@@ -68,6 +85,7 @@ Event = (
     | MeasurementDone
     | LinkMeasured
     | ComputeMeasured
+    | SyncMeasured
 )
 KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in typing.get_args(Event)}
 

@@ -1,7 +1,8 @@
-"""Measures links and compute over the real stack: what `python -m skippipe profile` lets each node's process do.
+"""Measures links, compute and all-reduce over the real stack: what `skippipe profile` lets each node's process do.
 
 Pairs of nodes take turns so that no host is in two measurements at once. For each pair a few small messages give the
-latency and two sizes of large ones the bandwidth; each node times forward and backward of a stage's layers.
+latency, two sizes of large ones the bandwidth, and some of an activation's size what a hop takes beside both. Each node
+times its tasks while the others of its host rest, and groups of replicas an all-reduce, one group after the other.
 """
 
 from __future__ import annotations
@@ -10,16 +11,23 @@ import ipaddress
 import itertools
 import statistics
 import time
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as distributed
 
 from skippipe.config import ModelConfig
-from skippipe.model.stage import Stage
 from skippipe.runtime.endpoint import Endpoint
-from skippipe.runtime.events import ComputeMeasured, LinkMeasured, MeasurementDone
+from skippipe.runtime.events import ComputeMeasured, LinkMeasured, MeasurementDone, SyncMeasured
 from skippipe.runtime.gradients import meet, share
-from skippipe.schedule.costs import gib_per_second
+from skippipe.runtime.task_profiler import measure_tasks
+from skippipe.schedule.costs import (
+    activation_bytes,
+    bytes_per_parameter,
+    fixed_seconds,
+    gib_per_second,
+    layer_parameters,
+)
 from skippipe.transport.inbox import Inbox
 from skippipe.transport.links import Links
 from skippipe.transport.message import HEADER, Header, MessageKind
@@ -28,11 +36,39 @@ PINGS = 20
 SMALL_BYTES, LARGE_BYTES = 1 << 18, 1 << 23
 BULKS = 3
 """Transfers of each size; the fastest counts."""
-MESSAGES = PINGS + 2 * BULKS
-COMPUTE_REPEATS = 5
+HOPS = 5
+"""Messages of an activation's size; their median counts."""
+MESSAGES = PINGS + 2 * BULKS + HOPS
+SYNCS = 3
+"""All-reduces of each group; their median counts."""
+TASK_FIGURES, SYNC_FIGURES, LINK_FIGURES = 4, 1, 3
 TIMEOUT_SECONDS = 600.0
 
 Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ProfileConfig:
+    """What is to be profiled."""
+
+    model: ModelConfig
+    vocabulary: int
+    samples: int
+    """Sequences in a microbatch."""
+    replicas: int
+    """Nodes of an all-reduce."""
+    device: str
+
+    @property
+    def hop_bytes(self) -> int:
+        """Bytes of a message that stands for an activation: as many, but not more than LARGE_BYTES."""
+        return min(activation_bytes(self.model.d_model, self.model.context, self.samples), LARGE_BYTES)
+
+    @property
+    def sync_parameters(self) -> int:
+        """Parameters of an all-reduce: those of a stage's layers, but not more than LARGE_BYTES hold."""
+        layer = layer_parameters(self.model.d_model, self.model.feed_forward)
+        return min(self.model.layers_per_stage * layer, LARGE_BYTES // 4)
 
 
 def take_turns(hosts: list[int]) -> list[list[Pair]]:
@@ -50,7 +86,12 @@ def take_turns(hosts: list[int]) -> list[list[Pair]]:
     return [pairs for _, pairs in turns]
 
 
-def run_profile(endpoint: Endpoint, model: ModelConfig, samples: int, device: str) -> None:
+def sync_groups(nodes: int, replicas: int) -> list[list[int]]:
+    """Nodes that all-reduce together, a group for each node: it and those that follow, round and round."""
+    return [sorted({(first + i) % nodes for i in range(replicas)}) for first in range(nodes)]
+
+
+def run_profile(endpoint: Endpoint, config: ProfileConfig) -> None:
     """Take part in all turns and report this node's figures (in a process of its own)."""
     torch.set_num_threads(1)
     nodes = range(endpoint.nodes)
@@ -63,79 +104,92 @@ def run_profile(endpoint: Endpoint, model: ModelConfig, samples: int, device: st
     links.connect(other for other in nodes if other != endpoint.node)
     host = int(ipaddress.IPv4Address(endpoint.peers.host))
     hosts = [int(row[0]) for row in share([float(host)], endpoint.nodes)]
-    # This node's forward and backward seconds, then latency and bandwidth to each node that it took the time with.
-    row = [0.0] * (2 + 2 * endpoint.nodes)
+    tasks, link_figures = [0.0] * TASK_FIGURES, [0.0] * (LINK_FIGURES * endpoint.nodes)
     for pairs in take_turns(hosts):
         for pair in pairs:
             if pair == (endpoint.node, endpoint.node):
-                row[:2] = measure_compute(model, samples, device)
+                tasks = list(measure_tasks(config.model, config.vocabulary, config.samples, config.device))
             elif endpoint.node in pair:
-                row[2 + 2 * pair[1] : 4 + 2 * pair[1]] = measure_link(pair, endpoint.node, links, inbox)
+                figures = measure_link(pair, endpoint.node, links, inbox, config)
+                link_figures[LINK_FIGURES * pair[1] : LINK_FIGURES * (pair[1] + 1)] = figures
             else:
                 continue
             endpoint.report(MeasurementDone())
         distributed.barrier()
-    rows = share(row, endpoint.nodes)
+    sync_s = measure_syncs(endpoint.node, sync_groups(endpoint.nodes, config.replicas), config)
+    rows = share([*tasks, sync_s, *link_figures], endpoint.nodes)
     if endpoint.first_here:
-        report_all(endpoint, rows)
+        report_all(endpoint, rows, config)
     links.drain(10.0)
     distributed.destroy_process_group()
     links.close()
 
 
-def report_all(endpoint: Endpoint, rows: list[list[float]]) -> None:
+def report_all(endpoint: Endpoint, rows: list[list[float]], config: ProfileConfig) -> None:
     """Report what all nodes measured."""
-    for node, (forward_s, backward_s, *figures) in enumerate(rows):
-        endpoint.report(ComputeMeasured(node, forward_s, backward_s))
+    layers = config.samples * config.model.layers_per_stage
+    bandwidth: dict[Pair, float] = {}
+    for node, row in enumerate(rows):
+        forward_s, backward_s, loss_s, gap_s = row[:TASK_FIGURES]
+        endpoint.report(ComputeMeasured(node, forward_s / layers, backward_s / layers, loss_s / config.samples, gap_s))
         for other in range(node + 1, endpoint.nodes):
-            latency_ms, bandwidth_gib_s = figures[2 * other : 2 * other + 2]
-            endpoint.report(LinkMeasured(node, other, latency_ms, bandwidth_gib_s))
+            first = TASK_FIGURES + SYNC_FIGURES + LINK_FIGURES * other
+            latency_ms, bandwidth_gib_s, fixed_s = row[first : first + LINK_FIGURES]
+            bandwidth[node, other] = bandwidth_gib_s
+            endpoint.report(LinkMeasured(node, other, latency_ms, bandwidth_gib_s, fixed_s))
+    for node, group in enumerate(sync_groups(endpoint.nodes, config.replicas)):
+        slowest = min(bandwidth[pair] for pair in itertools.combinations(group, 2))
+        moved = bytes_per_parameter(rows[node][TASK_FIGURES], slowest, config.sync_parameters)
+        endpoint.report(SyncMeasured(node, moved))
 
 
-def measure_link(pair: Pair, node: int, links: Links, inbox: Inbox) -> tuple[float, float]:
-    """Latency in ms and bandwidth in GiB/s; the first node of the pair takes the time, the second only answers."""
+def measure_link(
+    pair: Pair, node: int, links: Links, inbox: Inbox, config: ProfileConfig
+) -> tuple[float, float, float]:
+    """Latency in ms, bandwidth in GiB/s, a hop's other seconds; the first of the pair measures, the second answers."""
     other = pair[1] if node == pair[0] else pair[0]
     answer = torch.zeros(1)
-    sizes = [4] * PINGS + [SMALL_BYTES] * BULKS + [LARGE_BYTES] * BULKS
+    sizes = [4] * PINGS + [SMALL_BYTES] * BULKS + [LARGE_BYTES] * BULKS + [config.hop_bytes] * HOPS
     times = []
     for number, size in enumerate(sizes):
         mine = Header(MessageKind.ACTIVATION, 0, node * MESSAGES + number, node, time.time())
         theirs = (MessageKind.ACTIVATION, 0, other * MESSAGES + number)
         if node == pair[0]:
+            message = torch.zeros(size // 4, device=config.device)
             began = time.perf_counter()
-            links.send(other, mine, torch.zeros(size // 4))
+            links.send(other, mine, message)
             inbox.take(theirs)
             times.append(time.perf_counter() - began)
         else:
-            inbox.take(theirs)
+            inbox.take(theirs)[1].to(config.device)
             links.send(other, mine, answer)
     if not times:
-        return 0.0, 0.0
-    round_trip = statistics.median(times[:PINGS])
-    small, large = min(times[PINGS : PINGS + BULKS]), min(times[PINGS + BULKS :])
+        return 0.0, 0.0, 0.0
+    latency_s = statistics.median(times[:PINGS]) / 2
+    small, large = min(times[PINGS : PINGS + BULKS]), min(times[PINGS + BULKS : PINGS + 2 * BULKS])
     # The difference of two sizes leaves out what a transfer costs whatever its size.
     seconds = max(large - small, 1e-6)
-    return 1000 * round_trip / 2, gib_per_second(LARGE_BYTES - SMALL_BYTES, seconds)
+    bandwidth = gib_per_second(LARGE_BYTES - SMALL_BYTES, seconds)
+    # Of the round trip of an activation and its answer, the way back is a latency.
+    hop_s = statistics.median(times[-HOPS:]) - latency_s
+    return 1000 * latency_s, bandwidth, fixed_seconds(hop_s, 1000 * latency_s, bandwidth, config.hop_bytes)
 
 
-def measure_compute(model: ModelConfig, samples: int, device: str) -> tuple[float, float]:
-    """Seconds of forward and backward per sample and layer, on a stage that has layers only."""
-    stage = Stage(model, 1, 2, 0).to(device)
-    times: list[tuple[float, float]] = []
-    for _ in range(COMPUTE_REPEATS):
-        hidden_BTD = torch.randn(samples, model.context, model.d_model, device=device, requires_grad=True)
-        marks = [now(device)]
-        left = stage(hidden_BTD)
-        marks.append(now(device))
-        left.backward(torch.ones_like(left))
-        marks.append(now(device))
-        times.append((marks[1] - marks[0], marks[2] - marks[1]))
-    units = samples * model.layers_per_stage
-    return statistics.median(row[0] for row in times) / units, statistics.median(row[1] for row in times) / units
-
-
-def now(device: str) -> float:
-    """Time when everything asked of the device is done."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter()
+def measure_syncs(node: int, groups: list[list[int]], config: ProfileConfig) -> float:
+    """Median seconds of the all-reduce of the group that bears this node's number; takes part in all of its groups."""
+    measured = 0.0
+    for number, group in enumerate(groups):
+        # All nodes take part: groups that overlap get names that differ from node to node otherwise.
+        replicas = distributed.new_group(group)
+        if node in group:
+            gradient = torch.zeros(config.sync_parameters)
+            times = []
+            for _ in range(SYNCS):
+                distributed.barrier(replicas)
+                began = time.perf_counter()
+                distributed.all_reduce(gradient, group=replicas)
+                times.append(time.perf_counter() - began)
+            if number == node:
+                measured = statistics.median(times)
+        distributed.barrier()
+    return measured

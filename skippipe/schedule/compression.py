@@ -29,4 +29,4 @@ def with_compression(config: CompressionConfig, schedule: Schedule) -> Schedule:
     if not links.any():
         return schedule
     ratio = np.where(links, bytes_ratio(config, schedule.pipeline.d_model), 1.0)
-    return schedule.with_costs(schedule.costs.for_compression(ratio, schedule.latency_ms), schedule.pipeline)
+    return schedule.with_costs(schedule.costs.for_compression(ratio, schedule.transfer_s), schedule.pipeline)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from skippipe.errors import UserError
 from skippipe.schedule.arrays import Floats
-from skippipe.schedule.costs import Costs
+from skippipe.schedule.costs import Costs, transfer_seconds
 from skippipe.schedule.plan import Pipeline, Plan
 
 
@@ -29,6 +29,11 @@ class Content:
     def nodes(self) -> int:
         """Number of nodes."""
         return len(self.locations)
+
+    @property
+    def transfer_s(self) -> Floats:
+        """Seconds that an activation's bytes take from node to node, latency and copies left out, (nodes, nodes)."""
+        return transfer_seconds(self.pipeline.activation_bytes, self.bandwidth_gib_s)
 
     def plan(self, setting: str, where: str = "schedule") -> Plan:
         """The plan of a setting; UserError names those that there are."""

@@ -1,4 +1,4 @@
-"""Seconds of a hop, forward, loss, backward and sync: the only home of cost constants (cost model: paper's code)."""
+"""Seconds of a hop, forward, loss, backward and sync: the only home of the cost model's formulas (paper's code)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,27 @@ import numpy as np
 from skippipe.schedule.arrays import Floats
 
 GIB = 1024**3
-HOP_FIXED_S = 0.35
-"""Copies between CPU and GPU at both ends of a hop, in the original's cost model."""
-LOSS_FACTOR = 0.25
-BACKWARD_FACTOR = 1.5
-TASK_GAP_S = 0.13
-SYNC_BYTES_PER_PARAMETER = 8
 
 Quantity = TypeVar("Quantity", float, Floats)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a network's machines and links take beside forward, latency and bandwidth.
+
+    A network file says it (`skippipe profile` measures it); what it leaves out is as on the original's GPUs.
+    """
+
+    hop_fixed_s: float = 0.35
+    """Seconds of a hop beside latency and transfer, such as copies between CPU and GPU at both ends."""
+    task_gap_s: float = 0.13
+    """Idle seconds of a node between two tasks."""
+    backward_factor: float = 1.5
+    """Backward over forward."""
+    loss_factor: float = 0.25
+    """Loss at the origin over forward, unless the network gives the loss's own seconds."""
+    sync_bytes_per_parameter: float = 8.0
+    """Bytes that a stage's all-reduce moves over its slowest link for each parameter."""
 
 
 class CostArrays(NamedTuple):
@@ -43,18 +56,28 @@ class Costs:
     forward_s: Floats
     """Forward of one microbatch through one stage, (nodes,)."""
     loss_factor: float
-    """Loss at the origin over forward."""
+    """Loss at the origin over forward; of all nodes together if they have a loss_s of their own."""
     backward_factor: float
     """Backward over forward."""
     task_gap_s: float
     """Idle time of a node between two tasks."""
     hop_s: Floats
     """Activation or gradient of one microbatch from node to node, (nodes, nodes)."""
+    measured_loss_s: Floats | None = None
+    """Loss of one microbatch, (nodes,), if it is no fixed share of forward; its factor is then their ratio."""
+
+    @classmethod
+    def of_rates(cls, forward_s: Floats, rates: Rates, hop_s: Floats, loss_s: Floats | None = None) -> Costs:
+        """Costs with a network's rates; loss_s, (nodes,), are the loss's own seconds, if there are any."""
+        factor = rates.loss_factor if loss_s is None else float(loss_s.sum() / forward_s.sum())
+        if loss_s is not None and np.allclose(forward_s * factor, loss_s, rtol=1e-12, atol=0.0):
+            loss_s = None
+        return cls(forward_s, factor, rates.backward_factor, rates.task_gap_s, hop_s, loss_s)
 
     @property
     def loss_s(self) -> Floats:
         """Loss of one microbatch, (nodes,)."""
-        return self.forward_s * self.loss_factor
+        return self.forward_s * self.loss_factor if self.measured_loss_s is None else self.measured_loss_s
 
     @property
     def backward_s(self) -> Floats:
@@ -66,15 +89,18 @@ class Costs:
         """The same for the simulations and the compiled searches."""
         return CostArrays(self.forward_s, self.loss_s, self.backward_s, self.hop_s, self.task_gap_s)
 
-    def for_compression(self, ratio: Floats, latency_ms: Floats) -> Costs:
-        """The same nodes if messages have `ratio`, (nodes, nodes), of their bytes; latency and copies stay."""
-        fixed = latency_ms / 1000 + HOP_FIXED_S
-        return replace(self, hop_s=fixed + (self.hop_s - fixed) * ratio)
+    def for_compression(self, ratio: Floats, transfer_s: Floats) -> Costs:
+        """The same nodes if messages have `ratio`, (nodes, nodes), of their bytes; latency and copies stay.
 
-    def for_samples(self, ratio: float, latency_ms: Floats) -> Costs:
+        transfer_s, (nodes, nodes), is what the bytes take in each hop now.
+        """
+        return replace(self, hop_s=self.hop_s + (ratio - 1) * np.minimum(transfer_s, self.hop_s))
+
+    def for_samples(self, ratio: float, transfer_s: Floats) -> Costs:
         """The same nodes with `ratio` times as many samples in a microbatch."""
-        ratios = np.full_like(self.hop_s, ratio)
-        return replace(self.for_compression(ratios, latency_ms), forward_s=self.forward_s * ratio)
+        shorter = self.for_compression(np.full_like(self.hop_s, ratio), transfer_s)
+        loss_s = None if self.measured_loss_s is None else self.measured_loss_s * ratio
+        return replace(shorter, forward_s=self.forward_s * ratio, measured_loss_s=loss_s)
 
 
 def activation_bytes(d_model: int, context: int, samples: int) -> int:
@@ -92,9 +118,19 @@ def gib_per_second(message_bytes: int, seconds: float) -> float:
     return message_bytes / seconds / GIB
 
 
-def hop_seconds(latency_ms: Quantity, bandwidth_gib_s: Quantity, message_bytes: int) -> Quantity:
-    """Seconds that a message takes from node to node."""
-    return latency_ms / 1000 + transfer_seconds(message_bytes, bandwidth_gib_s) + HOP_FIXED_S
+def hop_seconds(latency_ms: Quantity, bandwidth_gib_s: Quantity, message_bytes: int, fixed_s: float) -> Quantity:
+    """Seconds that a message takes from node to node; fixed_s is Rates.hop_fixed_s."""
+    return latency_ms / 1000 + transfer_seconds(message_bytes, bandwidth_gib_s) + fixed_s
+
+
+def fixed_seconds(seconds: float, latency_ms: float, bandwidth_gib_s: float, message_bytes: int) -> float:
+    """What a hop that took `seconds` took beside latency and transfer, at least 0: Rates.hop_fixed_s."""
+    return max(0.0, seconds - hop_seconds(latency_ms, bandwidth_gib_s, message_bytes, 0.0))
+
+
+def bytes_per_parameter(seconds: float, bandwidth_gib_s: float, parameters: int) -> float:
+    """Rates.sync_bytes_per_parameter of an all-reduce that took `seconds` over a slowest link of this bandwidth."""
+    return seconds * bandwidth_gib_s * GIB / parameters
 
 
 def layer_parameters(d_model: int, feed_forward: int | None = None) -> int:
@@ -102,9 +138,14 @@ def layer_parameters(d_model: int, feed_forward: int | None = None) -> int:
     return 4 * d_model**2 + 3 * d_model * (feed_forward or 4 * d_model) + 2 * d_model
 
 
-def stage_sync_bytes(d_model: int, layers: int) -> int:
-    """Bytes that the data-parallel sync of a stage moves; embedding and head are left out, as in the original."""
-    return SYNC_BYTES_PER_PARAMETER * layers * layer_parameters(d_model)
+def head_parameters(d_model: int, vocabulary: int) -> int:
+    """Parameters of embedding, final norm and output head."""
+    return 2 * vocabulary * d_model + d_model
+
+
+def sync_bytes(parameters: int, bytes_per_parameter: float) -> int:
+    """Bytes that the data-parallel sync of these parameters moves (Rates.sync_bytes_per_parameter)."""
+    return round(bytes_per_parameter * parameters)
 
 
 def pair_sync_seconds(bandwidth_gib_s: Floats, stage_bytes: int) -> Floats:

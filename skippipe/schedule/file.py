@@ -24,6 +24,8 @@ VERSION = 2
 MOST_NODES = 10_000
 MOST_MICROBATCHES = 50_000
 MOST_SECONDS = 1e9
+PIPELINE_OPTIONS = {"feed_forward", "head_bytes"}
+"""Fields of the pipeline that are written only if the schedule has them."""
 PLAN_FIELDS = {"stages", "microbatches", "order", "sync_s", "expected_iteration_s", "expected_step_s", "search"}
 """What the file says of each setting."""
 INLINE_FROM_DEPTH = 4
@@ -70,14 +72,15 @@ def write(schedule: Content) -> str:
             "latency_ms": schedule.latency_ms.tolist(),
             "bandwidth_gib_s": schedule.bandwidth_gib_s.tolist(),
         },
-        "pipeline": dataclasses.asdict(pipeline),
+        "pipeline": {name: value for name, value in dataclasses.asdict(pipeline).items() if value is not None},
         "costs": {
             "forward_s": costs.forward_s.tolist(),
             "loss_factor": costs.loss_factor,
             "backward_factor": costs.backward_factor,
             "task_gap_s": costs.task_gap_s,
             "hop_s": costs.hop_s.tolist(),
-        },
+        }
+        | ({} if costs.measured_loss_s is None else {"loss_s": costs.measured_loss_s.tolist()}),
         "settings": {name: plan_document(plan) for name, plan in schedule.settings.items()},
     }
     return render(document, 0) + "\n"
@@ -124,7 +127,6 @@ def from_document(document: Any) -> Content:
         raise UserError(f"network.locations has {nodes} nodes; between 1 and {MOST_NODES} are supported")
     if not all(isinstance(name, str) for name in locations):
         raise UserError("network.locations must hold the name of each node's location")
-    costs = section(top["costs"], "costs", {"forward_s", "loss_factor", "backward_factor", "task_gap_s", "hop_s"})
     settings = section(top["settings"], "settings", None)
     if not settings:
         raise UserError("settings is empty; a schedule needs at least one setting")
@@ -134,22 +136,30 @@ def from_document(document: Any) -> Content:
         latency_ms=matrix(network["latency_ms"], "network.latency_ms", nodes),
         bandwidth_gib_s=matrix(network["bandwidth_gib_s"], "network.bandwidth_gib_s", nodes, smallest=1e-12),
         pipeline=pipeline_from(top["pipeline"]),
-        costs=Costs(
-            forward_s=vector(costs["forward_s"], "costs.forward_s", nodes, smallest=1e-9),
-            loss_factor=seconds(costs["loss_factor"], "costs.loss_factor", smallest=1e-9),
-            backward_factor=seconds(costs["backward_factor"], "costs.backward_factor", smallest=1e-9),
-            task_gap_s=seconds(costs["task_gap_s"], "costs.task_gap_s"),
-            hop_s=matrix(costs["hop_s"], "costs.hop_s", nodes),
-        ),
+        costs=costs_from(top["costs"], nodes),
         settings={name: plan_from(value, f"setting {name}") for name, value in settings.items()},
+    )
+
+
+def costs_from(document: Any, nodes: int) -> Costs:
+    """The costs section; loss_s is there only if the loss is no fixed share of forward."""
+    names = {"forward_s", "loss_factor", "backward_factor", "task_gap_s", "hop_s"}
+    costs = section(document, "costs", names, {"loss_s"})
+    return Costs(
+        forward_s=vector(costs["forward_s"], "costs.forward_s", nodes, smallest=1e-9),
+        loss_factor=seconds(costs["loss_factor"], "costs.loss_factor", smallest=1e-9),
+        backward_factor=seconds(costs["backward_factor"], "costs.backward_factor", smallest=1e-9),
+        task_gap_s=seconds(costs["task_gap_s"], "costs.task_gap_s"),
+        hop_s=matrix(costs["hop_s"], "costs.hop_s", nodes),
+        measured_loss_s=vector(costs["loss_s"], "costs.loss_s", nodes, smallest=1e-12) if "loss_s" in costs else None,
     )
 
 
 def pipeline_from(document: Any) -> Pipeline:
     """The pipeline section: positive whole numbers that fit each other."""
-    names = {entry.name for entry in dataclasses.fields(Pipeline)}
-    fields = section(document, "pipeline", names)
-    pipeline = Pipeline(**{name: whole_number(fields[name], f"pipeline.{name}", smallest=1) for name in names})
+    names = {entry.name for entry in dataclasses.fields(Pipeline)} - PIPELINE_OPTIONS
+    fields = section(document, "pipeline", names, PIPELINE_OPTIONS)
+    pipeline = Pipeline(**{name: whole_number(fields[name], f"pipeline.{name}", smallest=1) for name in fields})
     if not 2 <= pipeline.path_length <= pipeline.stages:
         raise UserError(f"pipeline.path_length {pipeline.path_length} must lie between 2 and stages {pipeline.stages}")
     return pipeline
@@ -191,14 +201,14 @@ def plan_from(document: Any, where: str) -> Plan:
     )
 
 
-def section(value: Any, where: str, names: set[str] | None) -> dict[str, Any]:
-    """A mapping with exactly the given fields (None: any)."""
+def section(value: Any, where: str, names: set[str] | None, options: set[str] | None = None) -> dict[str, Any]:
+    """A mapping with exactly the given fields (None: any), and any of the `options`."""
     if not isinstance(value, dict):
         raise UserError(f"{where} must be a mapping, not {type(value).__name__}")
     if names is not None:
         if missing := names - value.keys():
             raise UserError(f"{where} has no field {min(missing)}")
-        if unknown := value.keys() - names:
+        if unknown := value.keys() - names - (options or set()):
             raise UserError(f"{where} has an unknown field {min(unknown)[:40]!r}")
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 from dataclasses import dataclass
@@ -14,7 +15,13 @@ from skippipe.config import shipped_file
 from skippipe.errors import UserError, shown
 from skippipe.fields import read_yaml
 from skippipe.schedule.arrays import Floats
+from skippipe.schedule.costs import Rates
 
+COMPUTE, LOSS = "compute_seconds_per_sample_layer", "loss_seconds_per_sample"
+"""Fields that hold one number, or one a location."""
+MAY_BE_ZERO = {"hop_fixed_s", "task_gap_s"}
+FIELDS = {"name", "base", "locations", "links", "same_location", "default", "subsets", COMPUTE, LOSS}
+FIELDS |= {entry.name for entry in dataclasses.fields(Rates)}
 MOST_LOCATIONS = 10_000
 
 
@@ -27,6 +34,9 @@ class Network:
     latency_ms: Floats
     bandwidth_gib_s: Floats
     compute_seconds_per_sample_layer: tuple[float, ...]
+    loss_seconds_per_sample: tuple[float, ...] | None
+    """Loss at each location; None if it is a share of forward, rates.loss_factor."""
+    rates: Rates
     subsets: dict[str, tuple[str, ...]]
 
     def spread(self, nodes: int, subset: str | None = None) -> tuple[str, ...]:
@@ -60,8 +70,17 @@ class Network:
 
     def compute_seconds(self, node_locations: tuple[str, ...]) -> Floats:
         """Seconds per sample and layer of a forward pass on each node, (nodes,)."""
+        return self.at(node_locations, self.compute_seconds_per_sample_layer)
+
+    def loss_seconds(self, node_locations: tuple[str, ...]) -> Floats | None:
+        """Seconds per sample of the loss on each node, (nodes,); None if it is a share of forward."""
+        per_location = self.loss_seconds_per_sample
+        return None if per_location is None else self.at(node_locations, per_location)
+
+    def at(self, node_locations: tuple[str, ...], per_location: tuple[float, ...]) -> Floats:
+        """What each node has of something given for each location, (nodes,)."""
         index = {name: i for i, name in enumerate(self.locations)}
-        return np.array([self.compute_seconds_per_sample_layer[index[name]] for name in node_locations])
+        return np.array([per_location[index[name]] for name in node_locations])
 
 
 def find_network(name: str) -> Path:
@@ -73,8 +92,9 @@ def load_network(path: Path) -> Network:
     """Read a network file.
 
     Fields: name, locations, links ([a, b, latency ms, GiB/s] each, symmetric), same_location and default
-    ({latency_ms, bandwidth_gib_s}), subsets, compute_seconds_per_sample_layer (one number, or one a location), and
-    `base`: another network's file beside this one, whose fields this one overrides (links are added to its links).
+    ({latency_ms, bandwidth_gib_s}), subsets, compute_seconds_per_sample_layer and loss_seconds_per_sample (one number,
+    or one a location), those of Rates, and `base`: another network's file beside this one, whose fields this one
+    overrides (links are added to its links). Rates that are not given are those of the original's GPUs.
     Raises UserError that names the file, the field and the remedy.
     """
     document = read_yaml(path)
@@ -82,19 +102,9 @@ def load_network(path: Path) -> Network:
         base = read_yaml(path.parent / f"{document['base']}.yaml")
         links = checked_list(base, "links", path) + checked_list(document, "links", path)
         document = {**base, **document, "links": links}
-    known = {
-        "name",
-        "base",
-        "locations",
-        "links",
-        "same_location",
-        "default",
-        "subsets",
-        "compute_seconds_per_sample_layer",
-    }
     for field in document:
-        if field not in known:
-            raise UserError(f"{path}: no field {field}; known fields: {', '.join(sorted(known))}")
+        if field not in FIELDS:
+            raise UserError(f"{path}: no field {field}; known fields: {', '.join(sorted(FIELDS))}")
     locations = checked_list(document, "locations", path)
     if not locations or not all(isinstance(name, str) for name in locations):
         raise UserError(f"{path}: locations must be a list of names")
@@ -109,7 +119,9 @@ def load_network(path: Path) -> Network:
         locations=tuple(locations),
         latency_ms=latency,
         bandwidth_gib_s=bandwidth,
-        compute_seconds_per_sample_layer=compute_table(document, locations, path),
+        compute_seconds_per_sample_layer=seconds_table(document.get(COMPUTE, 0.055), COMPUTE, locations, path),
+        loss_seconds_per_sample=seconds_table(document[LOSS], LOSS, locations, path) if LOSS in document else None,
+        rates=rates_of(document, path),
         subsets=subset_table(document, locations, path),
     )
 
@@ -149,10 +161,16 @@ def link_pair(document: dict[str, Any], field: str, path: Path) -> tuple[float, 
     )
 
 
-def compute_table(document: dict[str, Any], locations: list[str], path: Path) -> tuple[float, ...]:
-    """Seconds per sample and layer for each location; one number stands for all of them."""
-    field = "compute_seconds_per_sample_layer"
-    value = document.get(field, 0.055)
+def rates_of(document: dict[str, Any], path: Path) -> Rates:
+    """The rates that a network document gives; the others are the original's."""
+    names = [entry.name for entry in dataclasses.fields(Rates) if entry.name in document]
+    return Rates(
+        **{name: number(document[name], f"{path}: {name}", 0.0 if name in MAY_BE_ZERO else 1e-9) for name in names}
+    )
+
+
+def seconds_table(value: Any, field: str, locations: list[str], path: Path) -> tuple[float, ...]:
+    """Seconds for each location; one number stands for all of them."""
     if isinstance(value, dict):
         for name in locations:
             if name not in value:

@@ -17,7 +17,7 @@ import numpy as np
 
 from skippipe.errors import UserError
 from skippipe.schedule.content import Content
-from skippipe.schedule.costs import BACKWARD_FACTOR, LOSS_FACTOR, TASK_GAP_S, Costs, activation_bytes, stage_sync_bytes
+from skippipe.schedule.costs import Costs, activation_bytes, layer_parameters, sync_bytes
 from skippipe.schedule.costs import sync_seconds as stage_sync_seconds
 from skippipe.schedule.network import find_network, load_network
 from skippipe.schedule.plan import Pipeline, Plan, make_plan
@@ -63,7 +63,8 @@ def import_original(document: dict[str, Any]) -> Content:
             raise UserError(f"{PATHS[name]} must hold paths of nodes from 0 to {nodes - 1}")
         if len({len(path) for path in paths_of_round}) > 1:
             raise UserError(f"{PATHS[name]} must hold paths of one length")
-    latency_ms, bandwidth = load_network(find_network(NETWORK)).between(locations)
+    network = load_network(find_network(NETWORK))
+    latency_ms, bandwidth = network.between(locations)
     pipeline = Pipeline(
         stages=len(stages),
         path_length=len(rounds["ca-partial"][0]),
@@ -75,9 +76,9 @@ def import_original(document: dict[str, Any]) -> Content:
         samples_per_microbatch=SAMPLES,
         microbatches_per_node=sends,
         activation_bytes=activation_bytes(D_MODEL, CONTEXT, SAMPLES),
-        stage_bytes=stage_sync_bytes(D_MODEL, LAYERS),
+        stage_bytes=sync_bytes(LAYERS * layer_parameters(D_MODEL), network.rates.sync_bytes_per_parameter),
     )
-    costs = Costs(np.full(nodes, FORWARD_S), LOSS_FACTOR, BACKWARD_FACTOR, TASK_GAP_S, hop_s)
+    costs = Costs.of_rates(np.full(nodes, FORWARD_S), network.rates, hop_s)
     sync_s = [stage_sync_seconds(stage, bandwidth, pipeline.stage_bytes) for stage in stages]
     paths = {"baseline": baseline_paths(stages, costs, baseline_sends)}
     paths |= {name: repeat_rounds(entries, stages[0], memory, sends, name) for name, entries in rounds.items()}

@@ -76,7 +76,21 @@ class Pipeline:
     activation_bytes: int
     """Bytes of one microbatch's activation."""
     stage_bytes: int
-    """Bytes that the data-parallel sync of one stage moves."""
+    """Bytes that the data-parallel sync of one stage's layers moves."""
+    feed_forward: int | None = None
+    """Hidden width of the feed-forward part, if it is not 4 x d_model."""
+    head_bytes: int | None = None
+    """Bytes that the sync of stage 0 moves for embedding, norm and head, if they are counted."""
+
+    @property
+    def hidden_width(self) -> int:
+        """Feed-forward width in use."""
+        return self.feed_forward or 4 * self.d_model
+
+    @property
+    def sync_bytes(self) -> tuple[int, ...]:
+        """Bytes that the data-parallel sync of each stage moves."""
+        return (self.stage_bytes + (self.head_bytes or 0), *(self.stage_bytes,) * (self.stages - 1))
 
 
 @dataclass(frozen=True)

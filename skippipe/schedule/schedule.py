@@ -29,7 +29,7 @@ class Schedule(Content):
         ratio = samples / pipeline.samples_per_microbatch
         bytes_now = pipeline.activation_bytes * samples // pipeline.samples_per_microbatch
         pipeline = replace(pipeline, samples_per_microbatch=samples, activation_bytes=bytes_now)
-        return self.with_costs(self.costs.for_samples(ratio, self.latency_ms), pipeline)
+        return self.with_costs(self.costs.for_samples(ratio, self.transfer_s), pipeline)
 
     def with_costs(self, costs: Costs, pipeline: Pipeline | None = None) -> Self:
         """The same plans on other costs, and for another pipeline if one is given: times simulated again."""

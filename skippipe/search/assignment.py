@@ -24,12 +24,12 @@ PIPELINE_WEIGHT = 2.0
 
 
 class Links(NamedTuple):
-    """What GCMA's score knows of the links, in seconds, each (nodes, nodes)."""
+    """What GCMA's score knows of the links, in seconds."""
 
     hop_s: Floats
-    """Mean of a hop forth and back."""
+    """Mean of a hop forth and back, (nodes, nodes)."""
     pair_sync_s: Floats
-    """Sync of a stage whose slowest link is this one."""
+    """Sync of each stage whose slowest link is this one, (stages, nodes, nodes)."""
 
 
 class ScoreParts(NamedTuple):
@@ -104,7 +104,7 @@ def update_parts(group: Integers, touched: Flags, links: Links, parts: ScorePart
             for x in members[a]:
                 for y in members[a]:
                     if x != y:
-                        slowest = max(slowest, links.pair_sync_s[x, y])
+                        slowest = max(slowest, links.pair_sync_s[a, x, y])
             parts.sync_s[a] = slowest
         for b in range(a):
             if touched[a] or touched[b]:

@@ -92,8 +92,8 @@ def cheapest_round_trips(instance: Instance, path_length: int) -> Floats:
 def least_sync_seconds(instance: Instance) -> Floats:
     """Seconds of the sync of a stage of each size that holds a node, with its best partners, (stages, nodes)."""
     # The node itself comes first, with 0 s, then its partners by the link to them.
-    by_partner = np.sort(instance.pair_sync_s, axis=1)
-    return by_partner[:, np.array(instance.stage_sizes) - 1].T
+    by_partner = np.sort(instance.pair_sync_s, axis=2)
+    return np.array([by_partner[stage, :, size - 1] for stage, size in enumerate(instance.stage_sizes)])
 
 
 def last_return(instance: Instance, origin: int, count: int, trip_s: float) -> float:

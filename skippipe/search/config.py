@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from skippipe.errors import UserError
 from skippipe.fields import require_positive
+from skippipe.schedule.costs import Rates
 from skippipe.schedule.validation import MOST_STAGES_PAST_FRONTIER
 from skippipe.search.constraints import StageRules, even_walks
 
 MOST_NODES = 10_000
+POSITIVE_IF_GIVEN = ("feed_forward", "backward_factor", "loss_factor", "sync_bytes_per_parameter")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,22 @@ class SearchConfig:
     """Sequences in a microbatch."""
     microbatches_per_node: int = 6
     """Microbatches that each stage-0 node sends in an iteration."""
+    feed_forward: int | None = None
+    """Hidden width of a layer's feed-forward part; null: 4 x d_model."""
+    vocabulary: int = 2048
+    """Tokens that embedding and head know; counts if sync_head."""
+    sync_head: bool = False
+    """Whether the sync of stage 0 has embedding, norm and head to move, too; the original leaves them out."""
+    hop_fixed_s: float | None = None
+    """Seconds of a hop beside latency and transfer; null: the network's."""
+    task_gap_s: float | None = None
+    """Idle seconds of a node between two tasks; null: the network's."""
+    backward_factor: float | None = None
+    """Backward over forward; null: the network's."""
+    loss_factor: float | None = None
+    """Loss over forward; null: the network's factor, or its seconds."""
+    sync_bytes_per_parameter: float | None = None
+    """Bytes that a stage's all-reduce moves over its slowest link for each parameter; null: the network's."""
     method: Literal["ours", "paper"] = "ours"
     """How the partial settings are searched. paper: GCMA's stages, A* and conflict-based search alone; ours: stages and
     paths annealed on the simulation, too. baseline and random are the paper's either way; joint is ours."""
@@ -80,6 +98,10 @@ class SearchConfig:
         require_positive(self, "population", "trials", "sync_slack")
         if self.time_budget_s is not None:
             require_positive(self, "time_budget_s")
+        require_positive(self, "vocabulary", *(name for name in POSITIVE_IF_GIVEN if getattr(self, name) is not None))
+        for name in ("hop_fixed_s", "task_gap_s"):
+            if (getattr(self, name) or 0.0) < 0:
+                raise UserError(f"{name} can't be negative, not {getattr(self, name)}")
         for name in ("seed", "constraint_sets", "pipeline_steps", "path_steps", "joint_steps"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} can't be negative, not {getattr(self, name)}")
@@ -88,6 +110,11 @@ class SearchConfig:
         if self.nodes > MOST_NODES:
             raise UserError(f"nodes is {self.nodes}; at most {MOST_NODES} are supported")
         check_shape(self)
+
+    def rates(self, network: Rates) -> Rates:
+        """The rates of this search: the network's, but for those that are given here."""
+        given = {name: getattr(self, name) for name in asdict(network)}
+        return replace(network, **{name: value for name, value in given.items() if value is not None})
 
 
 def check_shape(config: SearchConfig) -> None:

@@ -41,7 +41,7 @@ class RoundProblem(NamedTuple):
     relabel: float
     """Chance that a move exchanges two nodes of two stages, with their places on all paths, instead of visits."""
     pair_sync_s: Floats
-    """costs.pair_sync_seconds, (nodes, nodes)."""
+    """costs.pair_sync_seconds of each stage, (stages, nodes, nodes)."""
     sync_limit_s: float
     """Longest data-parallel sync of a stage that an exchange of nodes may lead to."""
 
@@ -233,7 +233,7 @@ def slowest_sync(node: int, stage_of: Integers, pair_sync_s: Floats) -> float:
     slowest = 0.0
     for other in range(len(stage_of)):
         if other != node and stage_of[other] == stage_of[node]:
-            slowest = max(slowest, pair_sync_s[node, other])
+            slowest = max(slowest, pair_sync_s[stage_of[node], node, other])
     return slowest
 
 

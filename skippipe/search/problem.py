@@ -10,13 +10,13 @@ from skippipe.errors import UserError
 from skippipe.schedule import Costs, Plan, Schedule
 from skippipe.schedule.arrays import Floats
 from skippipe.schedule.costs import (
-    BACKWARD_FACTOR,
-    LOSS_FACTOR,
-    TASK_GAP_S,
+    Rates,
     activation_bytes,
+    head_parameters,
     hop_seconds,
+    layer_parameters,
     pair_sync_seconds,
-    stage_sync_bytes,
+    sync_bytes,
     sync_seconds,
 )
 from skippipe.schedule.network import find_network, load_network
@@ -53,24 +53,16 @@ class Instance:
         if len(locations) != config.nodes:
             raise UserError(f"locations has {len(locations)} entries for nodes = {config.nodes}")
         latency_ms, bandwidth = network.between(locations)
-        message = activation_bytes(config.d_model, config.context, config.samples_per_microbatch)
-        per_layer = network.compute_seconds(locations) * config.samples_per_microbatch
-        hop_s = hop_seconds(latency_ms, bandwidth, message)
+        rates = config.rates(network.rates)
+        pipeline = pipeline_of(config, rates)
+        forward_s = network.compute_seconds(locations) * config.samples_per_microbatch * config.layers_per_stage
+        # A factor that the search is given counts more than the network's seconds.
+        loss_s = network.loss_seconds(locations) if config.loss_factor is None else None
+        if loss_s is not None:
+            loss_s = loss_s * config.samples_per_microbatch
+        hop_s = hop_seconds(latency_ms, bandwidth, pipeline.activation_bytes, rates.hop_fixed_s)
         np.fill_diagonal(hop_s, 0.0)
-        pipeline = Pipeline(
-            stages=config.stages,
-            path_length=config.path_length,
-            memory=config.memory,
-            layers_per_stage=config.layers_per_stage,
-            d_model=config.d_model,
-            heads=config.heads,
-            context=config.context,
-            samples_per_microbatch=config.samples_per_microbatch,
-            microbatches_per_node=config.microbatches_per_node,
-            activation_bytes=message,
-            stage_bytes=stage_sync_bytes(config.d_model, config.layers_per_stage),
-        )
-        costs = Costs(per_layer * config.layers_per_stage, LOSS_FACTOR, BACKWARD_FACTOR, TASK_GAP_S, hop_s)
+        costs = Costs.of_rates(forward_s, rates, hop_s, loss_s)
         return cls(network.name, locations, latency_ms, bandwidth, pipeline, costs, config.stage_sizes)
 
     @classmethod
@@ -105,15 +97,40 @@ class Instance:
 
     @property
     def pair_sync_s(self) -> Floats:
-        """Seconds of the data-parallel sync of a stage whose slowest link is this one, (nodes, nodes)."""
-        return pair_sync_seconds(self.bandwidth_gib_s, self.pipeline.stage_bytes)
+        """Seconds of the data-parallel sync of each stage whose slowest link is this one, (stages, nodes, nodes)."""
+        return np.array([pair_sync_seconds(self.bandwidth_gib_s, moved) for moved in self.pipeline.sync_bytes])
 
     def sync_s(self, stages: Stages) -> list[float]:
         """Seconds of each stage's data-parallel sync."""
-        return [sync_seconds(list(stage), self.bandwidth_gib_s, self.pipeline.stage_bytes) for stage in stages]
+        moved = self.pipeline.sync_bytes
+        return [sync_seconds(list(stages[i]), self.bandwidth_gib_s, moved[i]) for i in range(len(stages))]
 
     def schedule(self, plans: dict[str, Plan]) -> Schedule:
         """The schedule file's content with these plans."""
         return Schedule(
             self.network_name, self.locations, self.latency_ms, self.bandwidth_gib_s, self.pipeline, self.costs, plans
         )
+
+
+def pipeline_of(config: SearchConfig, rates: Rates) -> Pipeline:
+    """The model and batch that a configuration is for."""
+    layer, head = (
+        layer_parameters(config.d_model, config.feed_forward),
+        head_parameters(config.d_model, config.vocabulary),
+    )
+    moved = rates.sync_bytes_per_parameter
+    return Pipeline(
+        stages=config.stages,
+        path_length=config.path_length,
+        memory=config.memory,
+        layers_per_stage=config.layers_per_stage,
+        d_model=config.d_model,
+        heads=config.heads,
+        context=config.context,
+        samples_per_microbatch=config.samples_per_microbatch,
+        microbatches_per_node=config.microbatches_per_node,
+        activation_bytes=activation_bytes(config.d_model, config.context, config.samples_per_microbatch),
+        stage_bytes=sync_bytes(config.layers_per_stage * layer, moved),
+        feed_forward=None if config.feed_forward == 4 * config.d_model else config.feed_forward,
+        head_bytes=sync_bytes(head, moved) if config.sync_head else None,
+    )

@@ -8,12 +8,13 @@ import pytest
 from skippipe.schedule import Costs
 from skippipe.schedule.costs import (
     GIB,
+    Rates,
     activation_bytes,
     gib_per_second,
     hop_seconds,
     layer_parameters,
     pair_sync_seconds,
-    stage_sync_bytes,
+    sync_bytes,
     sync_seconds,
     transfer_seconds,
 )
@@ -22,9 +23,11 @@ from skippipe.schedule.costs import (
 def test_costs_of_the_paper() -> None:
     assert layer_parameters(1024) == 16_779_264
     assert activation_bytes(1024, 1024, 8) == 33_554_432
-    assert hop_seconds(100.0, 0.03125, 2**25) == pytest.approx(0.1 + 1.0 + 0.35)
+    assert hop_seconds(100.0, 0.03125, 2**25, Rates().hop_fixed_s) == pytest.approx(0.1 + 1.0 + 0.35)
     bandwidth = np.array([[2.0, 0.5], [0.5, 2.0]])
-    assert sync_seconds([0, 1], bandwidth, stage_sync_bytes(1024, 1)) == pytest.approx(8 * 16_779_264 / 2**29)
+    assert sync_seconds([0, 1], bandwidth, sync_bytes(layer_parameters(1024), 8.0)) == pytest.approx(
+        8 * 16_779_264 / 2**29
+    )
     assert sync_seconds([0], bandwidth, 1) == 0.0
     assert sync_seconds([], bandwidth, 1) == 0.0
 

@@ -90,7 +90,7 @@ def search_joint(instance: Instance, warm_start: Plan, options: JointOptions, pr
         raise UserError(f"time budget of the joint search must be above 0 s, not {options.time_budget_s}")
     costs, pipeline = instance.costs, instance.pipeline
     hop_s = link_scenarios(costs.hop_s, options.robust, SCENARIOS, options.seed)
-    pair_sync_s = instance.pair_sync_s if options.sync else np.zeros_like(costs.hop_s)
+    pair_sync_s = instance.pair_sync_s * options.sync
     problem = make_problem(hop_s, costs, pipeline.memory, warm_start, pair_sync_s)
     start_s = simulate_order(warm_start.paths_array, costs, *warm_start.order_arrays(instance.nodes))
     chains = [

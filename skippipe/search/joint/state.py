@@ -38,7 +38,7 @@ class Problem(NamedTuple):
     memory: int
     """Most microbatches that a node holds between forward and backward."""
     pair_sync_s: Floats
-    """Sync of a stage whose slowest link is this one, (nodes, nodes); all 0 if the iteration alone counts."""
+    """Sync of each stage whose slowest link is this one, (stages, nodes, nodes); all 0 if only the iteration counts."""
     microbatch: Integers
     """Of each task, (T,)."""
     holds: Integers
@@ -111,7 +111,7 @@ def link_scenarios(hop_s: Floats, error: float, count: int, seed: int) -> Floats
 
 
 def make_problem(hop_s: Floats, costs: Costs, memory: int, plan: Plan, pair_sync_s: Floats) -> Problem:
-    """Tables of a search from a plan's shape; hop_s is (scenarios, nodes, nodes), pair_sync_s 0 without the sync."""
+    """Tables of a search from a plan's shape; hop_s is (scenarios, nodes, nodes)."""
     stage_sizes = [len(stage) for stage in plan.stages]
     length = plan.path_length
     return Problem(
@@ -181,7 +181,7 @@ def stage_sync(problem: Problem, state: State, stage: int) -> float:
     longest = 0.0
     for a in range(first, last):
         for b in range(a + 1, last):
-            longest = max(longest, problem.pair_sync_s[state.node_of_slot[a], state.node_of_slot[b]])
+            longest = max(longest, problem.pair_sync_s[stage, state.node_of_slot[a], state.node_of_slot[b]])
     return float(longest)
 
 

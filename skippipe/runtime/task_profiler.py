@@ -1,0 +1,105 @@
+"""Measures what tasks take on a node: forward, backward, loss, and the executor's idle time between two tasks."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skippipe.config import EmulationConfig, ModelConfig
+from skippipe.model.stage import Stage
+from skippipe.runtime.emulation import Clock, Emulation
+from skippipe.runtime.executor import Executor, IterationRecord, expected_senders
+from skippipe.schedule import Costs, Plan
+from skippipe.schedule.plan import Kind, Task
+from skippipe.transport.inbox import Inbox
+from skippipe.transport.message import Header, MessageKind, pack
+
+MICROBATCHES = 3
+ITERATIONS = 5
+"""The first of them warms up; the medians of the others count."""
+
+
+class TaskSeconds(NamedTuple):
+    """What the tasks of a microbatch take on a node, in seconds."""
+
+    forward_s: float
+    backward_s: float
+    loss_s: float
+    gap_s: float
+    """Idle time between two tasks whose inputs are there."""
+
+
+class Stopwatch(Executor):
+    """An executor whose inputs are all there, and that times its compute apart from all else."""
+
+    def __init__(self, node: int, plan: Plan, stage: Stage, samples: int) -> None:
+        costs = Costs(np.zeros(2), 1.0, 1.0, 0.0, np.zeros((2, 2)))
+        emulation = Emulation.of(EmulationConfig(enabled=False), costs, node, 0.0)
+        inbox = Inbox(expected_senders(plan, node), lambda sender: 0.0)
+        super().__init__(node, plan, stage, None, inbox, self.packed, emulation, Clock())
+        self.samples = samples
+        self.compute_s: dict[Kind, list[float]] = {kind: [] for kind in Kind}
+
+    def packed(self, receiver: int, header: Header, tensor: Tensor) -> None:
+        """What sending takes of the executor's thread."""
+        pack(header, tensor)
+
+    def compute(self, task: Task, iteration: int, tensor: Tensor | None, record: IterationRecord) -> Tensor | None:
+        """The task's work, timed to the end of what it asked of the device."""
+        began = now(self.device)
+        result = super().compute(task, iteration, tensor, record)
+        self.compute_s[task.kind].append(now(self.device) - began)
+        return result
+
+    def gap_s(self) -> float:
+        """Run ITERATIONS of this node's order with all inputs there; median idle seconds a task, after the first."""
+        gaps = []
+        model = self.stage.config
+        for iteration in range(ITERATIONS):
+            self.inbox.next_iteration(iteration)
+            for (kind, microbatch), sender in self.senders.items():
+                message = torch.randn(self.samples, model.context, model.d_model)
+                self.inbox.put(Header(kind, iteration, microbatch, sender, time.time()), message)
+            for task in self.order:
+                if task.kind is Kind.LOSS:
+                    shape = (self.samples, model.context)
+                    self.targets[task.microbatch] = torch.randint(self.stage.vocabulary, shape, device=self.device)
+            before = sum(map(sum, self.compute_s.values()))
+            began = now(self.device)
+            self.run_iteration(iteration)
+            elapsed = now(self.device) - began
+            gaps.append((elapsed - (sum(map(sum, self.compute_s.values())) - before)) / len(self.order))
+        return statistics.median(gaps[1:])
+
+    def median_s(self, kind: Kind) -> float:
+        """Median seconds of a task's work, after the first iteration."""
+        times = self.compute_s[kind]
+        return statistics.median(times[len(times) // ITERATIONS :])
+
+
+def measure_tasks(model: ModelConfig, vocabulary: int, samples: int, device: str) -> TaskSeconds:
+    """Run a plan of two stages on this node: forward and backward on layers alone, then the loss at the origin."""
+    orders = {
+        0: [Task(Kind.LOSS, number) for number in range(MICROBATCHES)],
+        1: [Task(kind, number) for number in range(MICROBATCHES) for kind in (Kind.FORWARD, Kind.BACKWARD)],
+    }
+    order = {node: tuple(tasks) for node, tasks in orders.items()}
+    plan = Plan(((0,), (1,)), ((0, 1),) * MICROBATCHES, order, (0.0, 0.0), 0.0, 0.0)
+    origin, relay = (Stopwatch(node, plan, Stage(model, node, vocabulary, 0).to(device), samples) for node in (0, 1))
+    # The origin's own forwards and backwards are left out, so that no gradient comes for it either.
+    origin.senders = {key: sender for key, sender in origin.senders.items() if key[0] is MessageKind.ACTIVATION}
+    gap_s = relay.gap_s()
+    origin.gap_s()
+    return TaskSeconds(relay.median_s(Kind.FORWARD), relay.median_s(Kind.BACKWARD), origin.median_s(Kind.LOSS), gap_s)
+
+
+def now(device: torch.device) -> float:
+    """Time when everything asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
