@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from skippipe.runtime.profiler import take_turns
+from skippipe.schedule.costs import Rates
 from skippipe.schedule.network import load_network
 from tests.end_to_end.conftest import SECONDS
 
@@ -31,6 +32,15 @@ def test_profile_writes_a_network_of_all_pairs(tmp_path: Path) -> None:
     assert (latency_ms < 500).all()
     assert (bandwidth_gib_s > 0.001).all()
     assert all(0 < seconds < 1 for seconds in network.compute_seconds(locations))
+    losses = network.loss_seconds(locations)
+    assert losses is not None
+    assert all(0 < seconds < 1 for seconds in losses)
+    # No GPU to copy to and from: far below the original's 0.35 and 0.13 s.
+    assert 0 <= network.rates.hop_fixed_s < 0.2
+    assert 0 <= network.rates.task_gap_s < 0.1
+    assert 0.3 < network.rates.backward_factor < 10
+    assert 0 < network.rates.sync_bytes_per_parameter < 1e6
+    assert network.rates != Rates()
 
 
 def test_profile_refuses_nodes_beyond_all() -> None:

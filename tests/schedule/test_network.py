@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from skippipe.config import CONFIGS
 from skippipe.errors import UserError
+from skippipe.schedule.costs import Rates
 from skippipe.schedule.network import find_network, load_network
 
 GOOD = """
@@ -138,3 +139,28 @@ def test_any_value_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, 
     except UserError as error:
         message = str(error)
     assert str(path.parent) in message
+
+
+RATES = "hop_fixed_s: 0.01\ntask_gap_s: 0\nbackward_factor: 2\nloss_factor: 0.5\nsync_bytes_per_parameter: 4\n"
+
+
+def test_rates_are_those_of_the_file_and_else_the_originals(tmp_path: Path) -> None:
+    assert load_network(written(tmp_path, GOOD)).rates == Rates(0.35, 0.13, 1.5, 0.25, 8.0)
+    network = load_network(written(tmp_path, GOOD + RATES + "loss_seconds_per_sample: {a: 0.1, b: 0.2, c: 0.4}\n"))
+    assert network.rates == Rates(0.01, 0.0, 2.0, 0.5, 4.0)
+    assert network.loss_seconds(("c", "a")).tolist() == [0.4, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("hop_fixed_s: -1", "hop_fixed_s must be a number of at least 0"),
+        ("task_gap_s: soon", "task_gap_s must be a number"),
+        ("backward_factor: 0", "backward_factor must be a number"),
+        ("loss_seconds_per_sample: {a: 0.1}", "loss_seconds_per_sample has no entry for location b"),
+    ],
+)
+def test_bad_rates_are_named(line: str, named: str, tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD + line + "\n")
+    with pytest.raises(UserError, match=f"{path}.*{named}"):
+        load_network(path)
