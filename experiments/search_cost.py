@@ -122,7 +122,8 @@ def plot(outcomes: list[Outcome]) -> Any:
     left.set(title="SkipPipe", ylabel="seconds of one iteration")
     right.set(title="joint search (ours)", ylabel="seconds of one step, with sync")
     for axes in (left, right):
-        axes.set(xscale="log", xlabel="budget for all settings together (seconds, log scale)", ylim=(0, None))
+        axes.set(xscale="log", xlabel="budget for all settings together (seconds, log scale)")
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
         axes.set_xticks(sorted({outcome.budget_s for outcome in outcomes}))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
