@@ -16,7 +16,7 @@ import pytest
 from skippipe.report.run_folder import process_ids
 from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, ports_are_free, wait_for
 
-END_SECONDS = 30
+END_SECONDS = 60
 PORTS = 7
 FOREVER = "iterations=100000"
 SECRET = {"SKIPPIPE_SECRET": "a secret that both machines know"}
