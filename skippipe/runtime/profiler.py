@@ -1,17 +1,19 @@
 """Measures links, compute and all-reduce over the real stack: what `skippipe profile` lets each node's process do.
 
-Pairs of nodes take turns so that no host is in two measurements at once. For each pair a few small messages give the
-latency, two sizes of large ones the bandwidth, and some of an activation's size what a hop takes beside both. Each node
-times its tasks while the others of its host rest, and groups of replicas an all-reduce, one group after the other.
+Pairs of nodes take turns so that no machine is in two measurements at once, since its nodes share its cores. For each
+pair a few small messages give the latency, two sizes of large ones the bandwidth, and some of an activation's size what
+a hop takes beside both. Each node times its tasks while the others of its machine rest, and groups of replicas an
+all-reduce, one group after the other.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 import statistics
 import time
+import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as distributed
@@ -44,6 +46,9 @@ SYNCS = 3
 TASK_FIGURES, SYNC_FIGURES, LINK_FIGURES = 4, 1, 3
 TIMEOUT_SECONDS = 600.0
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""The same in all network namespaces and containers of a machine (man 5 proc)."""
+
 Pair = tuple[int, int]
 
 
@@ -69,6 +74,11 @@ class ProfileConfig:
         """Parameters of an all-reduce: those of a stage's layers, but not more than LARGE_BYTES hold."""
         layer = layer_parameters(self.model.d_model, self.model.feed_forward)
         return min(self.model.layers_per_stage * layer, LARGE_BYTES // 4)
+
+
+def machine_number() -> int:
+    """What tells this machine from others, whatever addresses it has; small enough to be a float."""
+    return uuid.UUID(BOOT_ID.read_text().strip()).int % 2**53
 
 
 def take_turns(hosts: list[int]) -> list[list[Pair]]:
@@ -102,8 +112,7 @@ def run_profile(endpoint: Endpoint, config: ProfileConfig) -> None:
     links = endpoint.open_links(inbox, HEADER.size + LARGE_BYTES)
     meet(endpoint, endpoint.peers.connect_seconds + TIMEOUT_SECONDS)
     links.connect(other for other in nodes if other != endpoint.node)
-    host = int(ipaddress.IPv4Address(endpoint.peers.host))
-    hosts = [int(row[0]) for row in share([float(host)], endpoint.nodes)]
+    hosts = [int(row[0]) for row in share([float(machine_number())], endpoint.nodes)]
     tasks, link_figures = [0.0] * TASK_FIGURES, [0.0] * (LINK_FIGURES * endpoint.nodes)
     for pairs in take_turns(hosts):
         for pair in pairs:

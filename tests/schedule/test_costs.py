@@ -46,6 +46,24 @@ def test_bandwidth_is_bytes_over_seconds() -> None:
     assert transfer_seconds(3 * GIB, 1.5) == 2.0
 
 
+def test_the_fixed_part_of_a_hop_is_what_its_bytes_do_not_take() -> None:
+    costs = Costs(np.ones(2), 0.25, 1.5, 0.1, np.array([[0.0, 3.0], [3.0, 0.0]]))
+    halved = costs.for_compression(np.full((2, 2), 0.5), np.full((2, 2), 2.0))
+    assert halved.hop_s.tolist() == [[0.0, 2.0], [2.0, 0.0]]
+    assert costs.for_samples(2.0, np.full((2, 2), 2.0)).hop_s.tolist() == [[0.0, 5.0], [5.0, 0.0]]
+
+
+def test_a_loss_of_its_own_is_kept_only_if_it_is_no_share_of_forward() -> None:
+    forward_s, hop_s = np.array([1.0, 2.0]), np.zeros((2, 2))
+    share = Costs.of_rates(forward_s, Rates(), hop_s, forward_s / 2)
+    assert share.measured_loss_s is None
+    assert share.loss_factor == 0.5
+    own = Costs.of_rates(forward_s, Rates(), hop_s, np.array([0.6, 0.6]))
+    assert own.loss_factor == pytest.approx(0.4)
+    assert own.arrays.loss_s.tolist() == [0.6, 0.6]
+    assert own.for_samples(2.0, hop_s).loss_s.tolist() == [1.2, 1.2]
+
+
 def test_arrays_follow_the_costs() -> None:
     costs = Costs(np.array([1.0, 2.0]), 0.25, 1.5, 0.5, np.ones((2, 2)))
     arrays = costs.arrays

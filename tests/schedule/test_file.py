@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -202,3 +204,18 @@ def read_edited(text: str, places: list[tuple[Any, ...]], data: st.DataObject) -
 ORIGINAL_TEXT = ORIGINAL.read_text()
 PLACES = leaves(json.loads(TEXT))[1:]
 ORIGINAL_PLACES = [path for path in leaves(json.loads(ORIGINAL_TEXT))[1:] if path[0] != "delays"] + [("delays",)]
+
+
+def test_optional_fields_come_back_and_are_written_only_if_used() -> None:
+    schedule = small_schedule()
+    for name in ("loss_s", "feed_forward", "head_bytes"):
+        assert f'"{name}"' not in schedule.to_json()
+    loss_s = np.linspace(0.1, 0.2, schedule.nodes)
+    pipeline = dataclasses.replace(schedule.pipeline, feed_forward=200, head_bytes=77)
+    changed = schedule.with_costs(dataclasses.replace(schedule.costs, measured_loss_s=loss_s), pipeline)
+    again = Schedule.from_json(changed.to_json())
+    assert again.to_json() == changed.to_json()
+    assert again.costs.loss_s.tolist() == loss_s.tolist()
+    assert (again.pipeline.hidden_width, again.pipeline.sync_bytes[0]) == (200, schedule.pipeline.stage_bytes + 77)
+    with pytest.raises(UserError, match="loss_s"):
+        Schedule.from_json(changed.to_json().replace('"loss_s": [0.1', '"loss_s": [-0.1'))

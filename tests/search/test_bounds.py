@@ -30,6 +30,7 @@ SHAPES = st.sampled_from([((3, 2, 2, 2), 3), ((2, 2, 2), 3), ((5, 3, 3, 3, 3, 3)
 def test_never_above_a_plan(shape: tuple[tuple[int, ...], int], memory: int, rounds: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     instance = random_instance(*shape, memory, memory * rounds, seed)
+    instance = replace(instance, pipeline=replace(instance.pipeline, head_bytes=(seed % 3) * 10**8 or None))
     cuts = np.cumsum(shape[0])[:-1]
     stages = np.split(rng.permutation(instance.nodes), cuts)
     instance = instance.with_stages(tuple(tuple(int(node) for node in stage) for stage in stages))
@@ -83,3 +84,15 @@ def test_busiest_node_is_the_best_spread(visit_s: list[float], visits: int) -> N
 
     exact = spread(visits, visit_s)
     assert exact * (1 - 1e-6) <= busiest_node_s(np.array(visit_s), visits) * (1 + 1e-9) <= exact * (1 + 1e-6)
+
+
+def test_the_head_counts_in_the_sync_of_stage_0_alone_and_joint_reports_it() -> None:
+    instance = random_instance((3, 2, 2, 2), 3, 1, 1, 0)
+    plain = instance.sync_s(instance.fixed_stages)
+    heavy = replace(instance, pipeline=replace(instance.pipeline, head_bytes=instance.pipeline.stage_bytes))
+    assert heavy.sync_s(heavy.fixed_stages) == [2 * plain[0], *plain[1:]]
+    start = plan_of(heavy, every_round(heavy, random_paths(heavy, np.random.default_rng(0))), {})
+    plan = search_joint(heavy, start, JointOptions(1e5, 300, 0))
+    assert list(plan.sync_s) == heavy.sync_s(plan.stages)
+    assert plan.expected_step_s <= start.expected_step_s
+    assert bounds_of_given_stages(heavy, plan)[1] >= plan.sync_s[0]
