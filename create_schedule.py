@@ -49,8 +49,9 @@ HYPERPARAMETERS: dict[str, Any] = {
     "constraint_sets": 2000,  # constraint sets that conflict-based search expands; more: better paths, longer
     "pipeline_steps": 40000,  # annealing moves on paths that an origin's microbatches share; 100,000 a second
     "path_steps": 100000,  # annealing moves on a path for each microbatch; 25,000 a second at 20 nodes
-    "joint_steps": 100000000,  # annealing moves of `joint` on each of two cores; 200,000 a second at 20 nodes
+    "joint_steps": 100000000,  # annealing moves of each chain of `joint`; 250,000 a second at 20 nodes
     "robust": 0.0,  # error of the links that `joint` prepares for: 0.1 takes the mean over links off by +-10%; 0: none
+    "chains": None,  # annealings side by side; None: one a core, or two without a time budget
     "seed": 0,  # of every random choice: the same seed and steps give the same file, as long as the time suffices
     "time_budget_s": 60.0,  # seconds for everything; None: the steps alone end it, and a seed repeats the file
 }  # fmt: skip

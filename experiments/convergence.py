@@ -87,40 +87,26 @@ def report(results: common.Results, scale: Scale, trained: dict[Variant, Lines])
             "than the settings differ among themselves, with one seed each."
         )
         results.text(training.NOT_RUN)
-    results.figure(curves(trained), f"{results.name}-curves", "Validation perplexity over tokens and over time")
+    results.figure(curves(trained), f"{results.name}-curves", "Validation perplexity over tokens")
     results.figure(bars(ends, unigram), f"{results.name}-variants", "Final validation perplexity of every variant")
 
 
 def curves(trained: dict[Variant, Lines]) -> Any:
-    """Validation perplexity over tokens, and for the settings of one schedule over expected wall-clock."""
+    """Validation perplexity over tokens: full model and skipping ones, and the settings of one schedule."""
     figure, (left, right) = common.new_figure(2, 11)
     for variant, lines in trained.items():
         points = [line for line in lines if "validation_perplexity" in line]
+        tokens = [line["tokens"] / 1e6 for line in points]
         perplexities = [line["validation_perplexity"] for line in points]
         if variant.name in MAIN:
-            left.plot(
-                [line["tokens"] / 1e6 for line in points],
-                perplexities,
-                "o-",
-                ms=3,
-                label=variant.label,
-                color=COLOURS[variant.name],
-            )
+            left.plot(tokens, perplexities, "o-", ms=3, label=variant.label, color=COLOURS[variant.name])
         if variant.setting:
-            plan = training.plan_of(variant)
-            hours = [(line["iteration"] + 1) * plan.expected_step_s / 3600 for line in points]
-            right.plot(
-                hours,
-                perplexities,
-                "o-",
-                ms=3,
-                color=common.COLOURS[variant.setting],
-                label=f"{common.LABELS[variant.setting]}, {plan.expected_step_s:.0f} s a step",
-            )
-    left.set(xlabel="training tokens (millions)", title="Same tokens")
-    right.set(xlabel="hours on the 20-node network (expected step times)", title="Same time")
+            label, colour = common.LABELS[variant.setting], common.COLOURS[variant.setting]
+            right.plot(tokens, perplexities, "o-", ms=3, label=label, color=colour)
+    left.set(title="Full model and skipping ones")
+    right.set(title="Settings of the original's 20-node schedule")
     for axes in (left, right):
-        axes.set(yscale="log", ylabel="validation perplexity, full model")
+        axes.set(xlabel="training tokens (millions)", yscale="log", ylabel="validation perplexity, full model")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if str(value)[0] in "235" else "")
         if axes.get_legend_handles_labels()[0]:

@@ -86,6 +86,8 @@ class SearchConfig:
     """Moves of each chain of the joint search."""
     robust: float = 0.0
     """Relative error of the links over which the joint search takes the mean; 0 trusts them."""
+    chains: int | None = None
+    """Annealings side by side, of stages, of paths and of joint; null: one a core, or two without a time budget."""
     seed: int = 0
     """Seed of every random choice."""
     time_budget_s: float | None = 60.0
@@ -96,6 +98,8 @@ class SearchConfig:
         require_positive(self, "nodes", "stages", "path_length", "memory", "layers_per_stage", "d_model", "heads")
         require_positive(self, "context", "samples_per_microbatch", "microbatches_per_node")
         require_positive(self, "population", "trials", "sync_slack")
+        if self.chains is not None:
+            require_positive(self, "chains")
         if self.time_budget_s is not None:
             require_positive(self, "time_budget_s")
         require_positive(self, "vocabulary", *(name for name in POSITIVE_IF_GIVEN if getattr(self, name) is not None))

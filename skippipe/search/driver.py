@@ -23,7 +23,8 @@ from skippipe.search.config import SearchConfig
 from skippipe.search.joint.solver import solve_joint
 from skippipe.search.partial import solve_ca_partial, solve_non_ca_partial
 from skippipe.search.problem import Instance, Stages
-from skippipe.search.progress import Progress
+from skippipe.search.progress import Phase, Progress
+from skippipe.search.restarts import best_of_restarts, chains_of
 from skippipe.search.rounds import iteration_s, start_paths
 from skippipe.search.solver import Solver, SolverOptions
 
@@ -119,16 +120,29 @@ def choose_stages(
     nodes change places if that shortens the iteration and leaves the sync within sync_slack x GCMA's.
     """
     most = max(instance.sync_s(ranked[0])) * config.sync_slack
-    choices = [instance.with_stages(stages) for stages in ranked if max(instance.sync_s(stages)) <= most][:CANDIDATES]
-    pool = [(placed, start_paths(placed, instance.pipeline.memory, rng)) for placed in choices]
+    choices = [instance.with_stages(stages) for stages in ranked if max(instance.sync_s(stages)) <= most]
 
-    def improved(placed: Instance, paths: Integers, part: float, name: str) -> tuple[Instance, Integers]:
-        with progress.phase(f"stages: {name}", int(config.path_steps * part), seconds * part / PARTS) as phase:
-            paths, stages = improve_round(placed, paths, rng, phase, RELABEL, most)
+    def restart(
+        _best: tuple[Instance, Integers] | None, number: int, rng: Generator, phase: Phase
+    ) -> tuple[Instance, Integers]:
+        few = choices[:CANDIDATES] if number == 0 else [choices[i] for i in rng.permutation(len(choices))[:CANDIDATES]]
+        return tournament(few, rng, phase, most)
+
+    steps = int(config.path_steps * PARTS)
+    return best_of_restarts(
+        restart, lambda found: iteration_s(*found), steps, seconds, chains_of(config), rng, progress, "own stages"
+    )
+
+
+def tournament(choices: list[Instance], rng: Generator, phase: Phase, most_sync_s: float) -> tuple[Instance, Integers]:
+    """The choice that goes furthest in a part of the phase, annealed in the rest of it; with its paths of a round."""
+
+    def improved(placed: Instance, paths: Integers, part: float) -> tuple[Instance, Integers]:
+        paths, stages = improve_round(placed, paths, rng, phase.part(part / PARTS), RELABEL, most_sync_s)
         return placed.with_stages(stages), paths
 
-    pool = [improved(*entry, FIRST_PART, f"candidate {i + 1} of {len(pool)}") for i, entry in enumerate(pool)]
-    return improved(*min(pool, key=lambda entry: iteration_s(*entry)), 1.0, "the best of them")
+    pool = [improved(placed, start_paths(placed, placed.pipeline.memory, rng), FIRST_PART) for placed in choices]
+    return improved(*min(pool, key=lambda entry: iteration_s(*entry)), 1.0)
 
 
 def with_record(instance: Instance, plan: Plan, seed: int, seconds: float | None) -> Plan:

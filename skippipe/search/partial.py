@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.random import Generator
 
@@ -11,6 +13,8 @@ from skippipe.schedule.arrays import Integers
 from skippipe.search.annealing import improve_alone, improve_round
 from skippipe.search.conflict_search import ConflictSearch
 from skippipe.search.problem import Instance
+from skippipe.search.progress import Phase
+from skippipe.search.restarts import best_of_restarts, chains_of
 from skippipe.search.rounds import every_round, iteration_s, plan_of, start_paths
 from skippipe.search.solver import SolverOptions
 
@@ -51,7 +55,7 @@ def solve_ca_partial(instance: Instance, options: SolverOptions) -> Plan:
     First one path an origin, as the original coarsens its paths, then one path a microbatch.
     """
     rng = np.random.default_rng(options.config.seed)
-    name, seconds = "ca-partial", options.seconds
+    name = "ca-partial"
     memory, sends = instance.pipeline.memory, instance.pipeline.microbatches_per_node
 
     searched = conflict_search(instance, options, rng, True, True, f"{name}: conflict search, origins")
@@ -60,19 +64,44 @@ def solve_ca_partial(instance: Instance, options: SolverOptions) -> Plan:
         return best_of_paper(instance, [searched, single], "conflict-based search under TC1 and TC2")
     start = start_paths(instance, 1, rng) if searched is None else searched
     steps = options.config.pipeline_steps * -(-instance.nodes // STEPS_FOR_NODES)
-    with options.progress.phase(f"{name}: one path an origin", steps, seconds * PIPELINE_SHARE) as phase:
-        shared = improve_alone(instance, start, memory, sends, rng, phase)
+
+    def alone(best: Integers | None, _number: int, rng: Generator, phase: Phase) -> Integers:
+        return improve_alone(instance, start if best is None else best, memory, sends, rng, phase)
+
+    shared = annealed(instance, options, alone, steps, PIPELINE_SHARE, rng, f"{name}: one path an origin")
     searched = conflict_search(instance, options, rng, False, True, f"{name}: conflict search, microbatches")
     known = [np.repeat(shared, memory, axis=0), searched, options.start]
     best = min((paths for paths in known if paths is not None), key=lambda paths: iteration_s(instance, paths))
-    part = seconds * (1 - 2 * CONFLICT_SHARE - PIPELINE_SHARE)
-    with options.progress.phase(f"{name}: one path a microbatch", options.config.path_steps, part) as phase:
-        paths, _ = improve_round(instance, best, rng, phase)
+    known_best, share = best, 1 - 2 * CONFLICT_SHARE - PIPELINE_SHARE
+
+    def each(best: Integers | None, _number: int, rng: Generator, phase: Phase) -> Integers:
+        return improve_round(instance, known_best if best is None else best, rng, phase)[0]
+
+    title = f"{name}: one path a microbatch"
+    paths = annealed(instance, options, each, options.config.path_steps, share, rng, title)
     plan = plan_of(instance, every_round(instance, paths), {"solver": "conflict-based search and annealing under TC2"})
     blind = options.found.get("non-ca-partial")
     if blind is not None and blind.stages == plan.stages and blind.expected_iteration_s < plan.expected_iteration_s:
         return plan_of(instance, blind.paths_array, {"solver": blind.search["solver"]})
     return plan
+
+
+def annealed(
+    instance: Instance,
+    options: SolverOptions,
+    anneal: Callable[[Integers | None, int, Generator, Phase], Integers],
+    steps: int,
+    share: float,
+    rng: Generator,
+    name: str,
+) -> Integers:
+    """The best paths of restarts of an annealing in a share of the setting's time."""
+    chains = chains_of(options.config)
+
+    def value_s(paths: Integers) -> float:
+        return iteration_s(instance, paths)
+
+    return best_of_restarts(anneal, value_s, steps, options.seconds * share, chains, rng, options.progress, name)
 
 
 def best_of_paper(instance: Instance, found: list[Integers | None], solver: str) -> Plan:

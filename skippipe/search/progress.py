@@ -44,13 +44,17 @@ class Progress:
         with tqdm(total=steps, desc=name, disable=not self.show, bar_format=layout) as bar:
             yield Phase(self, steps, seconds, bar)
 
+    def quiet_phase(self, steps: int, seconds: float) -> Phase:
+        """A phase without a bar, for one of several threads."""
+        return Phase(self, steps, seconds, tqdm(disable=True))
+
 
 class Phase:
     """One part of a search, bounded by steps and by time."""
 
-    def __init__(self, progress: Progress, steps: int, seconds: float, bar: tqdm) -> None:
-        """Made by Progress.phase."""
-        self.progress, self.steps, self.bar = progress, steps, bar
+    def __init__(self, progress: Progress, steps: int, seconds: float, bar: tqdm, whole: Phase | None = None) -> None:
+        """Made by Progress.phase, or by `part` of a whole one."""
+        self.progress, self.steps, self.bar, self.whole = progress, steps, bar, whole
         self.seconds = max(seconds, 1e-3)
         self.begin = time.monotonic()
         self.done = 0
@@ -66,8 +70,14 @@ class Phase:
         """How far the phase is, from 0 to 1, by steps or, if they are bounded, by seconds, whichever is further."""
         return min(1.0, max(self.done / max(self.steps, 1), (time.monotonic() - self.begin) / self.seconds))
 
+    def part(self, fraction: float) -> Phase:
+        """A part of this phase, from now on: this fraction of its steps and of its seconds."""
+        return Phase(self.progress, int(self.steps * fraction), self.seconds * fraction, self.bar, self)
+
     def advance(self, steps: int, best: float, what: str = "best") -> None:
         """Count steps and show the best value so far, in seconds."""
         self.done += steps
+        if self.whole is not None:
+            self.whole.done += steps
         self.bar.set_postfix_str(f"{what} {best:.2f} s", refresh=False)
         self.bar.update(steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,52 +14,103 @@ from skippipe.search.joint.state import CHECKPOINT_TASKS, Problem, State
 
 @compiled
 def evaluate(problem: Problem, state: State, first: int, limit_s: float) -> float:
-    """Cost of the state with its trial sequence in seconds; infinite above the limit.
+    """Cost of the state with its trial sequence in seconds; infinite above the limit, or if nodes wait for ever.
 
-    Writes the repaired sequence. Places before `first` are as they were when the state was last recorded.
+    Writes the repaired sequence, unless the cost is infinite. Places before `first` are as they were when the state was
+    last recorded.
     """
     scenarios = state.after_s.shape[0]
     checkpoint = first // CHECKPOINT_TASKS
-    if not repair(problem, state, checkpoint):
-        return math.inf
     total = 0.0
     for scenario in range(scenarios):
-        total += follow(problem, state, scenario, checkpoint, limit_s * scenarios - total)
+        run = resume(problem, state, scenario, checkpoint)
+        bound_s = limit_s * scenarios - total
+        if scenario == 0:
+            cost = repair(problem, state, run, checkpoint * CHECKPOINT_TASKS, bound_s)
+        else:
+            cost = follow(problem, state, run, checkpoint * CHECKPOINT_TASKS, bound_s)
+        if cost == math.inf:
+            return math.inf
+        total += cost
     return float(total / scenarios)
 
 
+class Run(NamedTuple):
+    """A simulation under way in one scenario, changed in place; M microbatches."""
+
+    scenario: int
+    ready_s: Floats
+    """When the next task of each microbatch can start, (M,)."""
+    free_s: Floats
+    """When each node is idle again, (nodes,)."""
+    held: Integers
+    """Microbatches between forward and backward on each node, (nodes,)."""
+    totals: Floats
+    """Least end of all that is known so far, and the sum of all trips and of all waiting so far, in seconds, (2,)."""
+
+
 @compiled
-def repair(problem: Problem, state: State, checkpoint: int) -> bool:
-    """Write the trial sequence with every forward put off until its node has room; False if nodes wait for ever.
+def resume(problem: Problem, state: State, scenario: int, checkpoint: int) -> Run:
+    """The simulation as it was at a checkpoint."""
+    totals = np.empty(2)
+    totals[0] = state.saved_end_s[scenario, checkpoint]
+    totals[1] = state.saved_waited_s[scenario, checkpoint] + state.trip_s[scenario].sum()
+    return Run(
+        scenario,
+        state.saved_ready_s[scenario, checkpoint].copy(),
+        state.saved_free_s[scenario, checkpoint].copy(),
+        state.saved_held[checkpoint].copy(),
+        totals,
+    )
+
+
+@compiled
+def run_task(problem: Problem, state: State, run: Run, task: int) -> float:
+    """Run the next task; returns the least cost that the whole can still have, in seconds.
+
+    All trips and the waiting so far bound the mean end; the time from this task on, without waiting, the end of all.
+    """
+    m, node = problem.microbatch[task], state.node[task]
+    ready, free = run.ready_s[m], run.free_s[node]
+    start = max(ready, free)
+    run.totals[0] = max(run.totals[0], start + state.rest_s[run.scenario, task])
+    run.totals[1] += start - ready
+    finish = start + state.seconds[task]
+    run.free_s[node] = finish + problem.gap_s
+    run.ready_s[m] = finish + state.after_s[run.scenario, task]
+    return float(run.totals[0] + problem.mean_end_weight * run.totals[1] / len(run.ready_s))
+
+
+@compiled
+def repair(problem: Problem, state: State, run: Run, place: int, bound_s: float) -> float:
+    """Cost of the trial sequence from a place on with every forward put off until its node has room; infinite above.
 
     What a node holds depends on the order alone, not on times, so one repair serves all scenarios.
     """
-    tasks = state.trial.shape[0]
-    first = checkpoint * CHECKPOINT_TASKS
-    held = state.saved_held[checkpoint].copy()
-    place = first
-    while place < tasks:
-        task = state.trial[place]
+    cost = 0.0
+    for at in range(place, state.trial.shape[0]):
+        task = state.trial[at]
         node = state.node[task]
-        held[node] += problem.holds[task]
-        if held[node] > problem.memory:
-            held[node] -= 1
-            return put_off(problem, state, held, place)
-        state.repaired[place] = task
-        place += 1
-    return True
+        run.held[node] += problem.holds[task]
+        if run.held[node] > problem.memory:
+            run.held[node] -= 1
+            return put_off(problem, state, run, at, bound_s)
+        state.repaired[at] = task
+        cost = run_task(problem, state, run, task)
+        if cost > bound_s:
+            return math.inf
+    return cost
 
 
 @compiled
-def put_off(problem: Problem, state: State, held: Integers, place: int) -> bool:
+def put_off(problem: Problem, state: State, run: Run, place: int, bound_s: float) -> float:
     """Repair from a place whose forward finds its node full; what is put off runs once a backward makes room."""
-    tasks, microbatches, nodes = state.trial.shape[0], state.paths.shape[0], held.shape[0]
+    tasks, microbatches, nodes = state.trial.shape[0], state.paths.shape[0], run.held.shape[0]
     due = np.zeros(microbatches, dtype=np.int64)
-    pending = np.full(microbatches, -1)
-    following = np.full(microbatches, -1)
+    pending, following = np.full(microbatches, -1), np.full(microbatches, -1)
     head, tail = np.full(nodes, -1), np.full(nodes, -1)
     agenda = np.empty(microbatches, dtype=np.int64)
-    done = place
+    done, cost = place, 0.0
     for i in range(place, tasks):
         m = problem.microbatch[state.trial[i]]
         due[m] += 1
@@ -73,7 +125,7 @@ def put_off(problem: Problem, state: State, held: Integers, place: int) -> bool:
             pending[m] = -1
             while due[m] > 0:
                 node = state.node[task]
-                if problem.holds[task] == 1 and held[node] == problem.memory:
+                if problem.holds[task] == 1 and run.held[node] == problem.memory:
                     pending[m], following[m] = task, -1
                     if head[node] < 0:
                         head[node] = m
@@ -81,8 +133,11 @@ def put_off(problem: Problem, state: State, held: Integers, place: int) -> bool:
                         following[tail[node]] = m
                     tail[node] = m
                     break
-                held[node] += problem.holds[task]
+                run.held[node] += problem.holds[task]
                 state.repaired[done] = task
+                cost = run_task(problem, state, run, task)
+                if cost > bound_s:
+                    return math.inf
                 done += 1
                 due[m] -= 1
                 if problem.holds[task] == -1 and head[node] >= 0:
@@ -90,28 +145,18 @@ def put_off(problem: Problem, state: State, held: Integers, place: int) -> bool:
                     depth += 1
                     head[node] = following[head[node]]
                 task += 1
-    return bool(done == tasks)
+    return cost if done == tasks else math.inf
 
 
 @compiled
-def follow(problem: Problem, state: State, scenario: int, checkpoint: int, bound_s: float) -> float:
-    """Cost of one scenario with the repaired sequence, given up once some microbatch must end above the bound."""
-    ready = state.saved_ready_s[scenario, checkpoint].copy()
-    free = state.saved_free_s[scenario, checkpoint].copy()
-    end = state.saved_end_s[scenario, checkpoint]
-    rest_s, after_s = state.rest_s[scenario], state.after_s[scenario]
-    for place in range(checkpoint * CHECKPOINT_TASKS, state.repaired.shape[0]):
-        task = state.repaired[place]
-        m, node = problem.microbatch[task], state.node[task]
-        start = max(ready[m], free[node])
-        if start + rest_s[task] > bound_s:
+def follow(problem: Problem, state: State, run: Run, place: int, bound_s: float) -> float:
+    """Cost of the repaired sequence from a place on, infinite above the bound."""
+    cost = 0.0
+    for at in range(place, state.repaired.shape[0]):
+        cost = run_task(problem, state, run, state.repaired[at])
+        if cost > bound_s:
             return math.inf
-        state.key_s[task] = ready[m]
-        end = max(end, start + state.close_s[task])
-        finish = start + state.seconds[task]
-        free[node] = finish + problem.gap_s
-        ready[m] = finish + after_s[task]
-    return float(end + problem.mean_end_weight * ready.mean())
+    return cost
 
 
 @compiled
@@ -140,7 +185,7 @@ def simulate_scenario(problem: Problem, state: State, scenario: int, save: bool)
     microbatches, nodes = state.paths.shape[0], state.node_of_slot.shape[0]
     ready, free, held = np.zeros(microbatches), np.zeros(nodes), np.zeros(nodes, dtype=np.int64)
     newest = np.full(nodes, -1)
-    end = 0.0
+    end, waited = 0.0, 0.0
     for place in range(tasks):
         if save and place % CHECKPOINT_TASKS == 0:
             checkpoint = place // CHECKPOINT_TASKS
@@ -148,10 +193,12 @@ def simulate_scenario(problem: Problem, state: State, scenario: int, save: bool)
             state.saved_free_s[scenario, checkpoint] = free
             state.saved_held[checkpoint] = held
             state.saved_end_s[scenario, checkpoint] = end
+            state.saved_waited_s[scenario, checkpoint] = waited
         task = state.sequence[place]
         state.place[task] = place
         m, node = problem.microbatch[task], state.node[task]
         start = max(ready[m], free[node])
+        waited += start - ready[m]
         held[node] += problem.holds[task]
         end = max(end, start + state.close_s[task])
         free[node] = start + state.seconds[task] + problem.gap_s

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skippipe.schedule.arrays import Integers
+from skippipe.schedule.arrays import Flags, Integers
 from skippipe.search.compiled import compiled, split_task, task_number
 from skippipe.search.constraints import obeys_rules
-from skippipe.search.joint.state import Problem, State, refresh, refresh_all
+from skippipe.search.joint.state import Problem, State, refresh, stage_sync
 
 ORDER, EXCHANGE, RELOCATE, REORDER, CROSS, NODES = range(6)
 KINDS = 6
@@ -29,6 +29,20 @@ class Undo(NamedTuple):
     """Paths of the two microbatches before the move, (2, K)."""
     all_paths: Integers
     """Paths of all microbatches before nodes were exchanged, (M, K)."""
+    touched: Flags
+    """Microbatches whose tables an exchange of nodes changed, (M,)."""
+
+
+@compiled
+def new_undo(state: State) -> Undo:
+    """Room for the changes of a state."""
+    microbatches, length = state.paths.shape
+    return Undo(
+        np.zeros(3, dtype=np.int64),
+        np.zeros((2, length), dtype=np.int64),
+        np.zeros((microbatches, length), dtype=np.int64),
+        np.zeros(microbatches, dtype=np.bool_),
+    )
 
 
 @compiled
@@ -69,7 +83,10 @@ def revert(problem: Problem, state: State, undo: Undo) -> None:
     if kind == NODES:
         state.paths[:] = undo.all_paths
         swap_slots(state, a, b)
-        refresh_all(problem, state)
+        for slot in (a, b):
+            stage = problem.stage_of_slot[slot]
+            state.sync_s[stage] = stage_sync(problem, state, stage)
+        refresh_touched(problem, state, undo)
     elif kind != ORDER:
         state.paths[a] = undo.paths[0]
         state.paths[b] = undo.paths[1]
@@ -135,6 +152,7 @@ def retime(problem: Problem, state: State, a: int, b: int) -> int:
     length = state.paths.shape[1]
     next_a, end_a = task_number(a, 0, length), task_number(a + 1, 0, length)
     next_b, end_b = task_number(b, 0, length), task_number(b + 1, 0, length)
+    earliest, tasks = min(state.place[next_a], state.place[next_b]), state.sequence.shape[0]
     for begin, end in ((next_a, end_a), (next_b, end_b)):
         key = state.start_s[begin]
         for task in range(begin, end):
@@ -142,10 +160,10 @@ def retime(problem: Problem, state: State, a: int, b: int) -> int:
             key += state.seconds[task] + state.after_s[0, task]
     if a == b:
         next_b = end_b
-    done, first = 0, state.sequence.shape[0]
-    for place in range(state.sequence.shape[0] + 1):
+    done = earliest
+    for place in range(earliest, tasks + 1):
         moment = np.inf
-        if place < state.sequence.shape[0]:
+        if place < tasks:
             task = state.sequence[place]
             if problem.microbatch[task] == a or problem.microbatch[task] == b:
                 continue
@@ -162,13 +180,12 @@ def retime(problem: Problem, state: State, a: int, b: int) -> int:
                 state.trial[done] = next_b
                 next_b += 1
             done += 1
-        if place < state.sequence.shape[0]:
+        if place < tasks:
             state.trial[done] = task
             done += 1
-    for place in range(state.sequence.shape[0]):
-        if state.trial[place] != state.sequence[place]:
-            first = place
-            break
+    first = earliest
+    while first < tasks and state.trial[first] == state.sequence[first]:
+        first += 1
     return int(first)
 
 
@@ -244,8 +261,37 @@ def exchange_nodes(problem: Problem, state: State, undo: Undo, slot: int) -> int
     for changed in (slot, other):
         if problem.stage_of_slot[changed] > 0:
             reroute(problem, state, changed)
-    refresh_all(problem, state)
+    touch(problem, state, undo, slot, other)
+    refresh_touched(problem, state, undo)
     return 0
+
+
+@compiled
+def touch(problem: Problem, state: State, undo: Undo, a: int, b: int) -> None:
+    """Work out the syncs of the stages of two exchanged slots, and mark the microbatches that the exchange touches."""
+    undo.touched[:] = False
+    stages = np.array([problem.stage_of_slot[a], problem.stage_of_slot[b]])
+    resynced = np.zeros(2, dtype=np.bool_)
+    for i in range(2):
+        sync_s = stage_sync(problem, state, stages[i])
+        resynced[i] = sync_s != state.sync_s[stages[i]]
+        state.sync_s[stages[i]] = sync_s
+    for m in range(state.paths.shape[0]):
+        for k in range(state.paths.shape[1]):
+            slot, before = state.paths[m, k], undo.all_paths[m, k]
+            stage = problem.stage_of_slot[slot]
+            changed = slot != before or slot in (a, b)
+            if changed or (resynced[0] and stage == stages[0]) or (resynced[1] and stage == stages[1]):
+                undo.touched[m] = True
+                break
+
+
+@compiled
+def refresh_touched(problem: Problem, state: State, undo: Undo) -> None:
+    """Compute the tables of the marked microbatches."""
+    for m in range(state.paths.shape[0]):
+        if undo.touched[m]:
+            refresh(problem, state, m)
 
 
 @compiled

@@ -21,6 +21,7 @@ from skippipe.search.joint.chain import FOCUS, MOVE_PARTS, Chain
 from skippipe.search.joint.state import Problem, link_scenarios, make_problem
 from skippipe.search.problem import Instance
 from skippipe.search.progress import Progress
+from skippipe.search.restarts import chains_of
 from skippipe.search.solver import SolverOptions
 
 
@@ -42,6 +43,8 @@ class JointOptions:
     """Probabilities of the kinds of moves, in the order in which moves.py numbers them."""
     focus: float = FOCUS
     """Part of the moves that touch the critical path."""
+    chains: int = 2
+    """Chains that run at the same time, one a thread."""
 
 
 class Cooling(NamedTuple):
@@ -60,8 +63,6 @@ Hotter ones leave the warm start behind for good, colder ones never leave it (be
 """
 COLD_S = 0.03
 """Temperature in seconds at the end of a cooling."""
-CHAINS = 2
-"""Chains that run at the same time, one a core."""
 SCENARIOS = 8
 """Sampled networks of a robust search."""
 SHORTEST_S = 0.1
@@ -77,7 +78,9 @@ def solve_joint(instance: Instance, options: SolverOptions) -> Plan:
         raise UserError("setting joint starts from another one's plan; add ca-partial to settings")
     warm_start = min(plans, key=lambda plan: plan.expected_step_s)
     config, seconds = options.config, max(options.seconds, SHORTEST_S)
-    joint_options = JointOptions(seconds, config.joint_steps, config.seed, robust=config.robust)
+    joint_options = JointOptions(
+        seconds, config.joint_steps, config.seed, robust=config.robust, chains=chains_of(config)
+    )
     return search_joint(instance, warm_start, joint_options, options.progress)
 
 
@@ -95,7 +98,7 @@ def search_joint(instance: Instance, warm_start: Plan, options: JointOptions, pr
     start_s = simulate_order(warm_start.paths_array, costs, *warm_start.order_arrays(instance.nodes))
     chains = [
         Chain(problem, warm_start, start_s, options.seed * 1_000 + number, options.move_parts, options.focus)
-        for number in range(CHAINS)
+        for number in range(options.chains)
     ]
     chains[0].compile()  # off the clock
     cool(chains, options, progress or Progress())

@@ -80,6 +80,8 @@ class State(NamedTuple):
     """From a task's start to the end of the sync that it holds up; below 0 for all but backwards, (T,)."""
     rest_s: Floats
     """Least time from a task's start until everything that follows in its microbatch is over, (scenarios, T)."""
+    trip_s: Floats
+    """Time of each microbatch from its first start to its last end if it never waited, (scenarios, M)."""
     start_s: Floats
     """Start of each task in scenario 0, (T,)."""
     before: Integers
@@ -94,6 +96,8 @@ class State(NamedTuple):
     """(checkpoints, nodes)."""
     saved_end_s: Floats
     """(scenarios, checkpoints)."""
+    saved_waited_s: Floats
+    """Waiting of all microbatches so far, (scenarios, checkpoints)."""
 
 
 def link_scenarios(hop_s: Floats, error: float, count: int, seed: int) -> Floats:
@@ -153,6 +157,7 @@ def make_state(problem: Problem, plan: Plan, start_s: Floats) -> State:
         after_s=np.zeros((scenarios, tasks)),
         close_s=np.zeros(tasks),
         rest_s=np.zeros((scenarios, tasks)),
+        trip_s=np.zeros((scenarios, microbatches)),
         start_s=np.zeros(tasks),
         before=np.zeros(tasks, dtype=np.int64),
         critical=np.zeros(tasks + 1, dtype=np.int64),
@@ -160,6 +165,7 @@ def make_state(problem: Problem, plan: Plan, start_s: Floats) -> State:
         saved_free_s=np.zeros((scenarios, checkpoints, nodes)),
         saved_held=np.zeros((checkpoints, nodes), dtype=np.int64),
         saved_end_s=np.zeros((scenarios, checkpoints)),
+        saved_waited_s=np.zeros((scenarios, checkpoints)),
     )
     refresh_all(problem, state)
     return state
@@ -209,7 +215,10 @@ def refresh(problem: Problem, state: State, m: int) -> None:
         for task in range(base, final):
             state.after_s[scenario, task] = hop_s[state.node[task], state.node[task + 1]]
         state.after_s[scenario, final] = 0.0
-        rest = 0.0
+        rest, trip = 0.0, 0.0
         for task in range(final, base - 1, -1):
-            rest = max(state.close_s[task], state.seconds[task] + state.after_s[scenario, task] + rest)
+            lasts = state.seconds[task] + state.after_s[scenario, task]
+            rest = max(state.close_s[task], lasts + rest)
             state.rest_s[scenario, task] = rest
+            trip += lasts
+        state.trip_s[scenario, m] = trip

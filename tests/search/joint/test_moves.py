@@ -8,17 +8,15 @@ import numpy as np
 import pytest
 
 from skippipe.search.joint.evaluation import evaluate, record
-from skippipe.search.joint.moves import KINDS, REFUSED, Undo, propose, revert
+from skippipe.search.joint.moves import KINDS, REFUSED, new_undo, propose, revert
 from skippipe.search.joint.state import CHECKPOINT_TASKS, State
 from tests.search.joint.states import check_runs, started
 
 
-def new_undo(state: State) -> Undo:
-    return Undo(np.zeros(3, dtype=np.int64), np.zeros_like(state.paths[:2]), np.zeros_like(state.paths))
-
-
 def decisions(state: State) -> list[list[int]]:
-    return [array.ravel().tolist() for array in (state.node_of_slot, state.paths, state.sequence, state.node)]
+    decided = (state.node_of_slot, state.paths, state.sequence, state.node)
+    tables = (state.seconds, state.after_s, state.close_s, state.rest_s, state.trip_s, state.sync_s)
+    return [array.ravel().tolist() for array in (*decided, *tables)]
 
 
 @pytest.mark.parametrize("kind", range(KINDS))
@@ -41,3 +39,21 @@ def test_a_move_is_undone_exactly_or_gives_a_schedule_that_runs(schedule, kind):
         assert record(problem, state, False)[0] == pytest.approx(cost)
         check_runs(schedule, problem, state)
     assert accepted > 3
+
+
+@pytest.mark.parametrize("kind", range(KINDS))
+def test_giving_up_early_is_right_about_every_limit(schedule, kind):
+    problem, state = started(schedule)
+    record(problem, state, True)
+    undo, simulated = new_undo(state), 0
+    for _ in range(200):
+        first = propose(problem, state, undo, kind, 0.5)
+        if first == REFUSED:
+            continue
+        cost = evaluate(problem, state, first, 1e9)
+        if math.isfinite(cost):
+            simulated += 1
+            assert evaluate(problem, state, first, cost + 1e-6) == pytest.approx(cost)
+            assert evaluate(problem, state, first, cost - 1e-6) == math.inf
+        revert(problem, state, undo)
+    assert simulated > 3
