@@ -24,28 +24,31 @@ from skippipe.errors import UserError
 from skippipe.report.metrics import RunSummary, read_summary
 
 RESULTS = Path(__file__).parent / "results" / "real_links.md"
-NODES, SAMPLES, ITERATIONS = 6, 4, 12
+NODES, SAMPLES, ITERATIONS = 6, 32, 8
 PORT, RENDEZVOUS = 4000, 3999
 SETTINGS = ("baseline", "ca-partial", "joint")
 SECONDS = 900
-MEGABITS = (20, 40, 80, 120, 200, 500)
-"""Of the nodes' uplinks if they are shared; a cable of its own has the slower of its two ends."""
-MODEL = ["model.d_model=256", "model.heads=4", "model.context=128", "data.vocabulary=2048"]
+UPLINK_MEGABITS = (20, 40, 80, 120, 200, 500)
+"""Of each node's uplink if they are shared."""
+CABLE_MEGABITS = [round(20 * 25 ** (7 * pair % 15 / 14)) for pair in range(15)]
+"""Of each pair's cable: 15 rates from 20 to 500, evenly spread by their ratios."""
+MODEL = ["model.d_model=128", "model.heads=2", "model.context=32", "model.feed_forward=128", "data.vocabulary=400"]
 SHAPE = {
     "nodes": NODES,
     "stages": 5,
     "stage-sizes": "2,1,1,1,1",
     "path-length": 3,
-    "memory": 2,
-    "microbatches-per-node": 4,
+    "memory": 4,
+    "microbatches-per-node": 8,
     "layers-per-stage": 1,
-    "d-model": 256,
-    "heads": 4,
-    "context": 128,
+    "d-model": 128,
+    "heads": 2,
+    "context": 32,
+    "feed-forward": 128,
     "samples-per-microbatch": SAMPLES,
-    "vocabulary": 2048,
+    "vocabulary": 400,
     "sync-head": "true",
-    "time-budget-s": 30,
+    "time-budget-s": 8,
     "settings": ",".join(SETTINGS),
 }
 
@@ -71,7 +74,7 @@ def shape(name: str, device: str, megabits: int) -> None:
 
 def lay_cables(names: list[str]) -> None:
     """A shaped cable for every pair; a node has the same address on all of its cables, and a route to each peer."""
-    for a, b in itertools.combinations(range(NODES), 2):
+    for (a, b), megabits in zip(itertools.combinations(range(NODES), 2), CABLE_MEGABITS, strict=True):
         ends = f"c{b}", f"c{a}"
         cable = ["type", "veth", "peer", "name", ends[1], "netns", names[b]]
         command("ip", "link", "add", ends[0], "netns", names[a], *cable)
@@ -79,7 +82,7 @@ def lay_cables(names: list[str]) -> None:
             command("ip", "-n", names[here], "address", "add", f"{host(here)}/32", "dev", end)
             command("ip", "-n", names[here], "link", "set", end, "up")
             command("ip", "-n", names[here], "route", "add", host(there), "dev", end, "src", host(here))
-            shape(names[here], end, min(MEGABITS[a], MEGABITS[b]))
+            shape(names[here], end, megabits)
 
 
 def plug_into_switch(names: list[str], switch: str) -> None:
@@ -92,8 +95,8 @@ def plug_into_switch(names: list[str], switch: str) -> None:
         command("ip", "-n", name, "address", "add", f"{host(node)}/24", "dev", "uplink")
         command("ip", "-n", name, "link", "set", "uplink", "up")
         command("ip", "-n", switch, "link", "set", port, "master", "switch", "up")
-        shape(name, "uplink", MEGABITS[node])
-        shape(switch, port, MEGABITS[node])
+        shape(name, "uplink", UPLINK_MEGABITS[node])
+        shape(switch, port, UPLINK_MEGABITS[node])
 
 
 @contextlib.contextmanager

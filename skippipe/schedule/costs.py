@@ -11,6 +11,8 @@ import numpy as np
 from skippipe.schedule.arrays import Floats
 
 GIB = 1024**3
+FASTEST_GIB_S = 64.0
+"""What memory carries; a link whose bytes seem to take no time gets it."""
 
 Quantity = TypeVar("Quantity", float, Floats)
 
@@ -126,6 +128,12 @@ def hop_seconds(latency_ms: Quantity, bandwidth_gib_s: Quantity, message_bytes: 
 def fixed_seconds(seconds: float, latency_ms: float, bandwidth_gib_s: float, message_bytes: int) -> float:
     """What a hop that took `seconds` took beside latency and transfer, at least 0: Rates.hop_fixed_s."""
     return max(0.0, seconds - hop_seconds(latency_ms, bandwidth_gib_s, message_bytes, 0.0))
+
+
+def hop_bandwidth(seconds: float, latency_ms: float, fixed_s: float, message_bytes: int) -> float:
+    """Bandwidth in GiB/s with which a hop that took `seconds` takes just that; no more than FASTEST_GIB_S."""
+    transfer_s = seconds - latency_ms / 1000 - fixed_s
+    return gib_per_second(message_bytes, max(transfer_s, transfer_seconds(message_bytes, FASTEST_GIB_S)))
 
 
 def bytes_per_parameter(seconds: float, bandwidth_gib_s: float, parameters: int) -> float:
