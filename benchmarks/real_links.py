@@ -24,7 +24,7 @@ from skippipe.errors import UserError
 from skippipe.report.metrics import RunSummary, read_summary
 
 RESULTS = Path(__file__).parent / "results" / "real_links.md"
-NODES, SAMPLES, ITERATIONS = 6, 32, 8
+NODES, SAMPLES, ITERATIONS = 6, 64, 8
 PORT, RENDEZVOUS = 4000, 3999
 SETTINGS = ("baseline", "ca-partial", "joint")
 SECONDS = 900
@@ -32,7 +32,7 @@ UPLINK_MEGABITS = (20, 40, 80, 120, 200, 500)
 """Of each node's uplink if they are shared."""
 CABLE_MEGABITS = [round(20 * 25 ** (7 * pair % 15 / 14)) for pair in range(15)]
 """Of each pair's cable: 15 rates from 20 to 500, evenly spread by their ratios."""
-MODEL = ["model.d_model=128", "model.heads=2", "model.context=32", "model.feed_forward=128", "data.vocabulary=400"]
+MODEL = ["model.d_model=128", "model.heads=2", "model.context=32", "model.feed_forward=64", "data.vocabulary=400"]
 SHAPE = {
     "nodes": NODES,
     "stages": 5,
@@ -44,7 +44,7 @@ SHAPE = {
     "d-model": 128,
     "heads": 2,
     "context": 32,
-    "feed-forward": 128,
+    "feed-forward": 64,
     "samples-per-microbatch": SAMPLES,
     "vocabulary": 400,
     "sync-head": "true",

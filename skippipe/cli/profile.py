@@ -149,6 +149,8 @@ def network_text(name: str, measured: Measured) -> str:
             f"task_gap_s: {rates.task_gap_s:.9f}",
             f"backward_factor: {rates.backward_factor:.6f}",
             f"sync_bytes_per_parameter: {rates.sync_bytes_per_parameter:.6f}",
+            # Each node has one connection to each other one, which carries one message after the other.
+            "queueing: link",
             "links:",
             *rows,
             "",

@@ -1,7 +1,7 @@
 """Measures what tasks take on a node: forward, backward, loss, and the executor's idle time between two tasks.
 
-A node of a pipeline waits before most of its tasks, and a processor that has rested is slower at first (short tasks took
-half as long again in benchmarks/results/real_links.md). So each task is timed after a rest.
+A node of a pipeline waits before most of its tasks, and a processor that has rested is slower at first: short tasks
+took half as long again (benchmarks/results/real_links.md). So each task is timed after a rest.
 """
 
 from __future__ import annotations
