@@ -45,7 +45,7 @@ class Stopwatch(Executor):
 
     def __init__(self, node: int, plan: Plan, stage: Stage, samples: int) -> None:
         costs = Costs(np.zeros(2), 1.0, 1.0, 0.0, np.zeros((2, 2)))
-        emulation = Emulation.of(EmulationConfig(enabled=False), costs, node, 0.0)
+        emulation = Emulation.of(EmulationConfig(enabled=False), costs, node, 0.0, 0)
         inbox = Inbox(expected_senders(plan, node), lambda sender: 0.0)
         super().__init__(node, plan, stage, None, inbox, self.packed, emulation, Clock())
         self.samples = samples

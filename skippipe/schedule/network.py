@@ -96,7 +96,7 @@ def load_network(path: Path) -> Network:
     Fields: name, locations, links ([a, b, latency ms, GiB/s] each, symmetric), same_location and default
     ({latency_ms, bandwidth_gib_s}), subsets, compute_seconds_per_sample_layer and loss_seconds_per_sample (one number,
     or one a location), those of Rates, queueing (none, link or uplink), and `base`: another network's file beside this
-    one, whose fields this one overrides (links are added to its links). Rates not given are those of the original's GPUs.
+    one, whose fields this one overrides (links are added to its links). Rates not given are the original's.
     Raises UserError that names the file, the field and the remedy.
     """
     document = read_yaml(path)
