@@ -38,8 +38,10 @@ IDLE_S = 0.002
 """A node that has ended its last task so long before the next one begins has waited for the message."""
 UPLINK_MEGABITS = (20, 40, 80, 120, 200, 500)
 """Of each node's uplink if they are shared."""
-CABLE_MEGABITS = [round(20 * 25 ** (7 * pair % 15 / 14)) for pair in range(15)]
-"""Of each pair's cable: 15 rates from 20 to 500, evenly spread by their ratios."""
+CABLE_MEGABITS = [round(20 * 25 ** ((7 * pair % 15 / 14) ** 2), 1) for pair in range(15)]
+"""Of each pair's cable: 15 rates from 20 to 500, more slow ones than fast ones."""
+JUMBO_BYTES = 9000
+"""Largest packet: all packets are worked off by this machine's cores, which the nodes need for themselves."""
 MODEL = ["model.d_model=128", "model.heads=1", "model.context=16", "model.feed_forward=32", "data.vocabulary=400"]
 SHAPE = {
     "nodes": NODES,
@@ -73,9 +75,9 @@ def host(node: int) -> str:
     return f"10.78.0.{node + 1}"
 
 
-def shape(name: str, device: str, megabits: int) -> None:
+def shape(name: str, device: str, megabits: float) -> None:
     """Slow down what leaves a namespace through a device; the burst is what 4 ms let pass."""
-    burst = max(16_000, megabits * 500)
+    burst = max(2 * JUMBO_BYTES, int(megabits * 500))
     tbf = ["tbf", "rate", f"{megabits}mbit", "burst", str(burst), "latency", "2s"]
     command("ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", device, "root", *tbf)
 
@@ -88,7 +90,7 @@ def lay_cables(names: list[str]) -> None:
         command("ip", "link", "add", ends[0], "netns", names[a], *cable)
         for here, there, end in ((a, b, ends[0]), (b, a, ends[1])):
             command("ip", "-n", names[here], "address", "add", f"{host(here)}/32", "dev", end)
-            command("ip", "-n", names[here], "link", "set", end, "up")
+            command("ip", "-n", names[here], "link", "set", end, "mtu", str(JUMBO_BYTES), "up")
             command("ip", "-n", names[here], "route", "add", host(there), "dev", end, "src", host(here))
             shape(names[here], end, megabits)
 
@@ -101,8 +103,8 @@ def plug_into_switch(names: list[str], switch: str) -> None:
         port = f"p{node}"
         command("ip", "link", "add", "uplink", "netns", name, "type", "veth", "peer", "name", port, "netns", switch)
         command("ip", "-n", name, "address", "add", f"{host(node)}/24", "dev", "uplink")
-        command("ip", "-n", name, "link", "set", "uplink", "up")
-        command("ip", "-n", switch, "link", "set", port, "master", "switch", "up")
+        command("ip", "-n", name, "link", "set", "uplink", "mtu", str(JUMBO_BYTES), "up")
+        command("ip", "-n", switch, "link", "set", port, "mtu", str(JUMBO_BYTES), "master", "switch", "up")
         shape(name, "uplink", UPLINK_MEGABITS[node])
         shape(switch, port, UPLINK_MEGABITS[node])
 
@@ -244,13 +246,15 @@ def main() -> int:
     """Measure on cables of their own or on shared uplinks, and print the table; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", action="store_true", help="one uplink a node for all its peers")
-    shared = parser.parse_args().shared
+    parser.add_argument("--folder", type=Path, help="where network, schedule and runs stay; by default they don't")
+    arguments = parser.parse_args()
+    shared = arguments.shared
     if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("tc") is None:
         print("error: it makes network namespaces: run it as root, with iproute2 (ip, tc) installed", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with tempfile.TemporaryDirectory() as folder, machines(shared) as names:
-        rows = measure(names, Path(folder), "uplink" if shared else "link")
+    with tempfile.TemporaryDirectory() as own, machines(shared) as names:
+        rows = measure(names, arguments.folder or Path(own), "uplink" if shared else "link")
     title = "A shaped uplink for each node" if shared else "A shaped cable for each pair"
     lines = whole_runs.header(title, " ".join(["python benchmarks/real_links.py", *sys.argv[1:]]))
     columns = "setting | step measured s | expected s | measured over expected | of tasks | of messages alone"
