@@ -1,7 +1,8 @@
 """Six nodes in network namespaces, joined by shaped links: profile, search, train; measured over expected step.
 
-`python benchmarks/real_links.py` needs root, iproute2 and a free range 10.78.0.0/24. Every pair of nodes has a cable of
-its own, slowed down to 20 to 500 Mbit/s; nothing is emulated. With --shared a node has one uplink for all its peers.
+`python benchmarks/real_links.py` needs root and iproute2, and prints a table. Every pair of nodes has a cable of its
+own, slowed down to 20 to 500 Mbit/s; nothing is emulated. With --shared a node has one uplink for all peers instead.
+The model is small beside its messages, so that it's links that are tested: all nodes share this machine's cores.
 """
 
 from __future__ import annotations
@@ -12,25 +13,36 @@ import itertools
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import whole_runs
 
-from skippipe.errors import UserError
 from skippipe.report.metrics import RunSummary, read_summary
+from skippipe.report.timeline import read_spans
+from skippipe.schedule import Schedule
+from skippipe.schedule.plan import kind_of_step
+from skippipe.schedule.simulate import step_nodes
+from skippipe.schedule.timeline import KIND_NAMES, SYNC, Span
 
-RESULTS = Path(__file__).parent / "results" / "real_links.md"
-NODES, SAMPLES, ITERATIONS = 6, 4, 12
+NODES, SAMPLES, ITERATIONS = 6, 256, 8
 PORT, RENDEZVOUS = 4000, 3999
 SETTINGS = ("baseline", "ca-partial", "joint")
 SECONDS = 900
-MEGABITS = (20, 40, 80, 120, 200, 500)
-"""Of the nodes' uplinks if they are shared; a cable of its own has the slower of its two ends."""
-MODEL = ["model.d_model=256", "model.heads=4", "model.context=128", "data.vocabulary=2048"]
+IDLE_S = 0.002
+"""A node that has ended its last task so long before the next one begins has waited for the message."""
+UPLINK_MEGABITS = (20, 40, 80, 120, 200, 500)
+"""Of each node's uplink if they are shared."""
+CABLE_MEGABITS = [round(20 * 25 ** ((7 * pair % 15 / 14) ** 2), 1) for pair in range(15)]
+"""Of each pair's cable: 15 rates from 20 to 500, more slow ones than fast ones."""
+JUMBO_BYTES = 9000
+"""Largest packet: all packets are worked off by this machine's cores, which the nodes need for themselves."""
+MODEL = ["model.d_model=128", "model.heads=1", "model.context=16", "model.feed_forward=32", "data.vocabulary=400"]
 SHAPE = {
     "nodes": NODES,
     "stages": 5,
@@ -39,13 +51,14 @@ SHAPE = {
     "memory": 2,
     "microbatches-per-node": 4,
     "layers-per-stage": 1,
-    "d-model": 256,
-    "heads": 4,
-    "context": 128,
+    "d-model": 128,
+    "heads": 1,
+    "context": 16,
+    "feed-forward": 32,
     "samples-per-microbatch": SAMPLES,
-    "vocabulary": 2048,
+    "vocabulary": 400,
     "sync-head": "true",
-    "time-budget-s": 30,
+    "time-budget-s": 8,
     "settings": ",".join(SETTINGS),
 }
 
@@ -62,24 +75,24 @@ def host(node: int) -> str:
     return f"10.78.0.{node + 1}"
 
 
-def shape(name: str, device: str, megabits: int) -> None:
+def shape(name: str, device: str, megabits: float) -> None:
     """Slow down what leaves a namespace through a device; the burst is what 4 ms let pass."""
-    burst = max(16_000, megabits * 500)
+    burst = max(2 * JUMBO_BYTES, int(megabits * 500))
     tbf = ["tbf", "rate", f"{megabits}mbit", "burst", str(burst), "latency", "2s"]
     command("ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", device, "root", *tbf)
 
 
 def lay_cables(names: list[str]) -> None:
     """A shaped cable for every pair; a node has the same address on all of its cables, and a route to each peer."""
-    for a, b in itertools.combinations(range(NODES), 2):
+    for (a, b), megabits in zip(itertools.combinations(range(NODES), 2), CABLE_MEGABITS, strict=True):
         ends = f"c{b}", f"c{a}"
         cable = ["type", "veth", "peer", "name", ends[1], "netns", names[b]]
         command("ip", "link", "add", ends[0], "netns", names[a], *cable)
         for here, there, end in ((a, b, ends[0]), (b, a, ends[1])):
             command("ip", "-n", names[here], "address", "add", f"{host(here)}/32", "dev", end)
-            command("ip", "-n", names[here], "link", "set", end, "up")
+            command("ip", "-n", names[here], "link", "set", end, "mtu", str(JUMBO_BYTES), "up")
             command("ip", "-n", names[here], "route", "add", host(there), "dev", end, "src", host(here))
-            shape(names[here], end, min(MEGABITS[a], MEGABITS[b]))
+            shape(names[here], end, megabits)
 
 
 def plug_into_switch(names: list[str], switch: str) -> None:
@@ -90,10 +103,10 @@ def plug_into_switch(names: list[str], switch: str) -> None:
         port = f"p{node}"
         command("ip", "link", "add", "uplink", "netns", name, "type", "veth", "peer", "name", port, "netns", switch)
         command("ip", "-n", name, "address", "add", f"{host(node)}/24", "dev", "uplink")
-        command("ip", "-n", name, "link", "set", "uplink", "up")
-        command("ip", "-n", switch, "link", "set", port, "master", "switch", "up")
-        shape(name, "uplink", MEGABITS[node])
-        shape(switch, port, MEGABITS[node])
+        command("ip", "-n", name, "link", "set", "uplink", "mtu", str(JUMBO_BYTES), "up")
+        command("ip", "-n", switch, "link", "set", port, "mtu", str(JUMBO_BYTES), "master", "switch", "up")
+        shape(name, "uplink", UPLINK_MEGABITS[node])
+        shape(switch, port, UPLINK_MEGABITS[node])
 
 
 @contextlib.contextmanager
@@ -101,11 +114,10 @@ def machines(shared: bool) -> Iterator[list[str]]:
     """Namespaces of the nodes, joined; gone at the end whatever happens, and all that was in them."""
     names = [f"skippipe-{os.getpid()}-{node}" for node in range(NODES)]
     switch = f"skippipe-{os.getpid()}-switch"
-    made = []
+    spaces = [*names, *([switch] if shared else [])]
     try:
-        for name in [*names, *([switch] if shared else [])]:
+        for name in spaces:
             command("ip", "netns", "add", name)
-            made.append(name)
             command("ip", "-n", name, "link", "set", "lo", "up")
         if shared:
             plug_into_switch(names, switch)
@@ -113,8 +125,11 @@ def machines(shared: bool) -> Iterator[list[str]]:
             lay_cables(names)
         yield names
     finally:
-        for name in made:
+        # A second Ctrl-C must not leave some of them behind.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for name in spaces:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+        signal.signal(signal.SIGINT, before)
 
 
 def everywhere(names: list[str], arguments: list[list[str]], folder: Path) -> None:
@@ -152,68 +167,103 @@ def meeting(node: int) -> list[str]:
     ]
 
 
-def measure(names: list[str], folder: Path) -> dict[str, RunSummary | str]:
-    """Profile, search, and train in each setting; the runs' summaries, or why one failed."""
+def measure(names: list[str], folder: Path, queueing: str) -> list[str]:
+    """Profile, search, and train in each setting; a row of the table a setting, failed ones too."""
     ends = [[str(node), str(node + 1)] for node in range(NODES)]
     out = [["--out", f"network-{node}.yaml"] for node in range(NODES)]
     profiles = [["profile", *ends[n], str(NODES), str(SAMPLES), *MODEL, *meeting(n), *out[n]] for n in range(NODES)]
     everywhere(names, profiles, folder)
-    print((folder / "profile-0.log").read_text().split("\n", 1)[-1], flush=True)
+    print((folder / "profile-0.log").read_text().rpartition("\r")[-1], flush=True)
     flags = [text for name, value in SHAPE.items() for text in (f"--{name}", str(value))]
-    search = ["search", "--quiet", "--network", "network-0.yaml", *flags]
+    search = ["search", "--quiet", "--network", "network-0.yaml", "--queueing", queueing, *flags]
     done = subprocess.run(
         [sys.executable, "-m", "skippipe", *search], cwd=folder, capture_output=True, text=True, check=False
     )
     print(done.stdout + done.stderr, flush=True)
     if done.returncode:
         raise RuntimeError("the search failed")
-    summaries: dict[str, RunSummary | str] = {}
+    schedule = Schedule.load(folder / "schedule.json")
     fixed = ["schedule=schedule.json", "emulation.enabled=false", f"iterations={ITERATIONS}", *MODEL]
+    rows = []
     for setting in SETTINGS:
-        runs = [
-            ["run", *ends[n], setting, str(SAMPLES), *fixed, f"name={setting}-{n}", *meeting(n)] for n in range(NODES)
-        ]
+        runs = [["run", *ends[n], setting, str(SAMPLES), *fixed, f"name={setting}", *meeting(n)] for n in range(NODES)]
         try:
             everywhere(names, runs, folder)
-            summaries[setting] = read_summary(folder / "runs" / f"{setting}-0")
+            run = folder / "runs" / setting
+            rows.append(row(read_summary(run), *compared(schedule, setting, run)))
         except (RuntimeError, subprocess.TimeoutExpired) as error:
-            summaries[setting] = " ".join(str(error).split())[-200:]
-        print(f"{setting}: {summaries[setting]}", flush=True)
-    return summaries
+            rows.append(f"| {setting} | failed: {' '.join(str(error).split())[-200:]} | | | | |")
+        print(rows[-1], flush=True)
+    return rows
 
 
-def table(title: str, summaries: dict[str, RunSummary | str]) -> list[str]:
-    """A section of the results file: a row a setting, failed ones too."""
-    lines = [f"## {title}", "", "| setting | measured step s | expected step s | measured over expected |"]
-    lines.append("|---|---|---|---|")
-    for setting, summary in summaries.items():
-        if isinstance(summary, str):
-            lines.append(f"| {setting} | failed: {summary} | | |")
-        else:
-            times = f"{summary.measured_step_s:.3f} | {summary.expected_step_s:.3f}"
-            lines.append(f"| {setting} | {times} | {summary.measured_over_expected:.2f} |")
-    return [*lines, ""]
+def compared(schedule: Schedule, setting: str, run: Path) -> tuple[float, float]:
+    """Median of measured over expected seconds of the tasks, and of the messages that nothing but their link delayed.
+
+    The latter are those whose receiver was idle and whose link was free; the first iteration warms up.
+    """
+    plan, costs = schedule.plan(setting), schedule.costs.arrays
+    expected = dict(zip(KIND_NAMES.values(), (costs.forward_s, costs.loss_s, costs.backward_s), strict=True))
+    tasks, hops = [], []
+    for iteration, spans in read_spans(run).items():
+        if not iteration:
+            continue
+        by_step, before = steps_of(spans)
+        tasks += [(span.end_s - span.start_s) / expected[span.kind][span.node] for span in by_step.values()]
+        messages: dict[tuple[int, int], list[tuple[Span, Span]]] = defaultdict(list)
+        for microbatch, nodes in enumerate(step_nodes(plan.paths_array).tolist()):
+            kinds = [KIND_NAMES[kind_of_step(step, plan.path_length)] for step in range(len(nodes))]
+            way = [by_step[kind, microbatch, node] for kind, node in zip(kinds, nodes, strict=True)]
+            for sent, taken in itertools.pairwise(way):
+                messages[sent.node, taken.node].append((sent, taken))
+        for (sender, receiver), pairs in messages.items():
+            free = 0.0
+            for sent, taken in sorted(pairs, key=lambda pair: pair[0].end_s):
+                if sent.end_s > free and taken.start_s - before[taken] > IDLE_S:
+                    hops.append((taken.start_s - sent.end_s) / costs.hop_s[sender, receiver])
+                free = max(free, sent.end_s) + costs.link_busy_s[sender, receiver]
+    return statistics.median(tasks), statistics.median(hops)
 
 
-def main() -> None:
-    """Run with cables of their own, then with shared uplinks if asked; write what was measured."""
+def steps_of(spans: list[Span]) -> tuple[dict[tuple[str, int | None, int], Span], dict[Span, float]]:
+    """An iteration's tasks by kind, microbatch and node, and when the task before each ended on its node."""
+    tasks = sorted((span for span in spans if span.kind != SYNC), key=lambda span: span.start_s)
+    ended: dict[int, float] = defaultdict(float)
+    before = {}
+    for span in tasks:
+        before[span] = ended[span.node]
+        ended[span.node] = span.end_s
+    return {(span.kind, span.microbatch, span.node): span for span in tasks}, before
+
+
+def row(summary: RunSummary, tasks: float, hops: float) -> str:
+    """A setting's row of the table."""
+    times = f"{summary.measured_step_s:.3f} | {summary.expected_step_s:.3f} | {summary.measured_over_expected:.2f}"
+    return f"| {summary.setting} | {times} | {tasks:.2f} | {hops:.2f} |"
+
+
+def main() -> int:
+    """Measure on cables of their own or on shared uplinks, and print the table; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shared", action="store_true", help="also with one uplink a node for all its peers")
+    parser.add_argument("--shared", action="store_true", help="one uplink a node for all its peers")
+    parser.add_argument("--folder", type=Path, help="where network, schedule and runs stay; by default they don't")
     arguments = parser.parse_args()
+    shared = arguments.shared
     if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("tc") is None:
-        raise UserError("real_links.py makes network namespaces: run it as root, with iproute2 (ip, tc) installed")
+        print("error: it makes network namespaces: run it as root, with iproute2 (ip, tc) installed", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    written = " ".join(["python benchmarks/real_links.py", *sys.argv[1:]])
-    lines = whole_runs.header("Real links, no emulation", written)
-    ways = [(False, "A shaped cable for each pair"), (True, "A shaped uplink for each node")]
-    for shared, title in ways[: 1 + arguments.shared]:
-        with tempfile.TemporaryDirectory() as folder, machines(shared) as names:
-            lines += table(title, measure(names, Path(folder)))
-        RESULTS.write_text("\n".join(lines))
+    with tempfile.TemporaryDirectory() as own, machines(shared) as names:
+        rows = measure(names, arguments.folder or Path(own), "uplink" if shared else "link")
+    title = "A shaped uplink for each node" if shared else "A shaped cable for each pair"
+    lines = whole_runs.header(title, " ".join(["python benchmarks/real_links.py", *sys.argv[1:]]))
+    columns = "setting | step measured s | expected s | measured over expected | of tasks | of messages alone"
+    print("\n".join([*lines, f"| {columns} |", "|---" * 6 + "|", *rows]))
+    return 0
 
 
 if __name__ == "__main__":
     try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PAPER = "configs/paper/search"
+MEASURED_HOP_FIXED_S = 0.00135
+"""What 8 MiB took between two processes of one machine beside latency and bytes, without a GPU; the original's 0.35 s
+have copies to and from GPUs in them (benchmarks/results/real_links.md)."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +20,13 @@ class Setup:
     """Seconds of an iteration of DT-FM*, DT-FM-skip, SkipPipe without TC2 and SkipPipe, read off its figures."""
 
 
-def from_file(label: str, name: str, *paper: float | None, subset: str | None = None) -> Setup:
-    """A setup of configs/paper, on all locations of its network or on a subset."""
+def from_file(
+    label: str, name: str, *paper: float | None, subset: str | None = None, hop_fixed_s: float | None = None
+) -> Setup:
+    """A setup of configs/paper, on all locations of its network or on a subset, with the network's hops or others."""
     flags = ("--config", f"{PAPER}-{name}.yaml", *(("--subset", subset) if subset else ()))
+    if hop_fixed_s is not None:
+        flags = (*flags, "--hop-fixed-s", str(hop_fixed_s))
     return Setup(label, flags, paper or (None,) * 4)
 
 
@@ -33,4 +40,10 @@ SETUPS = (
     from_file("21 nodes, 12 locations, 62.5% skip", "21-nodes-62-percent"),
     from_file("20 nodes, 5 clusters, 33% skip", "20-nodes", subset="5-clusters"),
     from_file("20 nodes, one cluster, 33% skip", "20-nodes", subset="single-cluster"),
+    from_file(
+        "20 nodes, one cluster, measured hops, 33% skip",
+        "20-nodes",
+        subset="single-cluster",
+        hop_fixed_s=MEASURED_HOP_FIXED_S,
+    ),
 )

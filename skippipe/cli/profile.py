@@ -96,7 +96,7 @@ class Measured:
         """What holds for all nodes alike: medians; backward and loss over forward of all nodes together."""
         forward_s = sum(entry.forward_s for entry in self.compute)
         return Rates(
-            hop_fixed_s=statistics.median(link.hop_fixed_s for link in self.links),
+            hop_fixed_s=self.links[0].hop_fixed_s,
             task_gap_s=statistics.median(entry.gap_s for entry in self.compute),
             backward_factor=sum(entry.backward_s for entry in self.compute) / forward_s,
             loss_factor=sum(entry.loss_s for entry in self.compute) / forward_s,
@@ -149,6 +149,8 @@ def network_text(name: str, measured: Measured) -> str:
             f"task_gap_s: {rates.task_gap_s:.9f}",
             f"backward_factor: {rates.backward_factor:.6f}",
             f"sync_bytes_per_parameter: {rates.sync_bytes_per_parameter:.6f}",
+            # Each node has one connection to each other one, which carries one message after the other.
+            "queueing: link",
             "links:",
             *rows,
             "",
@@ -166,7 +168,7 @@ def summary(measured: Measured, out: Path) -> str:
         [
             f"latency        {spread([link.latency_ms for link in measured.links], 'ms')}",
             f"bandwidth      {spread([link.bandwidth_gib_s for link in measured.links], 'GiB/s')}",
-            f"rest of a hop  {spread([1000 * link.hop_fixed_s for link in measured.links], 'ms')}",
+            f"rest of a hop  {1000 * measured.rates().hop_fixed_s:.3g} ms",
             f"forward        {spread([1000 * entry.forward_s for entry in measured.compute], 'ms a sample and layer')}",
             f"backward       {measured.rates().backward_factor:.2f} times forward",
             f"loss           {spread([1000 * entry.loss_s for entry in measured.compute], 'ms a sample')}",

@@ -48,8 +48,9 @@ class LinkMeasured:
     latency_ms: float
     """One way."""
     bandwidth_gib_s: float
+    """With which the cost model's hop takes what an activation's took."""
     hop_fixed_s: float
-    """What a hop takes beside latency and bytes over bandwidth."""
+    """What a hop takes beside latency and bytes over bandwidth; of all links alike."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skippipe.data.batches import Batches
 from skippipe.model.stage import Stage
-from skippipe.runtime.emulation import Clock, Emulation, sleep_until
+from skippipe.runtime.emulation import Clock, Emulation, Outgoing, sleep_until
 from skippipe.schedule import Plan
 from skippipe.schedule.plan import Kind, Task
 from skippipe.schedule.timeline import KIND_NAMES, Span
@@ -65,6 +65,7 @@ class Executor:
         self.inbox = inbox
         self.send = send
         self.emulation = emulation
+        self.outgoing = Outgoing(emulation)
         self.clock = clock
         self.device = next(stage.parameters()).device
         self.order = plan.order.get(node, ())
@@ -143,4 +144,5 @@ class Executor:
             kind, receiver = MessageKind.GRADIENT, path[-1]
         else:
             kind, receiver = MessageKind.GRADIENT, path[path.index(self.node) - 1]
-        self.send(receiver, Header(kind, iteration, task.microbatch, self.node, self.clock.unix(end)), tensor)
+        sent = self.clock.unix(self.outgoing.leave(receiver, end))
+        self.send(receiver, Header(kind, iteration, task.microbatch, self.node, sent), tensor)

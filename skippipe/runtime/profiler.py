@@ -1,9 +1,9 @@
 """Measures links, compute and all-reduce over the real stack: what `skippipe profile` lets each node's process do.
 
 Pairs of nodes take turns so that no machine is in two measurements at once, since its nodes share its cores. For each
-pair a few small messages give the latency, two sizes of large ones the bandwidth, and some of an activation's size what
-a hop takes beside both. Each node times its tasks while the others of its machine rest, and groups of replicas an
-all-reduce, one group after the other.
+pair a few small messages give the latency, and some of an activation's size, a rest before each, what a hop takes. Two
+sizes of longer ones tell the time that grows with the bytes from what a hop takes whatever its size. Each node times
+its tasks while the others of its machine rest, and groups of replicas an all-reduce, one group after the other.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from skippipe.config import ModelConfig
 from skippipe.runtime.endpoint import Endpoint
 from skippipe.runtime.events import ComputeMeasured, LinkMeasured, MeasurementDone, SyncMeasured
 from skippipe.runtime.gradients import meet, share
-from skippipe.runtime.task_profiler import measure_tasks
+from skippipe.runtime.task_profiler import REST_SECONDS, measure_tasks
 from skippipe.schedule.costs import (
     activation_bytes,
     bytes_per_parameter,
     fixed_seconds,
     gib_per_second,
+    hop_bandwidth,
     layer_parameters,
 )
-from skippipe.transport.inbox import Inbox
+from skippipe.transport.inbox import Inbox, Key
 from skippipe.transport.links import Links
 from skippipe.transport.message import HEADER, Header, MessageKind
 
@@ -38,6 +39,8 @@ PINGS = 20
 SMALL_BYTES, LARGE_BYTES = 1 << 18, 1 << 23
 BULKS = 3
 """Transfers of each size; the fastest counts."""
+BULK_SECONDS = 0.5
+"""A large transfer is shortened to this on a slow link."""
 HOPS = 5
 """Messages of an activation's size; their median counts."""
 MESSAGES = PINGS + 2 * BULKS + HOPS
@@ -135,17 +138,23 @@ def run_profile(endpoint: Endpoint, config: ProfileConfig) -> None:
 
 
 def report_all(endpoint: Endpoint, rows: list[list[float]], config: ProfileConfig) -> None:
-    """Report what all nodes measured."""
+    """Report what all nodes measured, as rates of the cost model."""
     layers = config.samples * config.model.layers_per_stage
+    links = {
+        (node, other): rows[node][first : first + LINK_FIGURES]
+        for node, other in itertools.combinations(range(endpoint.nodes), 2)
+        for first in [TASK_FIGURES + SYNC_FIGURES + LINK_FIGURES * other]
+    }
+    rests = [fixed_seconds(hop_s, latency_ms, bulk, config.hop_bytes) for latency_ms, bulk, hop_s in links.values()]
+    fixed_s = statistics.median(rests)
     bandwidth: dict[Pair, float] = {}
+    for pair, (latency_ms, _, hop_s) in links.items():
+        # What this hop has of its own beside fixed_s, such as the burst that a shaped link lets through, goes here.
+        bandwidth[pair] = hop_bandwidth(hop_s, latency_ms, fixed_s, config.hop_bytes)
+        endpoint.report(LinkMeasured(*pair, latency_ms, bandwidth[pair], fixed_s))
     for node, row in enumerate(rows):
         forward_s, backward_s, loss_s, gap_s = row[:TASK_FIGURES]
         endpoint.report(ComputeMeasured(node, forward_s / layers, backward_s / layers, loss_s / config.samples, gap_s))
-        for other in range(node + 1, endpoint.nodes):
-            first = TASK_FIGURES + SYNC_FIGURES + LINK_FIGURES * other
-            latency_ms, bandwidth_gib_s, fixed_s = row[first : first + LINK_FIGURES]
-            bandwidth[node, other] = bandwidth_gib_s
-            endpoint.report(LinkMeasured(node, other, latency_ms, bandwidth_gib_s, fixed_s))
     for node, group in enumerate(sync_groups(endpoint.nodes, config.replicas)):
         slowest = min(bandwidth[pair] for pair in itertools.combinations(group, 2))
         moved = bytes_per_parameter(rows[node][TASK_FIGURES], slowest, config.sync_parameters)
@@ -155,33 +164,41 @@ def report_all(endpoint: Endpoint, rows: list[list[float]], config: ProfileConfi
 def measure_link(
     pair: Pair, node: int, links: Links, inbox: Inbox, config: ProfileConfig
 ) -> tuple[float, float, float]:
-    """Latency in ms, bandwidth in GiB/s, a hop's other seconds; the first of the pair measures, the second answers."""
+    """Latency in ms, bandwidth in GiB/s, a hop's seconds; the first of the pair measures, the second answers."""
     other = pair[1] if node == pair[0] else pair[0]
-    answer = torch.zeros(1)
-    sizes = [4] * PINGS + [SMALL_BYTES] * BULKS + [LARGE_BYTES] * BULKS + [config.hop_bytes] * HOPS
-    times = []
-    for number, size in enumerate(sizes):
+    numbers = iter(range(MESSAGES))
+
+    def headers() -> tuple[Header, Key]:
+        number = next(numbers)
         mine = Header(MessageKind.ACTIVATION, 0, node * MESSAGES + number, node, time.time())
-        theirs = (MessageKind.ACTIVATION, 0, other * MESSAGES + number)
-        if node == pair[0]:
-            message = torch.zeros(size // 4, device=config.device)
+        return mine, (MessageKind.ACTIVATION, 0, other * MESSAGES + number)
+
+    def round_trips(count: int, size: int, rest_s: float = 0.0) -> list[float]:
+        times = []
+        message = torch.zeros(size // 4, device=config.device)
+        for _ in range(count):
+            time.sleep(rest_s)
+            mine, theirs = headers()
             began = time.perf_counter()
             links.send(other, mine, message)
             inbox.take(theirs)
             times.append(time.perf_counter() - began)
-        else:
+        return times
+
+    if node != pair[0]:
+        for _ in range(MESSAGES):
+            mine, theirs = headers()
             inbox.take(theirs)[1].to(config.device)
-            links.send(other, mine, answer)
-    if not times:
+            links.send(other, mine, torch.zeros(1))
         return 0.0, 0.0, 0.0
-    latency_s = statistics.median(times[:PINGS]) / 2
-    small, large = min(times[PINGS : PINGS + BULKS]), min(times[PINGS + BULKS : PINGS + 2 * BULKS])
+    latency_s = statistics.median(round_trips(PINGS, 4)) / 2
+    small_s = min(round_trips(BULKS, SMALL_BYTES))
+    large_bytes = min(max(int(SMALL_BYTES * BULK_SECONDS / small_s) // 4 * 4, 2 * SMALL_BYTES), LARGE_BYTES)
     # The difference of two sizes leaves out what a transfer costs whatever its size.
-    seconds = max(large - small, 1e-6)
-    bandwidth = gib_per_second(LARGE_BYTES - SMALL_BYTES, seconds)
+    seconds = max(min(round_trips(BULKS, large_bytes)) - small_s, 1e-6)
     # Of the round trip of an activation and its answer, the way back is a latency.
-    hop_s = statistics.median(times[-HOPS:]) - latency_s
-    return 1000 * latency_s, bandwidth, fixed_seconds(hop_s, 1000 * latency_s, bandwidth, config.hop_bytes)
+    hop_s = statistics.median(round_trips(HOPS, config.hop_bytes, REST_SECONDS)) - latency_s
+    return 1000 * latency_s, gib_per_second(large_bytes - SMALL_BYTES, seconds), hop_s
 
 
 def measure_syncs(node: int, groups: list[list[int]], config: ProfileConfig) -> float:

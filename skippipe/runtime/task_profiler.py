@@ -1,4 +1,8 @@
-"""Measures what tasks take on a node: forward, backward, loss, and the executor's idle time between two tasks."""
+"""Measures what tasks take on a node: forward, backward, loss, and the executor's idle time between two tasks.
+
+A node of a pipeline waits before most of its tasks, and a processor that has rested is slower at first: short tasks
+took half as long again (benchmarks/results/real_links.md). So each task is timed after a rest.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,8 @@ from skippipe.schedule.plan import Kind, Task
 from skippipe.transport.inbox import Inbox
 from skippipe.transport.message import Header, MessageKind, pack
 
+REST_SECONDS = 0.05
+"""Before each task and each hop that is timed."""
 MICROBATCHES = 3
 ITERATIONS = 5
 """The first of them warms up; the medians of the others count."""
@@ -39,11 +45,13 @@ class Stopwatch(Executor):
 
     def __init__(self, node: int, plan: Plan, stage: Stage, samples: int) -> None:
         costs = Costs(np.zeros(2), 1.0, 1.0, 0.0, np.zeros((2, 2)))
-        emulation = Emulation.of(EmulationConfig(enabled=False), costs, node, 0.0)
+        emulation = Emulation.of(EmulationConfig(enabled=False), costs, node, 0.0, 0)
         inbox = Inbox(expected_senders(plan, node), lambda sender: 0.0)
         super().__init__(node, plan, stage, None, inbox, self.packed, emulation, Clock())
         self.samples = samples
         self.compute_s: dict[Kind, list[float]] = {kind: [] for kind in Kind}
+        self.elsewhere_s = 0.0
+        """Spent in compute and resting before it."""
 
     def packed(self, receiver: int, header: Header, tensor: Tensor) -> None:
         """What sending takes of the executor's thread."""
@@ -51,9 +59,13 @@ class Stopwatch(Executor):
 
     def compute(self, task: Task, iteration: int, tensor: Tensor | None, record: IterationRecord) -> Tensor | None:
         """The task's work, timed to the end of what it asked of the device."""
+        rested = now(self.device)
+        time.sleep(REST_SECONDS)
         began = now(self.device)
         result = super().compute(task, iteration, tensor, record)
-        self.compute_s[task.kind].append(now(self.device) - began)
+        ended = now(self.device)
+        self.compute_s[task.kind].append(ended - began)
+        self.elsewhere_s += ended - rested
         return result
 
     def gap_s(self) -> float:
@@ -69,11 +81,10 @@ class Stopwatch(Executor):
                 if task.kind is Kind.LOSS:
                     shape = (self.samples, model.context)
                     self.targets[task.microbatch] = torch.randint(self.stage.vocabulary, shape, device=self.device)
-            before = sum(map(sum, self.compute_s.values()))
+            self.elsewhere_s = 0.0
             began = now(self.device)
             self.run_iteration(iteration)
-            elapsed = now(self.device) - began
-            gaps.append((elapsed - (sum(map(sum, self.compute_s.values())) - before)) / len(self.order))
+            gaps.append((now(self.device) - began - self.elsewhere_s) / len(self.order))
         return statistics.median(gaps[1:])
 
     def median_s(self, kind: Kind) -> float:

@@ -101,9 +101,11 @@ class Worker:
             load_stage(job.checkpoint, self.stage, self.optimizer)
         self.stop_asked = False
         signal.signal(STOP_SIGNAL, self.ask_to_stop)
-        emulation = Emulation.of(config.emulation, job.schedule.costs, node, plan.sync_s[self.stage_index])
+        messages, sync_s = 2 * len(plan.paths) * plan.path_length, plan.sync_s[self.stage_index]
+        emulation = Emulation.of(config.emulation, job.schedule.costs, node, sync_s, messages)
         self.emulation = emulation
-        self.inbox = Inbox(expected_senders(plan, node), lambda sender: emulation.hop_from_s[sender])
+        hop_from_s, queue_s = emulation.hop_from_s, emulation.queue_s
+        self.inbox = Inbox(expected_senders(plan, node), lambda sender: hop_from_s[sender], queue_s)
         samples = job.schedule.pipeline.samples_per_microbatch
         nodes = range(job.schedule.nodes)
         compressed = compressed_links(config.compression, job.schedule)[node]

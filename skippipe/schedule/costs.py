@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from skippipe.schedule.arrays import Floats
 
 GIB = 1024**3
+FASTEST_GIB_S = 64.0
+"""What memory carries; a link whose bytes seem to take no time gets it."""
 
 Quantity = TypeVar("Quantity", float, Floats)
 
@@ -34,6 +36,15 @@ class Rates:
     """Bytes that a stage's all-reduce moves over its slowest link for each parameter."""
 
 
+Queueing = Literal["none", "link", "uplink"]
+"""What a message waits for before its bytes can leave, beside the end of its sender's task.
+
+none: nothing; any number of messages share a link without slowing each other down (paper). link: the messages before it
+to the same node; a connection carries one after the other. uplink: those too, and all others of its sender, whose one
+uplink is as fast as the fastest of its links.
+"""
+
+
 class CostArrays(NamedTuple):
     """What tasks and hops take, in seconds, as the simulations and the compiled searches read it."""
 
@@ -47,6 +58,10 @@ class CostArrays(NamedTuple):
     """Activation or gradient of one microbatch from node to node, (nodes, nodes)."""
     gap_s: float
     """Idle time of a node between two tasks."""
+    link_busy_s: Floats
+    """How long a message keeps its link from carrying the next one to the same node, (nodes, nodes)."""
+    uplink_busy_s: Floats
+    """How long a message to each node keeps its sender's uplink from the next one, (nodes, nodes)."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,10 @@ class Costs:
     """Activation or gradient of one microbatch from node to node, (nodes, nodes)."""
     measured_loss_s: Floats | None = None
     """Loss of one microbatch, (nodes,), if it is no fixed share of forward; its factor is then their ratio."""
+    link_busy_s: Floats | None = None
+    """How long a message keeps its link from carrying the next one, (nodes, nodes); None: not at all."""
+    uplink_busy_s: Floats | None = None
+    """How long a message to each node keeps its sender's uplink from the next one, (nodes, nodes); None: not at all."""
 
     @classmethod
     def of_rates(cls, forward_s: Floats, rates: Rates, hop_s: Floats, loss_s: Floats | None = None) -> Costs:
@@ -87,14 +106,34 @@ class Costs:
     @cached_property
     def arrays(self) -> CostArrays:
         """The same for the simulations and the compiled searches."""
-        return CostArrays(self.forward_s, self.loss_s, self.backward_s, self.hop_s, self.task_gap_s)
+        never = np.zeros_like(self.hop_s)
+        link_busy_s = never if self.link_busy_s is None else self.link_busy_s
+        uplink_busy_s = never if self.uplink_busy_s is None else self.uplink_busy_s
+        times = self.forward_s, self.loss_s, self.backward_s, self.hop_s
+        return CostArrays(*times, self.task_gap_s, link_busy_s, uplink_busy_s)
+
+    def with_queueing(self, queueing: Queueing, transfer_s: Floats) -> Costs:
+        """The same costs if messages wait so; transfer_s, (nodes, nodes), is what their bytes take on each link."""
+        if queueing == "none":
+            return self
+        link_busy_s = np.where(np.eye(len(transfer_s), dtype=bool), 0.0, transfer_s)
+        if queueing == "link":
+            return replace(self, link_busy_s=link_busy_s)
+        others = np.where(np.eye(len(transfer_s), dtype=bool), np.inf, transfer_s)
+        uplink_busy_s = np.where(link_busy_s > 0, others.min(axis=1, keepdims=True), 0.0)
+        return replace(self, link_busy_s=link_busy_s, uplink_busy_s=uplink_busy_s)
 
     def for_compression(self, ratio: Floats, transfer_s: Floats) -> Costs:
         """The same nodes if messages have `ratio`, (nodes, nodes), of their bytes; latency and copies stay.
 
         transfer_s, (nodes, nodes), is what the bytes take in each hop now.
         """
-        return replace(self, hop_s=self.hop_s + (ratio - 1) * np.minimum(transfer_s, self.hop_s))
+        return replace(
+            self,
+            hop_s=self.hop_s + (ratio - 1) * np.minimum(transfer_s, self.hop_s),
+            link_busy_s=None if self.link_busy_s is None else self.link_busy_s * ratio,
+            uplink_busy_s=None if self.uplink_busy_s is None else self.uplink_busy_s * ratio,
+        )
 
     def for_samples(self, ratio: float, transfer_s: Floats) -> Costs:
         """The same nodes with `ratio` times as many samples in a microbatch."""
@@ -126,6 +165,12 @@ def hop_seconds(latency_ms: Quantity, bandwidth_gib_s: Quantity, message_bytes: 
 def fixed_seconds(seconds: float, latency_ms: float, bandwidth_gib_s: float, message_bytes: int) -> float:
     """What a hop that took `seconds` took beside latency and transfer, at least 0: Rates.hop_fixed_s."""
     return max(0.0, seconds - hop_seconds(latency_ms, bandwidth_gib_s, message_bytes, 0.0))
+
+
+def hop_bandwidth(seconds: float, latency_ms: float, fixed_s: float, message_bytes: int) -> float:
+    """Bandwidth in GiB/s with which a hop that took `seconds` takes just that; no more than FASTEST_GIB_S."""
+    transfer_s = seconds - latency_ms / 1000 - fixed_s
+    return gib_per_second(message_bytes, max(transfer_s, transfer_seconds(message_bytes, FASTEST_GIB_S)))
 
 
 def bytes_per_parameter(seconds: float, bandwidth_gib_s: float, parameters: int) -> float:

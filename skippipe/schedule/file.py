@@ -80,10 +80,19 @@ def write(schedule: Content) -> str:
             "task_gap_s": costs.task_gap_s,
             "hop_s": costs.hop_s.tolist(),
         }
-        | ({} if costs.measured_loss_s is None else {"loss_s": costs.measured_loss_s.tolist()}),
+        | {name: value.tolist() for name, value in cost_options(costs).items() if value is not None},
         "settings": {name: plan_document(plan) for name, plan in schedule.settings.items()},
     }
     return render(document, 0) + "\n"
+
+
+def cost_options(costs: Costs) -> dict[str, Floats | None]:
+    """What the costs section has only if the schedule has it."""
+    return {
+        "loss_s": costs.measured_loss_s,
+        "link_busy_s": costs.link_busy_s,
+        "uplink_busy_s": costs.uplink_busy_s,
+    }
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -142,9 +151,13 @@ def from_document(document: Any) -> Content:
 
 
 def costs_from(document: Any, nodes: int) -> Costs:
-    """The costs section; loss_s is there only if the loss is no fixed share of forward."""
+    """The costs section; loss_s only if the loss is no share of forward, the others if messages wait for each other."""
     names = {"forward_s", "loss_factor", "backward_factor", "task_gap_s", "hop_s"}
-    costs = section(document, "costs", names, {"loss_s"})
+    costs = section(document, "costs", names, {"loss_s", "link_busy_s", "uplink_busy_s"})
+
+    def busy(name: str) -> Floats | None:
+        return matrix(costs[name], f"costs.{name}", nodes) if name in costs else None
+
     return Costs(
         forward_s=vector(costs["forward_s"], "costs.forward_s", nodes, smallest=1e-9),
         loss_factor=seconds(costs["loss_factor"], "costs.loss_factor", smallest=1e-9),
@@ -152,6 +165,8 @@ def costs_from(document: Any, nodes: int) -> Costs:
         task_gap_s=seconds(costs["task_gap_s"], "costs.task_gap_s"),
         hop_s=matrix(costs["hop_s"], "costs.hop_s", nodes),
         measured_loss_s=vector(costs["loss_s"], "costs.loss_s", nodes, smallest=1e-12) if "loss_s" in costs else None,
+        link_busy_s=busy("link_busy_s"),
+        uplink_busy_s=busy("uplink_busy_s"),
     )
 
 

@@ -7,7 +7,7 @@ import difflib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -15,12 +15,12 @@ from skippipe.config import shipped_file
 from skippipe.errors import UserError, shown
 from skippipe.fields import read_yaml
 from skippipe.schedule.arrays import Floats
-from skippipe.schedule.costs import Rates
+from skippipe.schedule.costs import Queueing, Rates
 
 COMPUTE, LOSS = "compute_seconds_per_sample_layer", "loss_seconds_per_sample"
 """Fields that hold one number, or one a location."""
 MAY_BE_ZERO = {"hop_fixed_s", "task_gap_s"}
-FIELDS = {"name", "base", "locations", "links", "same_location", "default", "subsets", COMPUTE, LOSS}
+FIELDS = {"name", "base", "locations", "links", "same_location", "default", "subsets", "queueing", COMPUTE, LOSS}
 FIELDS |= {entry.name for entry in dataclasses.fields(Rates)}
 MOST_LOCATIONS = 10_000
 
@@ -37,6 +37,8 @@ class Network:
     loss_seconds_per_sample: tuple[float, ...] | None
     """Loss at each location; None if it is a share of forward, rates.loss_factor."""
     rates: Rates
+    queueing: Queueing
+    """What messages on these links wait for."""
     subsets: dict[str, tuple[str, ...]]
 
     def spread(self, nodes: int, subset: str | None = None) -> tuple[str, ...]:
@@ -93,8 +95,8 @@ def load_network(path: Path) -> Network:
 
     Fields: name, locations, links ([a, b, latency ms, GiB/s] each, symmetric), same_location and default
     ({latency_ms, bandwidth_gib_s}), subsets, compute_seconds_per_sample_layer and loss_seconds_per_sample (one number,
-    or one a location), those of Rates, and `base`: another network's file beside this one, whose fields this one
-    overrides (links are added to its links). Rates that are not given are those of the original's GPUs.
+    or one a location), those of Rates, queueing (none, link or uplink), and `base`: another network's file beside this
+    one, whose fields this one overrides (links are added to its links). Rates not given are the original's.
     Raises UserError that names the file, the field and the remedy.
     """
     document = read_yaml(path)
@@ -122,6 +124,7 @@ def load_network(path: Path) -> Network:
         compute_seconds_per_sample_layer=seconds_table(document.get(COMPUTE, 0.055), COMPUTE, locations, path),
         loss_seconds_per_sample=seconds_table(document[LOSS], LOSS, locations, path) if LOSS in document else None,
         rates=rates_of(document, path),
+        queueing=queueing_of(document, path),
         subsets=subset_table(document, locations, path),
     )
 
@@ -167,6 +170,14 @@ def rates_of(document: dict[str, Any], path: Path) -> Rates:
     return Rates(
         **{name: number(document[name], f"{path}: {name}", 0.0 if name in MAY_BE_ZERO else 1e-9) for name in names}
     )
+
+
+def queueing_of(document: dict[str, Any], path: Path) -> Queueing:
+    """What a network document says that messages wait for; nothing if it says nothing."""
+    value = document.get("queueing", "none")
+    if value not in get_args(Queueing):
+        raise UserError(f"{path}: queueing must be one of {', '.join(get_args(Queueing))}, not {shown(value)}")
+    return cast(Queueing, value)
 
 
 def seconds_table(value: Any, field: str, locations: list[str], path: Path) -> tuple[float, ...]:

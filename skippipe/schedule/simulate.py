@@ -76,6 +76,23 @@ def step_with_sync_seconds(
     return float(max(last[stage].max() + sync for stage, sync in zip(stages, sync_s, strict=True)) - starts.min())
 
 
+def step_arrivals(paths: Integers, costs: Costs, starts: Floats) -> Floats:
+    """When the message of each step but the last arrives at the next one's node, (microbatches, 2K)."""
+    nodes, ends = step_nodes(paths), (starts + step_seconds(paths, costs))[:, :-1]
+    arrays = costs.arrays
+    arrivals = np.empty_like(ends)
+    link_free, uplink_free = np.zeros(arrays.hop_s.shape), np.zeros(len(arrays.hop_s))
+    for place in np.argsort(starts[:, :-1], axis=None, kind="stable"):
+        step = np.unravel_index(place, ends.shape)
+        node, target = nodes[step], nodes[step[0], step[1] + 1]
+        sent = max(ends[step], uplink_free[node])
+        uplink_free[node] = sent + arrays.uplink_busy_s[node, target]
+        sent = max(sent, link_free[node, target])
+        link_free[node, target] = sent + arrays.link_busy_s[node, target]
+        arrivals[step] = sent + arrays.hop_s[node, target]
+    return arrivals
+
+
 def order_from_starts(paths: Integers, starts: Floats, nodes: int) -> tuple[Integers, Integers]:
     """The order in which each node ran its tasks, as (tasks, offsets) for simulate_order."""
     flat_nodes = step_nodes(paths).ravel()
@@ -90,22 +107,20 @@ def first_come_first_served(paths: Integers, costs: CostArrays, memory: int) -> 
     nodes, steps = costs.forward_s.shape[0], 2 * length + 1
     starts = np.full((microbatches, steps), np.nan)
     visits = np.zeros(nodes, dtype=np.int64)
-    for m in range(microbatches):
-        for k in range(length):
-            visits[paths[m, k]] += 2
-        visits[paths[m, 0]] += 1
+    for visited in paths.flat:
+        visits[visited] += 3
     room = visits.max() + 1
     # What waits at each node: arrival time, running number of the arrival and task, in no particular order.
     waiting_since = np.zeros((nodes, room))
     waiting_number = np.zeros((nodes, room), dtype=np.int64)
     waiting_task = np.zeros((nodes, room), dtype=np.int64)
-    waiting = np.zeros(nodes, dtype=np.int64)
-    held = np.zeros(nodes, dtype=np.int64)
+    waiting, held = np.zeros(nodes, dtype=np.int64), np.zeros(nodes, dtype=np.int64)
     running = np.full(nodes, -1, dtype=np.int64)
     next_own = np.full(microbatches, -1, dtype=np.int64)
-    newest_own = np.full(nodes, -1, dtype=np.int64)
+    newest_own, queue_own = np.full(nodes, -1, dtype=np.int64), np.full(nodes, -1, dtype=np.int64)
     started_own = np.zeros(nodes, dtype=np.int64)
-    queue_own = np.full(nodes, -1, dtype=np.int64)
+    # When each node's link to each other one is free again, and in the last column its uplink.
+    link_free = np.zeros((nodes, nodes + 1))
     number = 0
     # Events: (time, number, node, task), task -1 if a node becomes free.
     events = [(0.0, 0, 0, 0)]
@@ -116,11 +131,11 @@ def first_come_first_served(paths: Integers, costs: CostArrays, memory: int) -> 
             started_own[origin] += 1
             heapq.heappush(events, (0.0, number, int(origin), m * steps))
             number += 1
-        elif queue_own[origin] < 0:
-            queue_own[origin] = m
-            newest_own[origin] = m
         else:
-            next_own[newest_own[origin]] = m
+            if queue_own[origin] < 0:
+                queue_own[origin] = m
+            else:
+                next_own[newest_own[origin]] = m
             newest_own[origin] = m
     while len(events) > 0:
         now, order, node, task = heapq.heappop(events)
@@ -163,7 +178,11 @@ def first_come_first_served(paths: Integers, costs: CostArrays, memory: int) -> 
         if step + 1 < steps:
             following = 0 if step + 1 == length else (step + 1 if step + 1 < length else 2 * length - step - 1)
             target = int(paths[m, following])
-            heapq.heappush(events, (end + costs.hop_s[node, target], number, target, task + 1))
+            sent = max(end, link_free[node, nodes])
+            link_free[node, nodes] = sent + costs.uplink_busy_s[node, target]
+            sent = max(sent, link_free[node, target])
+            link_free[node, target] = sent + costs.link_busy_s[node, target]
+            heapq.heappush(events, (sent + costs.hop_s[node, target], number, target, task + 1))
             number += 1
         elif queue_own[node] >= 0:
             heapq.heappush(events, (end, number, node, int(queue_own[node]) * steps))
@@ -184,6 +203,8 @@ def follow_order(paths: Integers, costs: CostArrays, tasks: Integers, offsets: I
         arrival[m * steps] = 0.0
     position = offsets[:-1].copy()
     free = np.zeros(nodes)
+    # When each node's link to each other one is free again, and in the last column its uplink.
+    link_free = np.zeros((nodes, nodes + 1))
     # Every node once, and once more if the input that it waits for arrives before its turn.
     stack = np.concatenate((np.arange(nodes), np.zeros(nodes, dtype=np.int64)))
     depth = nodes
@@ -208,7 +229,11 @@ def follow_order(paths: Integers, costs: CostArrays, tasks: Integers, offsets: I
             if step + 1 < steps:
                 following = 0 if step + 1 == length else (step + 1 if step + 1 < length else 2 * length - step - 1)
                 target = paths[m, following]
-                arrival[task + 1] = end + costs.hop_s[node, target]
+                sent = max(end, link_free[node, nodes])
+                link_free[node, nodes] = sent + costs.uplink_busy_s[node, target]
+                sent = max(sent, link_free[node, target])
+                link_free[node, target] = sent + costs.link_busy_s[node, target]
+                arrival[task + 1] = sent + costs.hop_s[node, target]
                 if target != node and position[target] < offsets[target + 1] and tasks[position[target]] == task + 1:
                     stack[depth] = target
                     depth += 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from skippipe.schedule.costs import Costs
 from skippipe.schedule.plan import Kind, Plan, kind_of_step
-from skippipe.schedule.simulate import step_nodes, step_seconds
+from skippipe.schedule.simulate import step_arrivals, step_nodes, step_seconds
 
 FORWARD, LOSS, BACKWARD, LINK, SYNC = "forward", "loss", "backward", "link", "sync"
 KIND_NAMES = {Kind.FORWARD: FORWARD, Kind.LOSS: LOSS, Kind.BACKWARD: BACKWARD}
@@ -103,6 +103,7 @@ def plan_timeline(plan: Plan, costs: Costs) -> Timeline:
     """The timeline of a plan whose orders are followed, as simulated."""
     starts, nodes = plan.starts(costs), step_nodes(plan.paths_array)
     ends = starts + step_seconds(plan.paths_array, costs)
+    arrivals = step_arrivals(plan.paths_array, costs, starts)
     begin = float(starts.min())
     spans: list[Span] = []
     last_backward = [0.0] * len(costs.forward_s)
@@ -112,7 +113,7 @@ def plan_timeline(plan: Plan, costs: Costs) -> Timeline:
             start_s, end_s = float(starts[microbatch, step]) - begin, float(ends[microbatch, step]) - begin
             spans.append(Span(node, KIND_NAMES[kind], microbatch, start_s, end_s))
             if step + 1 < len(visited):
-                arrival_s = end_s + float(costs.hop_s[node, visited[step + 1]])
+                arrival_s = float(arrivals[microbatch, step]) - begin
                 spans.append(Span(node, LINK, microbatch, end_s, arrival_s))
             if kind is Kind.BACKWARD:
                 last_backward[node] = max(last_backward[node], end_s)

@@ -9,7 +9,7 @@ import numpy as np
 
 from skippipe.errors import UserError
 from skippipe.fields import require_positive
-from skippipe.schedule.costs import Rates
+from skippipe.schedule.costs import Queueing, Rates
 from skippipe.schedule.validation import MOST_STAGES_PAST_FRONTIER
 from skippipe.search.constraints import StageRules, even_walks
 
@@ -65,6 +65,9 @@ class SearchConfig:
     """Loss over forward; null: the network's factor, or its seconds."""
     sync_bytes_per_parameter: float | None = None
     """Bytes that a stage's all-reduce moves over its slowest link for each parameter; null: the network's."""
+    queueing: Queueing | None = None
+    """What messages wait for before they leave: none, link (those before to the same node) or uplink (all of the
+    sender's); null: the network's. joint looks for plans as if it were none; its expected times have it."""
     method: Literal["ours", "paper"] = "ours"
     """How the partial settings are searched. paper: GCMA's stages, A* and conflict-based search alone; ours: stages and
     paths annealed on the simulation, too. baseline and random are the paper's either way; joint is ours."""

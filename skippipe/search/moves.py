@@ -106,10 +106,14 @@ def pipeline_seconds(path: Integers, costs: CostArrays, memory: int, sends: int)
     """Iteration time of one origin whose `sends` microbatches all take this path and meet nobody else's."""
     length = len(path)
     hop_s = np.empty((length, length))
+    link_busy_s, uplink_busy_s = np.empty_like(hop_s), np.empty_like(hop_s)
     for i in range(length):
         for j in range(length):
             hop_s[i, j] = costs.hop_s[path[i], path[j]]
-    alone = CostArrays(costs.forward_s[path], costs.loss_s[path], costs.backward_s[path], hop_s, costs.gap_s)
+            link_busy_s[i, j] = costs.link_busy_s[path[i], path[j]]
+            uplink_busy_s[i, j] = costs.uplink_busy_s[path[i], path[j]]
+    forward_s, loss_s, backward_s = costs.forward_s[path], costs.loss_s[path], costs.backward_s[path]
+    alone = CostArrays(forward_s, loss_s, backward_s, hop_s, costs.gap_s, link_busy_s, uplink_busy_s)
     paths = np.empty((sends, length), dtype=np.int64)
     paths[:] = np.arange(length)
     return seconds_of(paths, alone, memory)

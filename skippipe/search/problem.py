@@ -18,6 +18,7 @@ from skippipe.schedule.costs import (
     pair_sync_seconds,
     sync_bytes,
     sync_seconds,
+    transfer_seconds,
 )
 from skippipe.schedule.network import find_network, load_network
 from skippipe.schedule.plan import Pipeline
@@ -62,7 +63,9 @@ class Instance:
             loss_s = loss_s * config.samples_per_microbatch
         hop_s = hop_seconds(latency_ms, bandwidth, pipeline.activation_bytes, rates.hop_fixed_s)
         np.fill_diagonal(hop_s, 0.0)
-        costs = Costs.of_rates(forward_s, rates, hop_s, loss_s)
+        costs = Costs.of_rates(forward_s, rates, hop_s, loss_s).with_queueing(
+            config.queueing or network.queueing, transfer_seconds(pipeline.activation_bytes, bandwidth)
+        )
         return cls(network.name, locations, latency_ms, bandwidth, pipeline, costs, config.stage_sizes)
 
     @classmethod

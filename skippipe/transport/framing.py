@@ -24,6 +24,8 @@ SEQUENCE = struct.Struct("<Q")
 PART_BYTES = 1 << 21
 """Large frames are tagged, sent and read in parts that the processor's cache holds; smaller ones cost more calls."""
 STAGING_BYTES = 1 << 16
+WAKE_BYTES = 1 << 16
+"""A large frame wakes its reader for so many bytes or its rest; for each packet, that takes time from the compute."""
 TURN_BYTES = 1 << 23
 """What one connection may read before the others get their turn."""
 
@@ -108,6 +110,10 @@ class Reader:
             raise ConnectionError("closed by the other end")
         return count
 
+    def wake_for(self, count: int) -> None:
+        """Don't call `receive` for fewer bytes than these."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
     def close(self) -> None:
         """Stop reading."""
         if self.connection.fileno() >= 0:
@@ -181,6 +187,7 @@ class FrameReader(Reader):
         self.large = self.buffers.take(length + TAG_BYTES)
         self.large[: len(came)] = came
         self.filled = self.tagged = 0
+        self.wake_for(WAKE_BYTES)
         self.fill(self.large, len(came))
 
     def fill(self, frame: NDArray[np.uint8], count: int) -> None:
@@ -191,6 +198,8 @@ class FrameReader(Reader):
         if upto > self.tagged:
             self.tag.update(frame.data[self.tagged : upto])
             self.tagged = upto
+        if len(frame) - self.filled < WAKE_BYTES:
+            self.wake_for(max(1, len(frame) - self.filled))
         if self.filled == len(frame):
             self.large = None
             if self.session.key is not None:

@@ -23,10 +23,16 @@ class PeerLostError(Exception):
 class Inbox:
     """Messages by (kind, iteration, microbatch), each accepted once and only from the peer that the schedule names."""
 
-    def __init__(self, senders: dict[tuple[MessageKind, int], int], delay_s: Callable[[int], float]) -> None:
-        """`senders` names who sends what ((kind, microbatch) to node); `delay_s` is the emulated hop from a node."""
+    def __init__(
+        self, senders: dict[tuple[MessageKind, int], int], delay_s: Callable[[int], float], queue_s: float = 0.0
+    ) -> None:
+        """`senders` names who sends what ((kind, microbatch) to node); `delay_s` is the emulated hop from a node.
+
+        A message may say that it leaves its node as much as `queue_s` from now.
+        """
         self.senders = senders
         self.delay_s = delay_s
+        self.queue_s = queue_s
         self.iteration = 0
         self.messages: dict[Key, tuple[float, torch.Tensor]] = {}
         self.taken: set[Key] = set()
@@ -40,7 +46,7 @@ class Inbox:
             raise MalformedMessageError(f"node {header.sender} has no {header.kind.name} {header.microbatch} to send")
         # The hop counts from the send, so the time that the real transfer took lies inside it.
         delay = self.delay_s(header.sender)
-        ready = time.monotonic() + min(delay, max(0.0, header.sent_at + delay - time.time()))
+        ready = time.monotonic() + min(self.queue_s + delay, max(0.0, header.sent_at + delay - time.time()))
         with self.changed:
             if not self.iteration <= header.iteration <= self.iteration + ITERATIONS_AHEAD:
                 raise MalformedMessageError(f"iteration {header.iteration} is not {self.iteration} or the next")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from skippipe.report.run_folder import process_ids
-from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, ports_are_free, wait_for
+from tests.end_to_end.conftest import SECONDS, Start, alive, can_make_namespaces, free_ports, ports_are_free, wait_for
 
 END_SECONDS = 60
 PORTS = 7
@@ -143,16 +142,6 @@ def test_both_machines_name_the_node_that_was_killed(start: Start, workplace: Pa
     assert not any(alive(pid) for folder in folders for pid in process_ids(folder).values())
 
 
-def network_namespaces_permitted() -> bool:
-    """Whether this process may make network namespaces."""
-    if shutil.which("ip") is None or os.geteuid() != 0:
-        return False
-    made = subprocess.run(["ip", "netns", "add", "skippipe-probe"], capture_output=True, check=False).returncode == 0
-    if made:
-        subprocess.run(["ip", "netns", "del", "skippipe-probe"], check=True)
-    return made
-
-
 def ip(*arguments: str) -> None:
     """Run the ip command."""
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
@@ -161,7 +150,7 @@ def ip(*arguments: str) -> None:
 @pytest.fixture
 def hosts() -> Iterator[tuple[str, str]]:
     """Names of two network namespaces, 10.77.0.1 and 10.77.0.2, joined by a cable."""
-    if not network_namespaces_permitted():
+    if not can_make_namespaces():
         pytest.skip("needs root and iproute2 to make network namespaces")
     names = (f"skippipe-a-{os.getpid()}", f"skippipe-b-{os.getpid()}")
     try:

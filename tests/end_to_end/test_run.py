@@ -7,10 +7,13 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from skippipe.report.run_folder import process_ids
+from skippipe.schedule.costs import Queueing
 from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, wait_for
+from tests.small_schedule import small_schedule
 
 SUMMARY_KEYS = (
     "setting nodes iterations loss_first loss_last measured_iteration_s measured_step_s expected_iteration_s"
@@ -60,6 +63,26 @@ def test_a_signal_stops_every_node(start: Start, workplace: Path, number: signal
     assert not any(alive(pid) for pid in process_ids(folder).values())
 
 
+@pytest.mark.parametrize("queueing", ["link", "uplink"])
+def test_emulated_messages_wait_for_each_other_as_the_schedule_expects(
+    start: Start, workplace: Path, tmp_path: Path, queueing: Queueing
+) -> None:
+    small = small_schedule()
+    busy_s = np.full((small.nodes, small.nodes), 0.15)
+    schedule = small.with_costs(small.costs.with_queueing(queueing, busy_s))
+    expected = schedule.plan("ca-partial").expected_step_s
+    assert expected > 1.2 * small.plan("ca-partial").expected_step_s
+    schedule.save(tmp_path / "schedule.json")
+    own = [f"schedule={tmp_path}/schedule.json", f"runs={tmp_path}", "name=queues", "iterations=2"]
+    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *own)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    summary = json.loads((tmp_path / "queues" / "summary.json").read_text())
+    assert summary["expected_step_s"] == expected
+    # Emulation can make a step longer than expected, never shorter.
+    assert summary["measured_step_s"] >= 0.99 * expected
+
+
 def test_two_machines_meet_through_configured_ports(start: Start, workplace: Path) -> None:
     port = free_ports(7)
     meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]', f"peers.rendezvous=127.0.0.1:{port + 6}"]
@@ -92,6 +115,10 @@ def test_two_machines_meet_through_configured_ports(start: Start, workplace: Pat
         (["0", "3", "ca-partial", "2"], "peers.first_port"),
         (["0", "6", "ca-partial", "2", "model.layers_per_stage=2"], "model.layers_per_stage=1"),
         (["0", "6", "ca-partial", "2", "emulation.enabled=false", "model.d_model=128"], "model.d_model=64"),
+        (
+            ["0", "6", "ca-partial", "2", "emulation.enabled=false", "model.feed_forward=128"],
+            "pipeline.feed_forward is 256, but model.feed_forward is 128; add model.feed_forward=256",
+        ),
         (["0", "6", "ca-partial", "2", "model.blocks=mamba"], "transformers, simplellm"),
         (["0", "6", "ca-partial", "2", "optimiser.clip=2"], "did you mean optimizer"),
         (["0", "6", "ca-partial", "2", "data.paths=[nowhere]"], "nowhere"),

@@ -7,10 +7,12 @@ import pytest
 
 from skippipe.schedule import Costs
 from skippipe.schedule.costs import (
+    FASTEST_GIB_S,
     GIB,
     Rates,
     activation_bytes,
     gib_per_second,
+    hop_bandwidth,
     hop_seconds,
     layer_parameters,
     pair_sync_seconds,
@@ -62,6 +64,29 @@ def test_a_loss_of_its_own_is_kept_only_if_it_is_no_share_of_forward() -> None:
     assert own.loss_factor == pytest.approx(0.4)
     assert own.arrays.loss_s.tolist() == [0.6, 0.6]
     assert own.for_samples(2.0, hop_s).loss_s.tolist() == [1.2, 1.2]
+
+
+def test_the_bandwidth_of_a_hop_makes_it_take_what_was_measured() -> None:
+    bandwidth = hop_bandwidth(0.35, 100.0, 0.05, 2**28)
+    assert hop_seconds(100.0, bandwidth, 2**28, 0.05) == pytest.approx(0.35)
+    # A hop no longer than its latency: the bytes seem to take no time.
+    assert hop_bandwidth(0.1, 100.0, 0.05, 2**28) == pytest.approx(FASTEST_GIB_S)
+
+
+def test_messages_keep_links_and_uplinks_busy_in_proportion_to_their_bytes() -> None:
+    transfer_s = np.array([[9.0, 3.0, 1.0], [3.0, 9.0, 2.0], [1.0, 2.0, 9.0]])
+    costs = Costs(np.ones(3), 0.25, 1.5, 0.1, transfer_s + 1)
+    assert costs.with_queueing("none", transfer_s) is costs
+    assert not costs.arrays.link_busy_s.any()
+    link = costs.with_queueing("link", transfer_s)
+    assert link.arrays.link_busy_s.tolist() == [[0.0, 3.0, 1.0], [3.0, 0.0, 2.0], [1.0, 2.0, 0.0]]
+    assert not link.arrays.uplink_busy_s.any()
+    uplink = costs.with_queueing("uplink", transfer_s)
+    assert uplink.arrays.link_busy_s.tolist() == link.arrays.link_busy_s.tolist()
+    assert uplink.arrays.uplink_busy_s.tolist() == [[0.0, 1.0, 1.0], [2.0, 0.0, 2.0], [1.0, 1.0, 0.0]]
+    twice = uplink.for_samples(2.0, transfer_s).arrays
+    assert twice.link_busy_s.tolist() == (2 * uplink.arrays.link_busy_s).tolist()
+    assert twice.uplink_busy_s.tolist() == (2 * uplink.arrays.uplink_busy_s).tolist()
 
 
 def test_arrays_follow_the_costs() -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from skippipe.config import CONFIGS
 from skippipe.errors import UserError
 from skippipe.schedule import Schedule
+from skippipe.schedule.costs import Queueing
 from tests.small_schedule import small_schedule
 
 ORIGINAL = CONFIGS / "schedules/original-20-nodes.json"
@@ -52,6 +53,19 @@ def test_round_trip_byte_for_byte(tmp_path: Path) -> None:
     loaded = Schedule.load(tmp_path / "s.json")
     loaded.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "s.json").read_bytes() == TEXT.encode()
+
+
+@pytest.mark.parametrize("queueing", ["link", "uplink"])
+def test_what_messages_wait_for_is_kept(queueing: Queueing) -> None:
+    small = small_schedule()
+    schedule = small.with_costs(small.costs.with_queueing(queueing, np.full((small.nodes, small.nodes), 0.02)))
+    again = Schedule.from_json(schedule.to_json())
+    assert again.to_json() == schedule.to_json()
+    for name, values in schedule.costs.arrays._asdict().items():
+        np.testing.assert_array_equal(getattr(again.costs.arrays, name), values)
+    for setting, plan in small.settings.items():
+        assert again.plan(setting).expected_step_s > plan.expected_step_s
+        assert again.simulate(setting).step_s == pytest.approx(again.plan(setting).expected_step_s)
 
 
 def test_the_originals_file_becomes_ours() -> None:

@@ -151,6 +151,11 @@ def test_rates_are_those_of_the_file_and_else_the_originals(tmp_path: Path) -> N
     assert network.loss_seconds(("c", "a")).tolist() == [0.4, 0.1]
 
 
+def test_messages_wait_for_nothing_unless_the_file_says_so(tmp_path: Path) -> None:
+    assert load_network(written(tmp_path, GOOD)).queueing == "none"
+    assert load_network(written(tmp_path, GOOD + "queueing: uplink\n")).queueing == "uplink"
+
+
 @pytest.mark.parametrize(
     ("line", "named"),
     [
@@ -158,6 +163,8 @@ def test_rates_are_those_of_the_file_and_else_the_originals(tmp_path: Path) -> N
         ("task_gap_s: soon", "task_gap_s must be a number"),
         ("backward_factor: 0", "backward_factor must be a number"),
         ("loss_seconds_per_sample: {a: 0.1}", "loss_seconds_per_sample has no entry for location b"),
+        ("queueing: cable", "queueing must be one of none, link, uplink"),
+        ("queueing: [link]", "queueing must be one of none, link, uplink"),
     ],
 )
 def test_bad_rates_are_named(line: str, named: str, tmp_path: Path) -> None:

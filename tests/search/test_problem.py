@@ -56,6 +56,30 @@ def test_what_the_search_is_told_counts_more(network: str) -> None:
     assert instance.pipeline.stage_bytes == 2 * (4 * 64**2 + 3 * 64 * 100 + 2 * 64)
 
 
+def test_messages_wait_as_the_network_or_the_search_says(network: str) -> None:
+    fields = {"network": network, "layers_per_stage": 1, **SMALL}
+    plain = Instance.from_config(light_config(**fields)).costs
+    assert plain.link_busy_s is None
+    link = Instance.from_config(light_config(queueing="link", **fields)).costs
+    assert link.link_busy_s is not None
+    assert link.link_busy_s[0, 1] == pytest.approx(plain.hop_s[0, 1] - 0.01 - 0.02)
+    Path(network).write_text(NETWORK + "queueing: uplink\n")
+    uplink = Instance.from_config(light_config(**fields)).costs
+    assert uplink.uplink_busy_s is not None
+    # Nodes of one location have the faster link, which is then the speed of all that they send.
+    assert uplink.uplink_busy_s[0, 1] == pytest.approx(link.link_busy_s[0, 1] / 2)
+    assert Instance.from_config(light_config(queueing="none", **fields)).costs.link_busy_s is None
+
+
+def test_plans_are_timed_with_the_queues_that_messages_wait_in(network: str) -> None:
+    config = light_config(network=network, layers_per_stage=1, queueing="link", settings=["ca-partial"], **SMALL)
+    schedule = search(Instance.from_config(config), config, Progress())
+    again = Schedule.from_json(schedule.to_json())
+    np.testing.assert_array_equal(again.costs.arrays.link_busy_s, schedule.costs.arrays.link_busy_s)
+    for setting, plan in schedule.settings.items():
+        assert again.simulate(setting).step_s == pytest.approx(plan.expected_step_s)
+
+
 def test_losses_of_their_own_and_the_width_stand_in_the_file(network: str) -> None:
     config = light_config(network=network, layers_per_stage=1, settings=["ca-partial"], feed_forward=100, **SMALL)
     schedule = search(Instance.from_config(config), config, Progress())

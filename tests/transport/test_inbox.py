@@ -32,6 +32,17 @@ def test_what_the_schedule_does_not_expect_is_refused(wrong: Header) -> None:
         inbox().put(wrong, torch.zeros(1))
 
 
+def test_a_message_may_leave_later_but_no_later_than_it_can_have_waited() -> None:
+    box = Inbox({(ACTIVATION, 0): 7, (ACTIVATION, 1): 7}, lambda sender: 0.1, queue_s=100.0)
+    begin = time.monotonic()
+    for microbatch, late_s in ((0, 50.0), (1, 1e9)):
+        box.put(Header(ACTIVATION, 0, microbatch, 7, time.time() + late_s), torch.zeros(1))
+    end = time.monotonic()
+    readies = [box.messages[ACTIVATION, 0, microbatch][0] for microbatch in (0, 1)]
+    for ready, expected in zip(readies, (50.1, 100.1), strict=True):
+        assert begin + expected - 1 < ready < end + expected + 1
+
+
 def test_a_message_is_delivered_once() -> None:
     box = inbox()
     box.put(header(), torch.zeros(1))
