@@ -18,8 +18,10 @@ import whole_runs
 from deccom.peers.peer import Peer
 
 from skippipe.transport.discovery import Discovery, SealedDatagrams, quiet_deccom
+from skippipe.transport.greeting import Greetings
 from skippipe.transport.identity import node_id, public_name
 from skippipe.transport.message import Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
+from skippipe.transport.run_identity import RunIdentity
 
 BATCH = 1000
 NODES = 20
@@ -86,7 +88,7 @@ async def fuzz(seconds: float) -> tuple[int, int]:
     generator = random.Random(0)
     loop = asyncio.get_running_loop()
     quiet_deccom()
-    datagrams = SilentDatagrams(b"s" * 32, ("127.0.0.1", 0))
+    datagrams = SilentDatagrams(Greetings(("127.0.0.1", 0), b"s" * 32, RunIdentity()), lambda address, names: None)
     discovery = Discovery([], [node_id(node) for node in range(NODES)])
     discovery.set_lower(datagrams)
     await loop.create_datagram_endpoint(lambda: datagrams, local_addr=("127.0.0.1", 0))

@@ -161,7 +161,7 @@ def measure_link(
     sizes = [4] * PINGS + [SMALL_BYTES] * BULKS + [LARGE_BYTES] * BULKS + [config.hop_bytes] * HOPS
     times = []
     for number, size in enumerate(sizes):
-        mine = Header(MessageKind.ACTIVATION, 0, node * MESSAGES + number, node, time.time())
+        mine = Header(MessageKind.ACTIVATION, 0, node * MESSAGES + number, node, 0.0)
         theirs = (MessageKind.ACTIVATION, 0, other * MESSAGES + number)
         if node == pair[0]:
             message = torch.zeros(size // 4, device=config.device)
