@@ -68,6 +68,11 @@ class Listeners:
         """Where datagrams reach this node."""
         return self.host, int(self.datagrams.getsockname()[1])
 
+    @property
+    def stream_port(self) -> int:
+        """The port at which peers connect to this node."""
+        return int(self.streams.getsockname()[1])
+
     def close(self) -> None:
         """Close both sockets."""
         self.datagrams.close()
@@ -168,7 +173,7 @@ class Links:
         handlers = Handlers(self.deliver, self.on_refused, self.on_work)
         self.streams = PeerStreams(discovery, secret, run, self.limits.message_bytes, handlers, self.around)
         await self.loop.create_datagram_endpoint(self.streams.get_lowest, sock=self.listeners.datagrams)
-        me = Peer(self.listeners.address, pub_key=public_name(self.node), tcp=self.listeners.streams.getsockname()[1])
+        me = Peer(self.listeners.address, pub_key=public_name(self.node), tcp=self.listeners.stream_port)
         await self.streams.start(me)
         self.server = asyncio.create_task(self.streams.serve(self.listeners.streams))
         if self.notices is not None:
