@@ -262,3 +262,15 @@ def test_open_links_seal_nothing_but_speak_the_same() -> None:
     record = sealer.seal(RecordKind.BEAT, b"hello")
     assert record[HEAD.size : -TAG_BYTES] == b"hello"
     assert opener.open(record[: HEAD.size], memoryview(record)[HEAD.size :]) == b"hello"
+
+
+def test_a_welcome_of_an_earlier_run_is_believed_by_nobody() -> None:
+    earlier, server_then = Greetings(ME, SECRET, run("0.2")), Greetings(YOU, SECRET, run("0.3", b"e" * 16))
+    (greeting,) = earlier.send(b"x", YOU, 0.0)
+    welcome = server_then.receive(greeting, ME, 0.0).answers[0]
+    assert earlier.receive(welcome, YOU, 0.0).differences
+    later = Greetings(ME, SECRET, run("0.2"))
+    received = later.receive(welcome, YOU, 1.0)
+    assert received.stranger
+    assert received.differences is None
+    assert later.run.run_id == UNKNOWN
