@@ -96,11 +96,21 @@ class Discovery(KademliaDiscovery):  # type: ignore[misc]
     def process_datagram(self, addr: Address, data: bytes) -> None:
         """Handle a discovery datagram of ours; a malformed one is dropped with a log line."""
         try:
+            if data[0] == self.INTRODUCTION and self.is_taken(addr, Peer.from_bytes(data[1:])[0].id_node):
+                return
             super().process_datagram(addr, data)
         except (IndexError, ValueError, KeyError, AttributeError, TypeError, asyncio.InvalidStateError) as error:
             self.log.warning("malformed discovery datagram from %s:%d (%s)", addr[0], addr[1], error)
         # Published deccom remembers every FIND for ever and never reads what it remembers.
         self.sent_finds.clear()
+
+    def is_taken(self, addr: Address, identity: bytes) -> bool:
+        """Whether somebody else bears this node's id already: who comes later, under another address, is not it."""
+        known = self.get_peer(identity)
+        taken = known is not None and tuple(known.addr[:2]) != tuple(addr[:2])
+        if taken:
+            self.log.warning("%s:%d introduces itself as a node that is at %s:%d", *addr[:2], *known.addr[:2])
+        return taken
 
     def add_peer(self, addr: Address, p: Peer) -> None:
         """Take a peer into the table if it is one of the cluster's nodes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import resource
@@ -13,6 +14,7 @@ from enum import Enum
 
 import pytest
 import torch
+from deccom.peers.peer import Peer
 
 from skippipe.transport.clocks import Clock
 from skippipe.transport.inbox import PeerLostError
@@ -223,6 +225,20 @@ def test_a_node_that_is_there_already_is_refused_as_another_process() -> None:
         assert reason is not None
         assert "part of the run already" in reason
         assert pair.inbox.failure is None
+
+
+def test_a_second_process_under_a_nodes_name_does_not_take_its_place_in_discovery() -> None:
+    run = RunIdentity({"a": "1"}, b"1" * 16)
+    with open_pair(Setup(runs=(run, run))) as pair:
+        pair.sender.connect([1])
+        with open_pair(Setup(runs=(run, run))) as other:
+            loop, stack = other.receiver.loop, other.receiver.streams
+            at = Peer(pair.sender.listeners.address, pub_key="")
+            asyncio.run_coroutine_threadsafe(stack.discovery.introduce_to_peer(at), loop).result(10)
+            time.sleep(0.5)
+        pair.receiver.loop.call_soon_threadsafe(cut_all, pair)
+        pair.send(0, torch.ones(1))
+        receive(pair.inbox, 0)
 
 
 def cut_all(pair: Pair) -> None:
