@@ -1,4 +1,4 @@
-"""Mutate messages and discovery datagrams and feed them to the parsers: `python benchmarks/fuzz.py --seconds 600`.
+"""Mutate what comes from the network and feed it to the parsers: `python benchmarks/fuzz.py --seconds 600`.
 
 Whatever comes, a parser may only say that it is malformed; anything else ends the fuzzing with the bytes that did it.
 """
@@ -17,9 +17,17 @@ import torch
 import whole_runs
 from deccom.peers.peer import Peer
 
+from skippipe.transport.beat import Beat, unpack_beat
+from skippipe.transport.buffers import BufferPool
 from skippipe.transport.discovery import Discovery, SealedDatagrams, quiet_deccom
-from skippipe.transport.identity import node_id, public_name
+from skippipe.transport.framing import START, FrameReceiver, Incoming
+from skippipe.transport.greeting import GREETING, WELCOME, Greetings
+from skippipe.transport.handshake import OPENING, ClientHandshake, Introduction, ServerHandshake
+from skippipe.transport.identity import AuthenticationError, keyed, node_id, public_name
 from skippipe.transport.message import Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
+from skippipe.transport.records import Opener, RecordKind, Sealer
+from skippipe.transport.run_identity import RunIdentity
+from skippipe.transport.work import Work
 
 BATCH = 1000
 NODES = 20
@@ -68,6 +76,65 @@ def fuzz_messages(generator: random.Random) -> int:
     return valid
 
 
+def fuzz_records(generator: random.Random) -> None:
+    """A batch of mutated contents, most of them sealed as a broken peer would seal them, some damaged afterwards."""
+    key = generator.randbytes(32)
+    for _ in range(BATCH):
+        receiver = FrameReceiver(Opener(key), Incoming(), 4096, BufferPool(), unpack, unpack_beat)
+        sealer = Sealer(key)
+        beat = Beat(1.0, 0.5, 0.1, Work().pack()).pack()
+        for _ in range(3):
+            kind = generator.choice([RecordKind.FRAME, RecordKind.PART, RecordKind.BEAT, RecordKind.STATE])
+            content = beat if kind is RecordKind.BEAT else START.pack(1, generator.choice([64, 2000]), 0) + bytes(64)
+            record = sealer.seal(kind, mutate(bytearray(content), generator) if generator.random() < 0.7 else content)
+            if generator.random() < 0.2:
+                record = mutate(bytearray(record), generator)
+            try:
+                room = receiver.stream.room()
+                room[: len(record)] = record
+                receiver.stream.received(len(record))
+            except (MalformedMessageError, AuthenticationError):
+                break
+            except Exception as error:
+                raise AssertionError(f"{error!r} from {record!r}") from error
+
+
+def fuzz_handshakes(generator: random.Random) -> None:
+    """Mutated openings, under the right secret and under none."""
+    run = RunIdentity({"seed": "0"})
+    secret = b"s" * 32
+    for _ in range(BATCH // 10):
+        client = ClientHandshake(Introduction(node_id(0), bytes(16), run, bytes(16)), node_id(1), secret)
+        data = mutate(bytearray(client.opening()[: OPENING.size]), generator)[: OPENING.size].ljust(OPENING.size, b"0")
+        sealed = generator.random() < 0.7
+        opening = data + (keyed(secret, b"opening", data) if sealed else generator.randbytes(32))
+        server = ServerHandshake(Introduction(node_id(1), bytes(16), run, bytes(16)), secret)
+        try:
+            server.answer(opening, 1.0)
+            server.proved(server.transcript.speak(b"proof", generator.randbytes(16)))
+        except AuthenticationError:
+            continue
+        except Exception as error:
+            raise AssertionError(f"{error!r} from {opening!r}") from error
+
+
+def fuzz_greetings(generator: random.Random) -> None:
+    """Mutated greetings, welcomes and contents."""
+    me, run = ("127.0.0.1", 4000), RunIdentity({"seed": "0"})
+    ours, theirs = Greetings(me, b"s" * 32, run), Greetings(me, b"s" * 32, run)
+    for _ in range(BATCH):
+        kind = generator.choice([GREETING, WELCOME])
+        choices = [ours.introduction(kind, theirs.session), ours.sealed(b"content", theirs.session)]
+        data = mutate(bytearray(generator.choice(choices)), generator)
+        if generator.random() < 0.5:
+            message = data[1:-16]
+            data = kind + message + keyed(b"s" * 32, b"greeting", kind, b"127.0.0.1:4000", message)[:16]
+        try:
+            theirs.receive(data, me, 1.0)
+        except Exception as error:
+            raise AssertionError(f"{error!r} from {data!r}") from error
+
+
 async def fuzz_datagrams(discovery: Discovery, generator: random.Random) -> None:
     """A batch of mutated datagrams that carry a valid tag, as a broken peer would send them."""
     me = bytes(Peer(("127.0.0.1", 4000), pub_key=public_name(1), tcp=4000))
@@ -81,26 +148,28 @@ async def fuzz_datagrams(discovery: Discovery, generator: random.Random) -> None
     await asyncio.sleep(0)
 
 
-async def fuzz(seconds: float) -> tuple[int, int]:
-    """Fuzz both parsers in turns; how many inputs of each."""
+async def fuzz(seconds: float) -> int:
+    """Fuzz all parsers in turns; in how many turns."""
     generator = random.Random(0)
     loop = asyncio.get_running_loop()
     quiet_deccom()
-    datagrams = SilentDatagrams(b"s" * 32, ("127.0.0.1", 0))
+    datagrams = SilentDatagrams(Greetings(("127.0.0.1", 0), b"s" * 32, RunIdentity()), lambda address, names: None)
     discovery = Discovery([], [node_id(node) for node in range(NODES)])
     discovery.set_lower(datagrams)
     await loop.create_datagram_endpoint(lambda: datagrams, local_addr=("127.0.0.1", 0))
     await discovery.start(Peer(("127.0.0.1", 1), pub_key=public_name(0), tcp=1))
-    counts = [0, 0]
+    turns = 0
     began = time.monotonic()
     while time.monotonic() - began < seconds:
         fuzz_messages(generator)
-        counts[0] += BATCH
+        fuzz_records(generator)
+        fuzz_handshakes(generator)
+        fuzz_greetings(generator)
         await fuzz_datagrams(discovery, generator)
-        counts[1] += BATCH
+        turns += 1
     await discovery.stop()
     datagrams.transport.close()
-    return counts[0], counts[1]
+    return turns
 
 
 def main() -> None:
@@ -111,10 +180,13 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
     before = whole_runs.resident_megabytes()
-    messages, datagrams = asyncio.run(fuzz(arguments.seconds))
+    turns = asyncio.run(fuzz(arguments.seconds))
     after = whole_runs.resident_megabytes()
     lines = whole_runs.header("Fuzzing the parsers", f"python benchmarks/fuzz.py --seconds {arguments.seconds:.0f}")
-    lines.append(f"{messages} mutated messages, {datagrams} mutated, correctly tagged discovery datagrams: no crash.")
+    lines.append(
+        f"{turns * BATCH} mutated inputs each of messages, rows of records, greetings, and correctly tagged discovery"
+        f" datagrams, and {turns * BATCH // 10} handshakes: no crash."
+    )
     lines.append(f"Resident memory {before:.0f} MB before, {after:.0f} MB after.")
     print("\n".join(lines))
     arguments.out.write_text("\n".join(lines) + "\n")

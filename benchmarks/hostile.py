@@ -18,8 +18,8 @@ from pathlib import Path
 import whole_runs
 
 from skippipe.report.metrics import RunSummary, read_metrics, read_summary
+from skippipe.transport.handshake import MAGIC, OPENING_BYTES
 from skippipe.transport.identity import node_id
-from skippipe.transport.streams import MAGIC
 
 MESSAGES = 10_000
 NODES = 20
@@ -30,7 +30,7 @@ SECONDS_OPEN = 5.0
 
 def opening(generator: random.Random) -> bytes:
     """What a stranger says."""
-    hello = MAGIC + node_id(generator.randrange(NODES)) + generator.randbytes(48)
+    hello = MAGIC + node_id(generator.randrange(NODES)) + generator.randbytes(OPENING_BYTES - 40)
     choice = generator.randrange(5)
     if choice == 0:
         return generator.randbytes(generator.randrange(2000))

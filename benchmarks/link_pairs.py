@@ -14,6 +14,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -21,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from skippipe.transport.inbox import Inbox
-from skippipe.transport.links import Limits, Links, Listeners
+from skippipe.transport.links import Limits, Links, Listeners, Membership
 from skippipe.transport.message import HEADER, Header, MessageKind, pack, unpack
 
 ROUND_TRIP_BYTES = 100
@@ -142,7 +143,7 @@ def echo_on_streams(address: Address) -> None:
 
 def message(number: int, sender: int) -> Header:
     """Header of a benchmark message."""
-    return Header(MessageKind.ACTIVATION, 0, number, sender, time.time())
+    return Header(MessageKind.ACTIVATION, 0, number, sender, 0.0)
 
 
 def open_links(node: int, bootstrap: list[Address], authenticate: bool) -> tuple[Links, Inbox, Listeners]:
@@ -152,7 +153,7 @@ def open_links(node: int, bootstrap: list[Address], authenticate: bool) -> tuple
     inbox = Inbox(senders, lambda sender: 0.0)
     limits = Limits(HEADER.size + (256 << 20), 20.0, 20.0)
     bootstrap = bootstrap or [listeners.address]
-    links = Links(node, range(2), listeners, bootstrap, SECRET if authenticate else None, limits, inbox)
+    links = Links(Membership(node, 2, SECRET if authenticate else None), listeners, bootstrap, limits, inbox)
     links.start()
     return links, inbox, listeners
 
@@ -162,7 +163,7 @@ class LinkPair:
 
     def __init__(self, authenticate: bool) -> None:
         self.links, self.inbox, listeners = open_links(0, [], authenticate)
-        self.deliver = self.links.streams.deliver
+        self.handlers = self.links.streams.handlers
         self.number = 0
         self.pipe, theirs = multiprocessing.Pipe()
         self.child = multiprocessing.Process(target=send_on_links, args=(theirs, listeners.address, authenticate))
@@ -172,7 +173,7 @@ class LinkPair:
 
     def goodput(self, size: int, count: int) -> float:
         """GB/s of `count` messages of `size` bytes."""
-        self.links.streams.deliver = self.deliver
+        self.links.streams.handlers = self.handlers
         began = time.perf_counter()
         self.pipe.send((size, count))
         for _ in range(count):
@@ -188,7 +189,7 @@ class LinkPair:
         times: list[float] = []
         done = threading.Event()
 
-        def deliver(body: NDArray[np.uint8]) -> None:
+        def deliver(_: bytes, __: float, body: NDArray[np.uint8]) -> None:
             unpack(body)
             times.append(time.perf_counter())
             if len(times) <= count:
@@ -196,7 +197,7 @@ class LinkPair:
             else:
                 done.set()
 
-        self.links.streams.deliver = deliver
+        self.links.streams.handlers = replace(self.handlers, deliver=deliver)
         self.links.loop.call_soon_threadsafe(self.links.send_now, 1, header, payload)
         assert done.wait(60), "no answer within a minute"
         return float(statistics.median(np.diff(times)))
@@ -220,7 +221,7 @@ def send_on_links(pipe: Connection, bootstrap: Address, authenticate: bool) -> N
     while (command := pipe.recv()) is not None:
         size, count = command
         if size == ROUND_TRIP_BYTES:
-            links.streams.deliver = answer_at_once(links, 0)
+            links.streams.handlers = replace(links.streams.handlers, deliver=answer_at_once(links, 0))
             pipe.send("answering")
             continue
         if size not in tensors:
@@ -232,11 +233,11 @@ def send_on_links(pipe: Connection, bootstrap: Address, authenticate: bool) -> N
     links.close()
 
 
-def answer_at_once(links: Links, node: int) -> Callable[[NDArray[np.uint8]], None]:
+def answer_at_once(links: Links, node: int) -> Callable[[bytes, float, NDArray[np.uint8]], None]:
     """Answer each message in the network's thread, as asyncio streams would."""
     header, payload = pack(message(0, 1 - node), torch.zeros(ROUND_TRIP_BYTES // 4))
 
-    def deliver(body: NDArray[np.uint8]) -> None:
+    def deliver(_: bytes, __: float, body: NDArray[np.uint8]) -> None:
         unpack(body)
         links.send_now(node, header, payload)
 

@@ -31,7 +31,7 @@ TURNS = 40
 
 
 def measure(turns: int) -> dict[str, list[tuple[float, float, float]]]:
-    """What plain pair, open links and authenticated ones reached in each turn: GB/s by size, ms of a round trip."""
+    """What plain pair, open links and encrypted ones reached in each turn: GB/s by size, ms of a round trip."""
     keep_to_core(0)
     sockets, streams = SocketPair(), StreamPair()
     links = LinkPair(False), LinkPair(True)
@@ -80,7 +80,7 @@ def in_process(target: Callable[[Connection], None]) -> float:
 
 def rows(values: dict[str, list[tuple[float, float, float]]]) -> list[str]:
     """The table: medians, and medians and quartiles of the ratios within a turn."""
-    lines = ["| what | plain | links, open | ratio | links, authenticated | ratio |", "|---|" + 5 * "---|"]
+    lines = ["| what | plain | links, open | ratio | links, encrypted | ratio |", "|---|" + 5 * "---|"]
     for name, turns in values.items():
         unit = "ms" if name == "round trip" else "GB/s"
         plain, opened, sealed = (f"{statistics.median(turn[i] for turn in turns):.3f} {unit}" for i in range(3))

@@ -19,6 +19,7 @@ def launch(
     nodes: int,
     local: range,
     folder: Path,
+    fields: dict[str, str],
     run_node: Callable[[Endpoint], None],
     follow: Callable[[Launcher], int],
     explain: Callable[[NodeFailedError], str],
@@ -28,12 +29,13 @@ def launch(
 
     That is what `follow` returns, 1 if a node fails (the user reads what `explain` makes of it), and 128 and the
     signal's number if one stops this process (the user reads that, and `farewell`). UserError if a port is taken.
+    `fields` is what must be equal on all machines.
     """
     # Imported here: errors in arguments should not wait for torch.
     from skippipe.runtime.endpoint import open_endpoints
     from skippipe.runtime.launcher import Launcher, NodeFailedError, Stopped, stop_on_signals
 
-    launcher = Launcher(*open_endpoints(peers, nodes, local, folder), run_node)
+    launcher = Launcher(*open_endpoints(peers, nodes, local, folder, fields), run_node)
     stop_on_signals()
     try:
         launcher.start()

@@ -107,7 +107,7 @@ def run_evaluation(path: Path, config: RunConfig, schedule: Schedule, setting: s
     def explain(error: NodeFailedError) -> str:
         return f"{error}: it drove the evaluation, which ends; see {error.log}"
 
-    return launch(config.peers, schedule.nodes, local, folder, run_node, follow, explain, f". Logs: {folder}")
+    return launch(config.peers, schedule.nodes, local, folder, {}, run_node, follow, explain, f". Logs: {folder}")
 
 
 def watch_evaluation(launcher: Launcher, progress: EvaluationProgress, driver: int) -> None:

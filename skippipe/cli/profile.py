@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,10 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.out.parent.is_dir():
         raise UserError(f"--out: the folder {arguments.out.parent} does not exist")
     # Imported here: errors in arguments should not wait for torch.
+    from skippipe.runtime.equal import profile_fields
     from skippipe.runtime.profiler import ProfileConfig, run_profile
 
     asked = ProfileConfig(config.model, vocabulary_of(config.data), samples, replicas, config.device)
-    measured = Measured()
+    measured, fields = Measured(), profile_fields(replace(asked, device=""), nodes)
 
     def run_node(endpoint: Endpoint) -> None:
         run_profile(endpoint, asked)
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         return f"{error}; the other nodes were stopped\n{error.last_lines()}"
 
     with tempfile.TemporaryDirectory() as folder:
-        return launch(config.peers, nodes, local, Path(folder), run_node, follow, explain)
+        return launch(config.peers, nodes, local, Path(folder), fields, run_node, follow, explain)
 
 
 def vocabulary_of(config: DataConfig) -> int:

@@ -76,7 +76,11 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
     checkpoint = find_checkpoint(resume, config, schedule, setting, prepared) if resume else None
     # Imported here: errors in arguments should not wait for torch.
     from skippipe.cli.progress import Progress
+    from skippipe.runtime.equal import equal_fields
     from skippipe.runtime.worker import Job, run_worker
+
+    first, whole = checkpoint.meta.iteration if checkpoint else 0, len(local) == schedule.nodes
+    fields = equal_fields(schedule, setting, config, prepared, first, whole)
 
     def run_node(endpoint: Endpoint) -> None:
         run_worker(Job(endpoint, setting, schedule, config, prepared, checkpoint))
@@ -89,7 +93,7 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
         shown = f"{error}; the other nodes here were stopped. The end of {error.log}:"
         return "\n".join((shown, error.last_lines(), newest_checkpoint(folder)))
 
-    return launch(config.peers, schedule.nodes, local, folder, run_node, follow, explain, f". Logs: {folder}")
+    return launch(config.peers, schedule.nodes, local, folder, fields, run_node, follow, explain, f". Logs: {folder}")
 
 
 def watch_training(launcher: Launcher, progress: Progress, saves: bool) -> int:

@@ -17,7 +17,7 @@ FIELDS: dict[str, Any] = {"iteration": int, "node": int, "task": str, "start_s":
 
 
 def append_spans(folder: Path, iteration: int, spans: Iterable[Span]) -> None:
-    """Add a node's spans of an iteration, in Unix time over time_scale: one write, so lines don't mix."""
+    """Add a node's spans of an iteration, in the run's time over time_scale: one write, so lines don't mix."""
     lines = [
         dict(zip(FIELDS, (iteration, span.node, span.name, span.start_s, span.end_s), strict=True)) for span in spans
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from skippipe.config import EmulationConfig
 from skippipe.schedule import Costs
 from skippipe.schedule.arrays import Floats
 from skippipe.schedule.plan import Kind
+from skippipe.transport.clocks import Clock
 
 
 @dataclass(frozen=True)
@@ -66,23 +68,25 @@ class Outgoing:
         return sent
 
 
-class Clock:
-    """Monotonic seconds for waiting, Unix seconds for what other processes read."""
+class RunClock:
+    """Monotonic seconds for waiting, and the run's time for what nodes of several machines compare."""
 
-    def __init__(self) -> None:
-        self.offset = time.time() - time.monotonic()
+    def __init__(self, clock: Clock, offset: Callable[[], float]) -> None:
+        """`offset` is how far the run's time is ahead of the clock's wire seconds."""
+        self.clock = clock
+        self.offset = offset
 
     def now(self) -> float:
         """Monotonic seconds."""
-        return time.monotonic()
+        return self.clock.now()
 
-    def unix(self, monotonic: float) -> float:
-        """Unix time of a monotonic time."""
-        return monotonic + self.offset
+    def shared(self, monotonic: float) -> float:
+        """The run's time at a monotonic time."""
+        return self.clock.wire(monotonic) + self.offset()
 
-    def monotonic(self, unix: float) -> float:
-        """Monotonic time of a Unix time."""
-        return unix - self.offset
+    def local(self, shared: float) -> float:
+        """Monotonic seconds at a time of the run."""
+        return self.clock.from_wire(shared - self.offset())
 
 
 def sleep_until(deadline: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import math
 import os
 import signal
 import socket
@@ -13,8 +15,9 @@ from skippipe.errors import UserError
 from skippipe.runtime.events import Event, encode
 from skippipe.transport.identity import cluster_secret
 from skippipe.transport.inbox import Inbox
-from skippipe.transport.links import Limits, Links, Listeners
+from skippipe.transport.links import Limits, Links, Listeners, Membership
 from skippipe.transport.message import Encoding
+from skippipe.transport.run_identity import RUN_ID_BYTES, UNKNOWN, RunIdentity
 
 BOOTSTRAP_NODES = 3
 STOP_SIGNAL = signal.SIGUSR1
@@ -43,6 +46,10 @@ class Endpoint:
     bootstrap: tuple[tuple[str, int], ...]
     rendezvous: Rendezvous
     secret: bytes | None
+    run: RunIdentity
+    """What must be equal on all machines."""
+    with_first_node: bool
+    """Whether node 0 runs on this machine."""
     folder: Path
     pipe: int
     """File descriptor of the launcher's pipe, which takes events."""
@@ -55,30 +62,34 @@ class Endpoint:
         """Tell the launcher; a line is short enough for the pipe to keep whole."""
         os.write(self.pipe, encode(event))
 
-    def open_links(self, inbox: Inbox, message_bytes: int, encodings: dict[int, Encoding] | None = None) -> Links:
-        """The node's links, started; messages of at most `message_bytes` are accepted."""
-        limits = Limits(message_bytes, self.peers.connect_seconds, self.peers.silence_seconds)
-        links = Links(
-            self.node,
-            range(self.nodes),
-            self.listeners,
-            self.bootstrap,
-            self.secret,
-            limits,
-            inbox,
-            encodings,
-            self.notices,
-        )
+    def open_links(
+        self,
+        inbox: Inbox,
+        message_bytes: int,
+        encodings: dict[int, Encoding] | None = None,
+        work_seconds: float = math.inf,
+    ) -> Links:
+        """The node's links, started; messages of at most `message_bytes` are accepted.
+
+        A peer whose executor works on one thing for longer than `work_seconds` is given up.
+        """
+        limits = Limits(message_bytes, self.peers.connect_seconds, self.peers.silence_seconds, work_seconds)
+        membership = Membership(self.node, self.nodes, self.secret, self.run)
+        links = Links(membership, self.listeners, self.bootstrap, limits, inbox, encodings, self.notices)
         links.start()
         return links
 
 
-def open_endpoints(peers: PeersConfig, nodes: int, local: range, folder: Path) -> tuple[list[Endpoint], int]:
+def open_endpoints(
+    peers: PeersConfig, nodes: int, local: range, folder: Path, fields: dict[str, str]
+) -> tuple[list[Endpoint], int]:
     """Endpoints of this machine's nodes, with their sockets bound, and the reading end of the pipe they report to.
 
-    Raises UserError if a port is taken.
+    `fields` must be equal on all machines. Raises UserError if a port is taken, or a node by another launcher.
     """
+    claim(folder, local)
     secret = cluster_secret(peers.host, peers.secret_file) if peers.authenticate else None
+    run = RunIdentity(fields, os.urandom(RUN_ID_BYTES) if 0 in local else UNKNOWN)
     try:
         listeners = {
             node: Listeners.bind(peers.host, peers.first_port + node if peers.first_port else 0) for node in local
@@ -101,6 +112,8 @@ def open_endpoints(peers: PeersConfig, nodes: int, local: range, folder: Path) -
             bootstrap=tuple(bootstrap),
             rendezvous=rendezvous,
             secret=secret,
+            run=run,
+            with_first_node=0 in local,
             folder=folder,
             pipe=writer,
             first_here=node == local.start,
@@ -108,3 +121,16 @@ def open_endpoints(peers: PeersConfig, nodes: int, local: range, folder: Path) -
         for node in local
     ]
     return endpoints, reader
+
+
+def claim(folder: Path, local: range) -> None:
+    """Keep other launchers from running the same nodes in this folder while this process lives; UserError if one does.
+
+    Each node is a byte of a file that is locked, which holds on shared disks too (fcntl locks end with the process).
+    """
+    file = os.open(folder / "launchers.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    for node in local:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, node)
+        except BlockingIOError:
+            raise UserError(f"name: another launcher runs node {node} in {folder}; choose another name") from None

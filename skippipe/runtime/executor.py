@@ -10,12 +10,14 @@ from torch import Tensor
 
 from skippipe.data.batches import Batches
 from skippipe.model.stage import Stage
-from skippipe.runtime.emulation import Clock, Emulation, Outgoing, sleep_until
+from skippipe.runtime.emulation import Emulation, Outgoing, sleep_until
 from skippipe.schedule import Plan
 from skippipe.schedule.plan import Kind, Task
 from skippipe.schedule.timeline import KIND_NAMES, Span
+from skippipe.transport.clocks import Clock
 from skippipe.transport.inbox import Inbox
 from skippipe.transport.message import Header, MessageKind
+from skippipe.transport.work import Work
 
 Send = Callable[[int, Header, Tensor], None]
 
@@ -56,8 +58,12 @@ class Executor:
         send: Send,
         emulation: Emulation,
         clock: Clock,
+        work: Work,
     ) -> None:
-        """`batches` is given on stage-0 nodes; `send` takes receiver, header and tensor and returns at once."""
+        """`batches` is given on stage-0 nodes; `send` takes receiver, header and tensor and returns at once.
+
+        `work` is told what the executor does, for its peers to know.
+        """
         self.node = node
         self.plan = plan
         self.stage = stage
@@ -67,6 +73,7 @@ class Executor:
         self.emulation = emulation
         self.outgoing = Outgoing(emulation)
         self.clock = clock
+        self.work = work
         self.device = next(stage.parameters()).device
         self.order = plan.order.get(node, ())
         self.senders = expected_senders(plan, node)
@@ -93,8 +100,10 @@ class Executor:
         begins_here = self.plan.paths[task.microbatch][0] == self.node
         if not (begins_here and task.kind is Kind.FORWARD):
             kind = MessageKind.GRADIENT if task.kind is Kind.BACKWARD else MessageKind.ACTIVATION
+            self.work.wait(f"the input of {task} in iteration {iteration}")
             ready, received = self.inbox.take((kind, iteration, task.microbatch))
             tensor = received.to(self.device)
+        self.work.begin(f"{task} of iteration {iteration}")
         start = max(ready, free)
         sleep_until(start)
         result = self.compute(task, iteration, tensor, record)
@@ -144,5 +153,5 @@ class Executor:
             kind, receiver = MessageKind.GRADIENT, path[-1]
         else:
             kind, receiver = MessageKind.GRADIENT, path[path.index(self.node) - 1]
-        sent = self.clock.unix(self.outgoing.leave(receiver, end))
+        sent = self.clock.wire(self.outgoing.leave(receiver, end))
         self.send(receiver, Header(kind, iteration, task.microbatch, self.node, sent), tensor)

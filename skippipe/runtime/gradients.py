@@ -13,7 +13,7 @@ import torch
 import torch.distributed as distributed
 
 from skippipe.model.optimizer import StageOptimizer
-from skippipe.runtime.emulation import Clock, Emulation, sleep_until
+from skippipe.runtime.emulation import Emulation, RunClock, sleep_until
 from skippipe.runtime.endpoint import Endpoint
 from skippipe.schedule import Plan
 
@@ -35,16 +35,17 @@ class Group:
         self.stage_group = distributed.new_group(list(self.replicas), use_local_synchronization=True, timeout=timeout)
 
     def sync(
-        self, optimizer: StageOptimizer, visits: int, last_backward: float, emulation: Emulation, clock: Clock
+        self, optimizer: StageOptimizer, visits: int, last_backward: float, emulation: Emulation, clock: RunClock
     ) -> float:
         """Average the stage's gradient over its replicas and microbatches; the monotonic time when it is done.
 
         The emulated sync begins when the last replica's last backward is done (docs/architecture.md).
         """
         if len(self.replicas) > 1:
-            latest = torch.tensor([clock.unix(last_backward)], dtype=torch.float64)
+            latest = torch.tensor([clock.shared(last_backward)], dtype=torch.float64)
             distributed.all_reduce(latest, distributed.ReduceOp.MAX, group=self.stage_group)
-            last_backward = clock.monotonic(float(latest))
+            # It lies in the past, whatever the clocks' offset is taken for: nobody waits for another's clock.
+            last_backward = min(clock.local(float(latest)), clock.now())
             buffer = optimizer.flat.cpu()
             distributed.all_reduce(buffer, group=self.stage_group)
             if buffer is not optimizer.flat:

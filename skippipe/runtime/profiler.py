@@ -113,8 +113,9 @@ def run_profile(endpoint: Endpoint, config: ProfileConfig) -> None:
     }
     inbox = Inbox(senders, lambda sender: 0.0)
     links = endpoint.open_links(inbox, HEADER.size + LARGE_BYTES)
-    meet(endpoint, endpoint.peers.connect_seconds + TIMEOUT_SECONDS)
+    # Before torch.distributed meets them, which could not be told that a peer is lost or another run's.
     links.connect(other for other in nodes if other != endpoint.node)
+    meet(endpoint, endpoint.peers.connect_seconds + TIMEOUT_SECONDS)
     hosts = [int(row[0]) for row in share([float(machine_number())], endpoint.nodes)]
     tasks, link_figures = [0.0] * TASK_FIGURES, [0.0] * (LINK_FIGURES * endpoint.nodes)
     for pairs in take_turns(hosts):
@@ -170,7 +171,7 @@ def measure_link(
 
     def headers() -> tuple[Header, Key]:
         number = next(numbers)
-        mine = Header(MessageKind.ACTIVATION, 0, node * MESSAGES + number, node, time.time())
+        mine = Header(MessageKind.ACTIVATION, 0, node * MESSAGES + number, node, 0.0)
         return mine, (MessageKind.ACTIVATION, 0, other * MESSAGES + number)
 
     def round_trips(count: int, size: int, rest_s: float = 0.0) -> list[float]:

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from skippipe.config import EmulationConfig, ModelConfig
 from skippipe.model.stage import Stage
-from skippipe.runtime.emulation import Clock, Emulation
+from skippipe.runtime.emulation import Emulation
 from skippipe.runtime.executor import Executor, IterationRecord, expected_senders
 from skippipe.schedule import Costs, Plan
 from skippipe.schedule.plan import Kind, Task
+from skippipe.transport.clocks import Clock
 from skippipe.transport.inbox import Inbox
 from skippipe.transport.message import Header, MessageKind, pack
+from skippipe.transport.work import Work
 
 REST_SECONDS = 0.05
 """Before each task and each hop that is timed."""
@@ -47,7 +49,7 @@ class Stopwatch(Executor):
         costs = Costs(np.zeros(2), 1.0, 1.0, 0.0, np.zeros((2, 2)))
         emulation = Emulation.of(EmulationConfig(enabled=False), costs, node, 0.0, 0)
         inbox = Inbox(expected_senders(plan, node), lambda sender: 0.0)
-        super().__init__(node, plan, stage, None, inbox, self.packed, emulation, Clock())
+        super().__init__(node, plan, stage, None, inbox, self.packed, emulation, Clock(), Work())
         self.samples = samples
         self.compute_s: dict[Kind, list[float]] = {kind: [] for kind in Kind}
         self.elsewhere_s = 0.0
@@ -76,7 +78,7 @@ class Stopwatch(Executor):
             self.inbox.next_iteration(iteration)
             for (kind, microbatch), sender in self.senders.items():
                 message = torch.randn(self.samples, model.context, model.d_model)
-                self.inbox.put(Header(kind, iteration, microbatch, sender, time.time()), message)
+                self.inbox.put(Header(kind, iteration, microbatch, sender, 0.0), message)
             for task in self.order:
                 if task.kind is Kind.LOSS:
                     shape = (self.samples, model.context)

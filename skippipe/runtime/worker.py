@@ -18,7 +18,7 @@ from skippipe.model.optimizer import StageOptimizer
 from skippipe.model.stage import Stage
 from skippipe.report.metrics import IterationMetrics
 from skippipe.report.timeline import append_spans
-from skippipe.runtime.emulation import Clock, Emulation
+from skippipe.runtime.emulation import Emulation, RunClock
 from skippipe.runtime.endpoint import STOP_SIGNAL, Endpoint
 from skippipe.runtime.events import IterationLoss, Ready
 from skippipe.runtime.executor import Executor, IterationRecord, expected_senders
@@ -27,6 +27,7 @@ from skippipe.runtime.gradients import Group
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.compression import compressed_links
 from skippipe.schedule.timeline import SYNC, Span
+from skippipe.transport.clocks import Clock
 from skippipe.transport.inbox import Inbox, PeerLostError
 from skippipe.transport.message import HEADER, Encoding
 
@@ -65,6 +66,11 @@ class Job:
         return self.schedule.settings[self.setting]
 
     @property
+    def first_iteration(self) -> int:
+        """The iteration that the run begins with."""
+        return self.checkpoint.meta.iteration if self.checkpoint else 0
+
+    @property
     def time_scale(self) -> float:
         """What measured times are divided by."""
         return self.config.emulation.time_scale if self.config.emulation.enabled else 1.0
@@ -93,7 +99,6 @@ class Worker:
         """Build the shard, open the links, meet the others."""
         self.job = job
         config, plan, node = job.config, job.plan, job.node
-        self.clock = Clock()
         self.stage_index = plan.stage_of()[node]
         self.stage = Stage(config.model, self.stage_index, job.prepared.vocabulary, config.seed).to(config.device)
         self.optimizer = StageOptimizer(self.stage, config.optimizer)
@@ -104,26 +109,36 @@ class Worker:
         messages, sync_s = 2 * len(plan.paths) * plan.path_length, plan.sync_s[self.stage_index]
         emulation = Emulation.of(config.emulation, job.schedule.costs, node, sync_s, messages)
         self.emulation = emulation
-        hop_from_s, queue_s = emulation.hop_from_s, emulation.queue_s
-        self.inbox = Inbox(expected_senders(plan, node), lambda sender: hop_from_s[sender], queue_s)
+        clock, senders = Clock(), expected_senders(plan, node)
+        hop_from_s = emulation.hop_from_s
+        self.inbox = Inbox(senders, lambda sender: hop_from_s[sender], emulation.queue_s, clock, job.first_iteration)
         samples = job.schedule.pipeline.samples_per_microbatch
         nodes = range(job.schedule.nodes)
         compressed = compressed_links(config.compression, job.schedule)[node]
         encoding = Encoding[config.compression.encoding.upper()]
         encodings = {other: encoding for other in nodes if compressed[other]}
         largest = HEADER.size + 4 * samples * config.model.context * config.model.d_model
-        self.links = job.endpoint.open_links(self.inbox, largest, encodings)
+        timeout = config.peers.connect_seconds + SLOWEST_STEP_FACTOR * plan.expected_step_s * job.time_scale
+        self.links = job.endpoint.open_links(self.inbox, largest, encodings, work_seconds=timeout)
+        self.work = self.links.work
+        self.clock = RunClock(clock, self.links.axis_offset)
         origins = plan.stages[0]
         batches = None
         if node in origins:
             batches = Batches(
                 job.prepared, origins.index(node), len(origins), samples, config.model.context, config.seed
             )
-        self.executor = Executor(node, plan, self.stage, batches, self.inbox, self.links.send, emulation, self.clock)
-        timeout = config.peers.connect_seconds + SLOWEST_STEP_FACTOR * plan.expected_step_s * job.time_scale
-        self.group = Group(job.endpoint, plan, timeout)
+        self.executor = Executor(
+            node, plan, self.stage, batches, self.inbox, self.links.send, emulation, clock, self.work
+        )
         receivers = {other for other in nodes if node in expected_senders(plan, other).values()}
+        if not job.endpoint.with_first_node:
+            # Its clock is the run's time.
+            receivers.add(0)
+        self.work.wait("the other nodes")
+        # Before torch.distributed meets them, which could not be told that a peer is lost or another run's.
         self.links.connect(sorted(receivers))
+        self.group = Group(job.endpoint, plan, timeout)
         self.bytes_reported = 0
         job.endpoint.report(Ready(node))
 
@@ -134,14 +149,15 @@ class Worker:
     def train(self) -> None:
         """Run all iterations that are not done yet, or until somebody asks to stop."""
         step_end, pending = 0.0, None
-        first = self.job.checkpoint.meta.iteration if self.job.checkpoint else 0
         endpoint = self.job.endpoint
-        for iteration in range(first, self.job.config.iterations):
+        for iteration in range(self.job.first_iteration, self.job.config.iterations):
             self.optimizer.zero()
             record = self.executor.run_iteration(iteration)
+            self.work.wait(f"the sync of iteration {iteration}")
             figures, synced = self.sync(record, step_end)
+            self.work.begin(f"the optimizer step of iteration {iteration}")
             self.optimizer.step(iteration, sum(row.squared_norm for row in figures))
-            step_end = self.clock.unix(self.clock.now())
+            step_end = self.clock.shared(self.clock.now())
             self.write_timeline(iteration, record, synced)
             stopping = any(row.stop_asked for row in figures)
             perplexity = self.after_step(iteration + 1, stopping)
@@ -152,6 +168,7 @@ class Worker:
                 endpoint.report(IterationLoss(iteration, mean_loss(figures)))
             if stopping:
                 break
+        self.work.wait("the end of the run")
         ends = [row[0] for row in self.group.share([step_end])]
         if endpoint.first_here and pending is not None:
             endpoint.report(self.metrics(*pending, ends))
@@ -164,11 +181,14 @@ class Worker:
         leads = self.group.replicas[0] == job.node
         if config.checkpoint_every and leads and (last or done % config.checkpoint_every == 0):
             digest = hashlib.sha256(job.schedule.to_json().encode()).hexdigest()
+            self.work.begin(f"saving the checkpoint of iteration {done}")
             meta = Meta(done, len(job.plan.stages), job.prepared.vocabulary, job.setting, digest, config)
             save_stage(job.folder, meta, self.stage, self.optimizer, job.prepared.tokenizer)
         if not config.evaluate_every or done % config.evaluate_every:
             return None
         samples = job.schedule.pipeline.samples_per_microbatch
+        # Its nodes wait for one another, and torch.distributed has timeouts of its own.
+        self.work.wait(f"the validation after iteration {done}")
         return full_model_perplexity(job.node, job.plan, self.stage, config.model, samples, job.prepared)
 
     def sync(self, record: IterationRecord, previous_step_end: float) -> tuple[list[Figures], Span]:
@@ -185,8 +205,8 @@ class Worker:
                 self.optimizer.squared_norm() if leads else 0.0,
                 sum(record.losses),
                 float(len(record.losses)),
-                float("inf") if idle else self.clock.unix(first),
-                0.0 if idle else self.clock.unix(last),
+                float("inf") if idle else self.clock.shared(first),
+                0.0 if idle else self.clock.shared(last),
                 previous_step_end,
                 float(self.links.bytes_sent - self.bytes_reported),
                 float(self.stop_asked),
@@ -220,7 +240,7 @@ class Worker:
         """Add this node's spans to the run's timeline."""
         scale = self.job.time_scale
         spans = [
-            replace(span, start_s=self.clock.unix(span.start_s) / scale, end_s=self.clock.unix(span.end_s) / scale)
+            replace(span, start_s=self.clock.shared(span.start_s) / scale, end_s=self.clock.shared(span.end_s) / scale)
             for span in [*record.spans, synced]
         ]
         append_spans(self.job.folder, iteration, spans)

@@ -6,23 +6,20 @@ What is built around is listed in docs/architecture.md ("DecCom as published").
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from deccom.peers.peer import Peer
 from deccom.protocols.defaultprotocol import DefaultProtocol
 from deccom.protocols.peerdiscovery.kademliadiscovery import KademliaDiscovery
 
-from skippipe.transport.identity import DATAGRAM_TAG_BYTES, datagram_tag
+from skippipe.transport.greeting import Address, Greetings
+from skippipe.transport.guests import BoundedLog
 
 logger = logging.getLogger(__name__)
 
-Address = tuple[str, int]
-
-MOST_DATAGRAM_BYTES = 2048
 LOOKUP_RETRY_SECONDS = 0.25
 LONGEST_LOOKUP_RETRY_SECONDS = 5.0
 LARGEST_BUCKET = 80
@@ -44,37 +41,39 @@ def quiet_deccom() -> None:
 
 
 class SealedDatagrams(DefaultProtocol):  # type: ignore[misc]
-    """DecCom's UDP end of the stack, with a tag on every datagram; what does not verify changes nothing."""
+    """DecCom's UDP end of the stack, under greetings (greeting.py); what does not verify changes nothing."""
 
-    def __init__(self, secret: bytes, me: Address) -> None:
+    def __init__(self, greetings: Greetings, on_difference: Callable[[Address, list[str]], None]) -> None:
+        """`on_difference` is told of machines that hold the secret, but run something else."""
         super().__init__()
-        self.secret = secret
-        self.me = me
-        self.refused = 0
+        self.greetings = greetings
+        self.on_difference = on_difference
+        self.log = BoundedLog(logger)
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
         """Take a datagram from the socket."""
-        if not self.started or len(data) > MOST_DATAGRAM_BYTES:
+        if not self.started:
             return
-        content, tag = data[:-DATAGRAM_TAG_BYTES], data[-DATAGRAM_TAG_BYTES:]
-        if len(content) < 9 or not hmac.compare_digest(datagram_tag(self.secret, addr, content), tag):
-            self.refuse(addr)
+        received = self.greetings.receive(data, (addr[0], addr[1]), self.loop.time())
+        for answer in received.answers:
+            self.transport.sendto(answer, addr)
+        if received.stranger:
+            self.log.warning("ignored a datagram without our secret from %s:%d", *addr[:2])
+        if received.differences:
+            self.on_difference(addr, received.differences)
+        content = received.content
+        if content is None or len(content) < 9:
             return
         if content[:8] == self.uniqueid:
             self.process_datagram(addr, content[8:])
         else:
             self.callback(addr, content)
 
-    def refuse(self, addr: Address) -> None:
-        """Log the first stranger's datagram, and then one in a thousand."""
-        if self.refused % 1000 == 0:
-            logger.warning("ignored %d datagrams without our secret, the last from %s:%d", self.refused + 1, *addr[:2])
-        self.refused += 1
-
     async def sendto(self, msg: bytes, addr: Address) -> None:
         """Send a datagram; one to ourselves is dropped, as in deccom."""
-        if tuple(addr) != self.me and not self.transport.is_closing():
-            self.transport.sendto(bytes(msg) + datagram_tag(self.secret, self.me, bytes(msg)), addr)
+        if tuple(addr) != self.greetings.me and not self.transport.is_closing():
+            for datagram in self.greetings.send(bytes(msg), (addr[0], addr[1]), self.loop.time()):
+                self.transport.sendto(datagram, addr)
 
     def error_received(self, error: Exception) -> None:
         """A peer that is not there yet refuses datagrams; the look-up's retry deals with it."""
@@ -92,15 +91,26 @@ class Discovery(KademliaDiscovery):  # type: ignore[misc]
         self.members = frozenset(members)
         # One bucket that holds everyone spares small clusters the look-ups that published deccom may never answer.
         super().__init__(bootstrap_peers=bootstrap, interval=10, k=min(max(20, len(self.members)), LARGEST_BUCKET))
+        self.log = BoundedLog(logger)
 
     def process_datagram(self, addr: Address, data: bytes) -> None:
         """Handle a discovery datagram of ours; a malformed one is dropped with a log line."""
         try:
+            if data[0] == self.INTRODUCTION and self.is_taken(addr, Peer.from_bytes(data[1:])[0].id_node):
+                return
             super().process_datagram(addr, data)
         except (IndexError, ValueError, KeyError, AttributeError, TypeError, asyncio.InvalidStateError) as error:
-            logger.warning("malformed discovery datagram from %s:%d (%s)", addr[0], addr[1], error)
+            self.log.warning("malformed discovery datagram from %s:%d (%s)", addr[0], addr[1], error)
         # Published deccom remembers every FIND for ever and never reads what it remembers.
         self.sent_finds.clear()
+
+    def is_taken(self, addr: Address, identity: bytes) -> bool:
+        """Whether somebody else bears this node's id already: who comes later, under another address, is not it."""
+        known = self.get_peer(identity)
+        taken = known is not None and tuple(known.addr[:2]) != tuple(addr[:2])
+        if taken:
+            self.log.warning("%s:%d introduces itself as a node that is at %s:%d", *addr[:2], *known.addr[:2])
+        return taken
 
     def add_peer(self, addr: Address, p: Peer) -> None:
         """Take a peer into the table if it is one of the cluster's nodes."""

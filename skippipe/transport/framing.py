@@ -1,51 +1,264 @@
-"""Frames on a connection: FRAME, the body (a message's header and payload, message.py), then a tag (identity.py)."""
+"""Frames: a frame's body is a message's header and payload (message.py); it travels in sealed records (records.py).
+
+A frame begins with a record of START and, if it is small, its whole body. A large one goes on in parts, so that
+heartbeats come between them and a broken connection goes on after the last part that came.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skippipe.transport.buffers import BufferPool
-from skippipe.transport.identity import TAG_BYTES, AuthenticationError, RunningTag, Session, check_tag
 from skippipe.transport.message import HEADER, MalformedMessageError
+from skippipe.transport.records import (
+    BUFFER_BYTES,
+    PART_BYTES,
+    TAG_BYTES,
+    Opener,
+    RecordKind,
+    RecordStream,
+    Sealer,
+)
 
 logger = logging.getLogger(__name__)
 
-FRAME = struct.Struct("<QQ")
-"""Sequence number from 1, length of the body in bytes; an empty body is a heartbeat."""
-SEQUENCE = struct.Struct("<Q")
-PART_BYTES = 1 << 21
-"""Large frames are tagged, sent and read in parts that the processor's cache holds; smaller ones cost more calls."""
-STAGING_BYTES = 1 << 16
-WAKE_BYTES = 1 << 16
-"""A large frame wakes its reader for so many bytes or its rest; for each packet, that takes time from the compute."""
+START = struct.Struct("<QQQ")
+"""Sequence number from 1, length of the body in bytes, and where in the body the next part belongs."""
+STATE = struct.Struct("<QQ")
+"""All frames up to this sequence number were delivered, and so many bytes of the next have come."""
+REFUSED = struct.Struct("<Q")
+"""The sequence number of the frame that was refused, 0 for the connection as such; the reason follows."""
+MOST_REASON_BYTES = 300
+ONE_WRITE_BYTES = 1 << 16
+"""Frames up to this size are one record; larger ones are not worth the copy."""
 TURN_BYTES = 1 << 23
 """What one connection may read before the others get their turn."""
 
-TakeFrame = Callable[[int, NDArray[np.uint8]], None]
-ACKNOWLEDGEMENT_BYTES = SEQUENCE.size + TAG_BYTES
+Frame = tuple[int, bytes, memoryview]
+"""Sequence number, message header, payload."""
+Deliver = Callable[[NDArray[np.uint8]], None]
 
 
-def acknowledgement(sequence: int, session: Session) -> bytes:
-    """Bytes that acknowledge all frames up to `sequence`."""
-    packed = SEQUENCE.pack(sequence)
-    return packed + session.acknowledgement_tag(packed)
+def frame_record(frame: Frame, sealer: Sealer) -> bytes:
+    """A small frame's only record."""
+    sequence, header, payload = frame
+    start = START.pack(sequence, len(header) + len(payload), 0)
+    return sealer.seal(RecordKind.FRAME, start + header + payload)
 
 
-def check_acknowledgement(data: bytes, session: Session) -> int:
-    """The sequence number that an acknowledgement stands for; AuthenticationError if it is not the peer's."""
-    packed, tag = data[: SEQUENCE.size], data[SEQUENCE.size :]
-    if not hmac.compare_digest(session.acknowledgement_tag(packed), tag):
-        raise AuthenticationError("an acknowledgement's tag does not verify")
-    (sequence,) = SEQUENCE.unpack(packed)
-    return int(sequence)
+def frame_records(frame: Frame, sealer: Sealer, offset: int, buffers: BufferPool) -> Iterator[bytes | memoryview]:
+    """A large frame's records from `offset` on, 0 or what the peer has of the body; each is valid until the next."""
+    sequence, header, payload = frame
+    start = START.pack(sequence, len(header) + len(payload), offset)
+    yield sealer.seal(RecordKind.FRAME, start if offset else start + header)
+    buffer = buffers.take(BUFFER_BYTES).data
+    for begin in range(max(0, offset - len(header)), len(payload), PART_BYTES):
+        yield sealer.seal_into(RecordKind.PART, payload[begin : begin + PART_BYTES], buffer)
+
+
+@dataclass
+class Incoming:
+    """How far a peer's frames have come; kept across its connections."""
+
+    delivered: int = 0
+    """The last frame that was delivered."""
+    body: NDArray[np.uint8] | None = None
+    """Of the next frame, if a part of it is here."""
+    filled: int = 0
+    """Bytes of it."""
+
+    def forget_part(self) -> None:
+        """The next frame begins anew."""
+        self.body, self.filled = None, 0
+
+
+class FrameReceiver:
+    """Makes frames of what one connection receives, and delivers each once and in order; knows no socket."""
+
+    def __init__(
+        self,
+        opener: Opener,
+        incoming: Incoming,
+        most_bytes: int,
+        buffers: BufferPool,
+        deliver: Deliver,
+        beat: Callable[[bytes], None],
+    ) -> None:
+        """`deliver` takes bodies of at most `most_bytes`, `beat` the content of heartbeats.
+
+        What they raise, AuthenticationError, and MalformedMessageError for what breaks the order leave `received`.
+        """
+        self.opener = opener
+        self.incoming = incoming
+        self.most_bytes = most_bytes
+        self.buffers = buffers
+        self.deliver = deliver
+        self.beat = beat
+        self.delivered_bytes = 0
+        """Length of the last frame that was delivered."""
+        self.stream = RecordStream(buffers, self.take)
+
+    @property
+    def progress(self) -> int:
+        """Bytes that came of the frame after the last delivered one, verified or not."""
+        return self.incoming.filled + self.stream.pending
+
+    def take(self, kind: RecordKind, head: bytes, sealed: memoryview) -> None:
+        """Take a record."""
+        if kind is RecordKind.PART:
+            self.take_part(head, sealed)
+        elif kind is RecordKind.FRAME:
+            self.take_start(head, sealed)
+        elif kind is RecordKind.BEAT:
+            self.beat(self.opener.open(head, sealed))
+        else:
+            self.opener.open(head, sealed)
+            raise MalformedMessageError(f"a record of kind {kind.name} from the end that connected")
+
+    def take_start(self, head: bytes, sealed: memoryview) -> None:
+        """Begin a frame, or go on with one; a small one is delivered."""
+        content = np.empty(len(sealed) - TAG_BYTES, dtype=np.uint8)
+        self.opener.open_into(head, sealed, content.data)
+        if len(content) < START.size:
+            raise MalformedMessageError(f"a frame that begins with {len(content)} bytes")
+        sequence, length, offset = START.unpack_from(content.data)
+        body = content[START.size :]
+        incoming = self.incoming
+        if sequence != incoming.delivered + 1:
+            raise MalformedMessageError(f"frame {sequence} after frame {incoming.delivered}")
+        if not HEADER.size <= length <= self.most_bytes or len(body) > length:
+            raise MalformedMessageError(f"a frame of {length} bytes, expected at most {self.most_bytes}")
+        if offset:
+            if incoming.body is None or (len(incoming.body), incoming.filled) != (length, offset) or len(body):
+                raise MalformedMessageError(f"a frame that goes on at byte {offset}, where it did not end")
+            return
+        incoming.forget_part()
+        if len(body) == length:
+            self.complete(body)
+            return
+        incoming.body = self.buffers.take(length)
+        incoming.body[: len(body)] = body
+        incoming.filled = len(body)
+
+    def take_part(self, head: bytes, sealed: memoryview) -> None:
+        """More of a large frame, right into its place."""
+        incoming, size = self.incoming, len(sealed) - TAG_BYTES
+        body, end = incoming.body, incoming.filled + size
+        if body is None or end > len(body):
+            # Only what the peer has really sent is refused; what somebody else did ends the connection alone.
+            self.opener.open(head, sealed)
+            raise MalformedMessageError(f"{size} bytes more than a frame has")
+        self.opener.open_into(head, sealed, body.data[incoming.filled : end])
+        incoming.filled = end
+        if end == len(body):
+            incoming.forget_part()
+            self.complete(body)
+
+    def complete(self, body: NDArray[np.uint8]) -> None:
+        """A frame is there as a whole."""
+        self.deliver(body)
+        self.incoming.delivered += 1
+        self.delivered_bytes = len(body)
+
+
+def refusal(sequence: int, reason: str) -> bytes:
+    """Content of a record that refuses a frame, or with sequence 0 the connection."""
+    return REFUSED.pack(sequence) + reason.encode()[:MOST_REASON_BYTES]
+
+
+def unpack_refusal(content: bytes) -> tuple[int, str]:
+    """Sequence number and reason; MalformedMessageError if there is none."""
+    if not REFUSED.size <= len(content) <= REFUSED.size + MOST_REASON_BYTES:
+        raise MalformedMessageError(f"a refusal of {len(content)} bytes")
+    (sequence,) = REFUSED.unpack_from(content)
+    return int(sequence), content[REFUSED.size :].decode(errors="replace")
+
+
+def unpack_state(content: bytes) -> tuple[int, int]:
+    """Last delivered frame and bytes of the next; MalformedMessageError if there are none."""
+    if len(content) != STATE.size:
+        raise MalformedMessageError(f"a state of {len(content)} bytes")
+    delivered, partial = STATE.unpack(content)
+    return int(delivered), int(partial)
+
+
+class SocketReader:
+    """Feeds a record stream whenever a socket has bytes, until something is raised; `ended` then holds it."""
+
+    def __init__(self, connection: socket.socket, stream: RecordStream, after: Callable[[], None]) -> None:
+        """`after` is called after each turn of reading."""
+        self.connection = connection
+        self.stream = stream
+        self.after = after
+        self.wakes_for = 1
+        self.loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self.loop.create_future()
+        self.loop.add_reader(connection, self.on_readable)
+
+    def on_readable(self) -> None:
+        """The socket has bytes, or was closed."""
+        try:
+            self.read()
+        except (BlockingIOError, InterruptedError):
+            pass
+        except Exception as error:
+            self.stop(error)
+            return
+        self.wake_for(self.stream.worth_waking)
+        self.after()
+
+    def read(self) -> None:
+        """Read until the socket is empty or the turn is over; ConnectionError if no more will come."""
+        turn = 0
+        while turn < TURN_BYTES:
+            room = self.stream.room()
+            count = self.connection.recv_into(room)
+            if count == 0:
+                raise ConnectionError("closed by the other end")
+            self.stream.received(count)
+            if count < len(room):
+                break
+            turn += count
+
+    def wake_for(self, count: int) -> None:
+        """Be called for so many bytes, not for fewer."""
+        if count != self.wakes_for and self.connection.fileno() >= 0:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+            self.wakes_for = count
+
+    def stop(self, error: Exception) -> None:
+        """Stop reading, for a reason."""
+        self.close()
+        if not self.ended.done():
+            self.ended.set_exception(error)
+
+    def close(self) -> None:
+        """Stop reading."""
+        if self.connection.fileno() >= 0:
+            self.loop.remove_reader(self.connection)
+        if self.ended.done() and not self.ended.cancelled():
+            # Whoever waited for it has gone; the error is not news to anybody.
+            self.ended.exception()
+
+
+async def receive(connection: socket.socket, size: int) -> bytes:
+    """Exactly `size` bytes and no more; ConnectionError if the other end closes before."""
+    loop = asyncio.get_running_loop()
+    data = b""
+    while len(data) < size:
+        part = await loop.sock_recv(connection, size - len(data))
+        if not part:
+            raise ConnectionError("closed by the other end")
+        data += part
+    return data
 
 
 def shut_down(connection: socket.socket) -> None:
@@ -65,164 +278,3 @@ def send_at_once(connection: socket.socket, data: bytes) -> None:
         sent = 0
     if sent < len(data):
         shut_down(connection)
-
-
-async def receive(connection: socket.socket, size: int) -> bytes:
-    """Exactly `size` bytes and no more; ConnectionError if the other end closes before."""
-    loop = asyncio.get_running_loop()
-    data = b""
-    while len(data) < size:
-        part = await loop.sock_recv(connection, size - len(data))
-        if not part:
-            raise ConnectionError("closed by the other end")
-        data += part
-    return data
-
-
-class Reader:
-    """Calls `receive` whenever a socket has bytes, until it raises; `ended` then holds why."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[None] = self.loop.create_future()
-        self.loop.add_reader(connection, self.on_readable)
-
-    def on_readable(self) -> None:
-        """The socket has bytes, or was closed."""
-        try:
-            self.receive()
-        except (BlockingIOError, InterruptedError):
-            return
-        except Exception as error:
-            self.close()
-            if not self.ended.done():
-                self.ended.set_exception(error)
-
-    def receive(self) -> None:
-        """Take what is there."""
-        raise AssertionError("a subclass takes the bytes")
-
-    def receive_into(self, view: memoryview) -> int:
-        """Some bytes from the socket; BlockingIOError if there are none, ConnectionError if none will come."""
-        count = self.connection.recv_into(view)
-        if count == 0:
-            raise ConnectionError("closed by the other end")
-        return count
-
-    def wake_for(self, count: int) -> None:
-        """Don't call `receive` for fewer bytes than these."""
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
-
-    def close(self) -> None:
-        """Stop reading."""
-        if self.connection.fileno() >= 0:
-            self.loop.remove_reader(self.connection)
-
-
-class FrameReader(Reader):
-    """Reads a connection's frames, checks their tags and lengths, and hands on sequence number and body."""
-
-    def __init__(
-        self, connection: socket.socket, session: Session, most_bytes: int, buffers: BufferPool, take: TakeFrame
-    ) -> None:
-        """`take` gets each frame; what it raises ends the connection. A body longer than `most_bytes` does too."""
-        self.session = session
-        self.most_bytes = most_bytes
-        self.buffers = buffers
-        self.take = take
-        self.staging = np.empty(STAGING_BYTES, dtype=np.uint8)
-        self.begin = self.end = 0
-        self.sequence = 0
-        self.large: NDArray[np.uint8] | None = None
-        """Body and tag of a frame that did not come at once, filled from the front."""
-        self.filled = self.tagged = 0
-        self.tag: RunningTag
-        super().__init__(connection)
-
-    def receive(self) -> None:
-        """Read until the socket is empty or the turn is over."""
-        turn = 0
-        while turn < TURN_BYTES:
-            if self.large is not None:
-                view = self.large.data[self.filled : self.filled + PART_BYTES]
-                count = self.receive_into(view)
-                self.fill(self.large, count)
-            else:
-                view = self.staging.data[self.end :]
-                count = self.receive_into(view)
-                self.end += count
-                self.parse()
-            if count < len(view):
-                return
-            turn += count
-
-    def parse(self) -> None:
-        """Take the frames apart that begin in the staging buffer."""
-        while self.large is None and self.end - self.begin >= FRAME.size:
-            self.sequence, length = FRAME.unpack_from(self.staging.data, self.begin)
-            if length > self.most_bytes or 0 < length < HEADER.size:
-                raise MalformedMessageError(f"a frame of {length} bytes, expected at most {self.most_bytes}")
-            body = self.begin + FRAME.size
-            end = body + length
-            if end + TAG_BYTES <= self.end:
-                if self.session.key is not None:
-                    tag = self.session.tag(self.staging.data[self.begin : end])
-                    check_tag(tag, self.staging[end : end + TAG_BYTES].tobytes())
-                self.begin = end + TAG_BYTES
-                self.take(self.sequence, self.staging[body:end].copy())
-            else:
-                self.begin_large(length)
-        left = self.end - self.begin
-        if left and self.begin:
-            self.staging[:left] = self.staging[self.begin : self.end].copy()
-        self.begin, self.end = 0, left
-
-    def begin_large(self, length: int) -> None:
-        """The rest of the frame goes right to its place."""
-        self.tag = self.session.running_tag()
-        self.tag.update(self.staging.data[self.begin : self.begin + FRAME.size])
-        came = self.staging[self.begin + FRAME.size : self.end]
-        self.begin = self.end
-        self.large = self.buffers.take(length + TAG_BYTES)
-        self.large[: len(came)] = came
-        self.filled = self.tagged = 0
-        self.wake_for(WAKE_BYTES)
-        self.fill(self.large, len(came))
-
-    def fill(self, frame: NDArray[np.uint8], count: int) -> None:
-        """So many more bytes of the large frame are there; once all are, check it and hand it on."""
-        self.filled += count
-        length = len(frame) - TAG_BYTES
-        upto = min(self.filled, length)
-        if upto > self.tagged:
-            self.tag.update(frame.data[self.tagged : upto])
-            self.tagged = upto
-        if len(frame) - self.filled < WAKE_BYTES:
-            self.wake_for(max(1, len(frame) - self.filled))
-        if self.filled == len(frame):
-            self.large = None
-            if self.session.key is not None:
-                check_tag(self.tag.finish(), frame[length:].tobytes())
-            self.take(self.sequence, frame[:length])
-
-
-class AcknowledgementReader(Reader):
-    """Reads what comes back on a connection: fixed-size acknowledgements."""
-
-    def __init__(self, connection: socket.socket, size: int, take: Callable[[bytes], None]) -> None:
-        self.size = size
-        self.take = take
-        self.staging = memoryview(bytearray(STAGING_BYTES))
-        self.end = 0
-        super().__init__(connection)
-
-    def receive(self) -> None:
-        """Hand on the newest complete acknowledgement: it stands for all before it."""
-        self.end += self.receive_into(self.staging[self.end :])
-        complete = self.end - self.end % self.size
-        if complete:
-            self.take(bytes(self.staging[complete - self.size : complete]))
-            left = bytes(self.staging[complete : self.end])
-            self.staging[: len(left)] = left
-            self.end = len(left)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 import torch
 
+from skippipe.transport.clocks import Clock
 from skippipe.transport.message import Header, MalformedMessageError, MessageKind
 
 Key = tuple[MessageKind, int, int]
@@ -24,29 +24,40 @@ class Inbox:
     """Messages by (kind, iteration, microbatch), each accepted once and only from the peer that the schedule names."""
 
     def __init__(
-        self, senders: dict[tuple[MessageKind, int], int], delay_s: Callable[[int], float], queue_s: float = 0.0
+        self,
+        senders: dict[tuple[MessageKind, int], int],
+        delay_s: Callable[[int], float],
+        queue_s: float = 0.0,
+        clock: Clock | None = None,
+        iteration: int = 0,
     ) -> None:
         """`senders` names who sends what ((kind, microbatch) to node); `delay_s` is the emulated hop from a node.
 
-        A message may say that it leaves its node as much as `queue_s` from now.
+        A message may say that it leaves its node as much as `queue_s` from now. `iteration` is the first one: peers may
+        send its messages before this node begins it.
         """
         self.senders = senders
         self.delay_s = delay_s
         self.queue_s = queue_s
-        self.iteration = 0
+        self.clock = clock or Clock()
+        self.iteration = iteration
         self.messages: dict[Key, tuple[float, torch.Tensor]] = {}
         self.taken: set[Key] = set()
         self.failure: str | None = None
         self.changed = threading.Condition()
 
     def put(self, header: Header, tensor: torch.Tensor) -> None:
-        """Deliver a message (network thread); MalformedMessageError if the schedule knows of none such."""
+        """Deliver a message (network thread); MalformedMessageError if the schedule knows of none such.
+
+        The header's time must be one of our own wire clock.
+        """
         expected = self.senders.get((header.kind, header.microbatch))
         if expected != header.sender:
             raise MalformedMessageError(f"node {header.sender} has no {header.kind.name} {header.microbatch} to send")
         # The hop counts from the send, so the time that the real transfer took lies inside it.
-        delay = self.delay_s(header.sender)
-        ready = time.monotonic() + min(self.queue_s + delay, max(0.0, header.sent_at + delay - time.time()))
+        delay, now = self.delay_s(header.sender), self.clock.now()
+        left = self.clock.from_wire(header.sent_at) + delay - now
+        ready = now + min(self.queue_s + delay, max(0.0, left))
         with self.changed:
             if not self.iteration <= header.iteration <= self.iteration + ITERATIONS_AHEAD:
                 raise MalformedMessageError(f"iteration {header.iteration} is not {self.iteration} or the next")

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,12 +21,16 @@ import uvloop
 from deccom.peers.peer import Peer
 from numpy.typing import NDArray
 
+from skippipe.transport.buffers import BufferPool
 from skippipe.transport.discovery import Discovery, SealedDatagrams, quiet_deccom
+from skippipe.transport.greeting import Greetings
 from skippipe.transport.identity import node_id, public_name
 from skippipe.transport.inbox import Inbox, PeerLostError
 from skippipe.transport.message import HEADER, Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
-from skippipe.transport.sender import Sender
-from skippipe.transport.streams import PeerStreams
+from skippipe.transport.run_identity import RUN_ID, RunIdentity
+from skippipe.transport.sender import Sender, Surroundings
+from skippipe.transport.streams import Handlers, PeerStreams
+from skippipe.transport.work import Work, WorkState
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +68,11 @@ class Listeners:
         """Where datagrams reach this node."""
         return self.host, int(self.datagrams.getsockname()[1])
 
+    @property
+    def stream_port(self) -> int:
+        """The port at which peers connect to this node."""
+        return int(self.streams.getsockname()[1])
+
     def close(self) -> None:
         """Close both sockets."""
         self.datagrams.close()
@@ -78,7 +88,21 @@ class Limits:
     connect_seconds: float
     """How long a peer is looked for at first."""
     silence_seconds: float
-    """How long a connection may stay broken or silent."""
+    """How long a connection may stay broken, or a peer without progress."""
+    work_seconds: float = math.inf
+    """How long a peer's executor may work on one thing."""
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What makes a node one of a run."""
+
+    node: int
+    nodes: int
+    """Of the run; they are numbered from 0."""
+    secret: bytes | None
+    """None: authentication is off."""
+    run: RunIdentity = field(default_factory=RunIdentity)
 
 
 class Links:
@@ -86,17 +110,15 @@ class Links:
 
     def __init__(
         self,
-        node: int,
-        nodes: Iterable[int],
+        membership: Membership,
         listeners: Listeners,
         bootstrap: Iterable[tuple[str, int]],
-        secret: bytes | None,
         limits: Limits,
         inbox: Inbox,
         encodings: dict[int, Encoding] | None = None,
         notices: int | None = None,
     ) -> None:
-        """`nodes` are all nodes of the run; `bootstrap` the datagram addresses of some of them.
+        """`bootstrap` are datagram addresses of some of the run's nodes.
 
         `encodings` says how to write what goes to a node, if not in fp32; from the file descriptor `notices` comes the
         number of a node that failed on this machine, to be passed on to the others.
@@ -104,13 +126,17 @@ class Links:
         self.notices = notices
         self.told_of_loss = False
         self.encodings = encodings or {}
-        self.node = node
-        self.members = [node_id(member) for member in nodes]
+        self.membership = membership
+        self.node = membership.node
+        self.members = [node_id(member) for member in range(membership.nodes)]
+        self.numbers = {identity: number for number, identity in enumerate(self.members)}
         self.listeners = listeners
         self.bootstrap = [address for address in bootstrap if address != listeners.address]
-        self.secret = secret
         self.limits = limits
         self.inbox = inbox
+        self.work = Work()
+        """What the executor does; it says so itself."""
+        self.around = Surroundings(inbox.clock, self.work, BufferPool(), limits.connect_seconds, limits.silence_seconds)
         self.bytes_sent = 0
         # libuv's loop takes a quarter less processor time than asyncio's own for small messages.
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
@@ -118,6 +144,10 @@ class Links:
         self.streams: PeerStreams
         self.senders: dict[int, Sender] = {}
         """By the node that they send to."""
+        self.joined = False
+        """Whether all peers that this node sends to were there once: strangers can't end the run from then on."""
+        self.failed = asyncio.Event()
+        """Set (in the event loop) when a peer is lost."""
 
     def start(self) -> None:
         """Start the network thread and the stack in it."""
@@ -135,29 +165,54 @@ class Links:
         quiet_deccom()
         for listener in (self.listeners.datagrams, self.listeners.streams):
             listener.setblocking(False)
-        datagrams = SealedDatagrams(self.secret or b"", self.listeners.address)
+        run, secret = self.membership.run, self.membership.secret
+        datagrams = SealedDatagrams(Greetings(self.listeners.address, secret, run), self.on_difference)
         known = [Peer(address, pub_key="") for address in self.bootstrap]
         discovery = Discovery(known, self.members)
         discovery.set_lower(datagrams)
-        self.streams = PeerStreams(discovery, self.secret, self.limits.message_bytes, self.deliver)
+        handlers = Handlers(self.deliver, self.on_refused, self.on_work)
+        self.streams = PeerStreams(discovery, secret, run, self.limits.message_bytes, handlers, self.around)
         await self.loop.create_datagram_endpoint(self.streams.get_lowest, sock=self.listeners.datagrams)
-        me = Peer(self.listeners.address, pub_key=public_name(self.node), tcp=self.listeners.streams.getsockname()[1])
+        me = Peer(self.listeners.address, pub_key=public_name(self.node), tcp=self.listeners.stream_port)
         await self.streams.start(me)
         self.server = asyncio.create_task(self.streams.serve(self.listeners.streams))
         if self.notices is not None:
             self.loop.add_reader(self.notices, self.on_notice, self.notices)
 
-    def deliver(self, body: NDArray[np.uint8]) -> None:
+    def deliver(self, peer: bytes, offset: float, body: NDArray[np.uint8]) -> None:
         """Take a frame's body into the inbox (network thread)."""
         header, tensor = unpack(body)
+        if header.sender != self.numbers[peer]:
+            raise MalformedMessageError(f"node {self.numbers[peer]} sends as node {header.sender}")
         if header.kind is not MessageKind.LOST:
-            self.inbox.put(header, tensor)
+            self.inbox.put(header._replace(sent_at=header.sent_at + offset), tensor)
             return
         lost = header.microbatch
         if lost >= len(self.members):
             raise MalformedMessageError(f"there is no node {lost} to lose")
         if self.spread_loss(lost):
             self.give_up(lost, f"node {lost} failed on its machine, says node {header.sender}")
+
+    def on_refused(self, peer: bytes, reason: str) -> None:
+        """A peer sends again what can't be taken (network thread)."""
+        node = self.numbers[peer]
+        self.give_up(node, f"node {node} sends what this node must refuse: {reason}")
+
+    def on_work(self, peer: bytes, state: WorkState) -> None:
+        """A heartbeat says how far a peer's executor is (network thread)."""
+        if state.hangs(self.limits.work_seconds):
+            node = self.numbers[peer]
+            self.give_up(node, f"node {node} hangs: {state.what} has taken {state.seconds:.0f} s")
+
+    def on_difference(self, address: tuple[str, int], names: list[str]) -> None:
+        """A machine that holds the secret runs something else (network thread)."""
+        what = f"{address[0]}:{address[1]} runs something else; it differs in: {', '.join(names)}"
+        if names == [RUN_ID]:
+            what = f"{address[0]}:{address[1]} runs the same under another launcher of node 0; end one of the two"
+        if self.joined:
+            self.streams.log.warning("%s", what)
+        else:
+            self.fail(what)
 
     def on_notice(self, notices: int) -> None:
         """The launcher names a node that failed, before it ends this one (network thread)."""
@@ -169,7 +224,7 @@ class Links:
         """Tell all peers once that a node is lost, so that every machine names the same; whether this is news."""
         news, self.told_of_loss = not self.told_of_loss, True
         if news:
-            packed, payload = pack(Header(MessageKind.LOST, 0, lost, self.node, time.time()), torch.zeros(1))
+            packed, payload = pack(Header(MessageKind.LOST, 0, lost, self.node, 0.0), torch.zeros(1))
             for sender in self.senders.values():
                 sender.send(packed, payload)
         return news
@@ -179,33 +234,50 @@ class Links:
         sender = self.senders.get(node)
         if sender is None:
             connect = functools.partial(self.streams.connect, self.members[node])
-            patience = self.limits.connect_seconds, self.limits.silence_seconds
-            sender = self.senders[node] = Sender(node, connect, self.give_up, *patience)
+            sender = self.senders[node] = Sender(node, connect, self.give_up, self.around)
         return sender
 
     def give_up(self, node: int, reason: str) -> None:
         """A peer is lost (network thread)."""
         logger.error(reason)
         self.inbox.lose(node, reason)
+        if self.inbox.failure is not None:
+            self.failed.set()
+
+    def fail(self, reason: str) -> None:
+        """The run can't begin (network thread)."""
+        logger.error(reason)
+        self.inbox.fail(reason)
+        self.failed.set()
 
     def connect(self, nodes: Iterable[int]) -> None:
         """Open the links to the nodes that this one sends to; PeerLostError if one can't be reached in time."""
 
         async def connect_all() -> None:
             senders = [self.sender(node) for node in nodes]
+            failed = asyncio.create_task(self.failed.wait())
             connected = [asyncio.create_task(sender.connected.wait()) for sender in senders]
             ends = [asyncio.shield(sender.task) for sender in senders]
             try:
                 for sender, wait, end in zip(senders, connected, ends, strict=True):
-                    await asyncio.wait((wait, end), return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait((wait, end, failed), return_when=asyncio.FIRST_COMPLETED)
                     if not sender.connected.is_set():
                         raise PeerLostError(self.inbox.failure or f"{sender.name} can't be reached")
+                self.joined = True
             finally:
-                for wait in connected:
+                for wait in (failed, *connected):
                     wait.cancel()
 
         pending: Future[None] = asyncio.run_coroutine_threadsafe(connect_all(), self.loop)
         pending.result()
+
+    def axis_offset(self) -> float:
+        """Seconds that the run's time, which is node 0's wire clock, is ahead of ours.
+
+        Nodes of other machines must be connected to node 0; without such a link the clock is taken for the same.
+        """
+        sender = self.senders.get(0)
+        return sender.offset.seconds if sender is not None else 0.0
 
     def send(self, node: int, header: Header, tensor: torch.Tensor) -> None:
         """Send a tensor; returns at once. Its memory must not change until it is delivered."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 VERSION = 1
 HEADER = struct.Struct("<BBBBIIIdIIIIQ16x")
-"""version, kind, encoding, dimensions, iteration, microbatch, sender, sent at (Unix s), shape x 4, payload length."""
+"""version, kind, encoding, dimensions, iteration, microbatch, sender, sent at (wire s), shape x 4, payload length."""
 MOST_DIMENSIONS = 4
 
 assert HEADER.size == 64, "the payload begins at an offset that every dtype is aligned to"
@@ -60,7 +60,7 @@ class Header(NamedTuple):
     microbatch: int
     sender: int
     sent_at: float
-    """Unix time in seconds at which the sending task ended; link emulation counts from here."""
+    """Wire seconds (clocks.py) at which the sending task ended; link emulation counts from here."""
 
     @property
     def key(self) -> tuple[MessageKind, int, int]:

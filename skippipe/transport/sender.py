@@ -7,82 +7,127 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
+from skippipe.transport.beat import Beat, unpack_answer
+from skippipe.transport.buffers import BufferPool
+from skippipe.transport.clocks import Clock, ClockOffset
 from skippipe.transport.discovery import PeerNotFoundError
 from skippipe.transport.framing import (
-    ACKNOWLEDGEMENT_BYTES,
-    FRAME,
-    PART_BYTES,
-    AcknowledgementReader,
-    check_acknowledgement,
+    ONE_WRITE_BYTES,
+    Frame,
+    SocketReader,
+    frame_record,
+    frame_records,
+    unpack_refusal,
+    unpack_state,
 )
-from skippipe.transport.identity import AuthenticationError, Session
+from skippipe.transport.identity import AuthenticationError
+from skippipe.transport.life import Life, Refusals
+from skippipe.transport.message import MalformedMessageError
+from skippipe.transport.records import RecordKind, RecordStream, Session
+from skippipe.transport.work import Work
 
 logger = logging.getLogger(__name__)
 
 SHORTEST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.05, 2.0
-HEARTBEAT_SECONDS = 5.0
+LONGEST_BEAT_SECONDS = 5.0
+BEATS_IN_SILENCE = 5
+"""So many heartbeats at least go unanswered before a peer is given up."""
 REFUSED_SECONDS = 5.0
-ONE_WRITE_BYTES = 65536
-"""Frames up to this size are joined into one write; larger ones are not worth the copy."""
 
-Frame = tuple[int, bytes, memoryview]
-"""Sequence number, message header, payload."""
-HEARTBEAT: Frame = (0, b"", memoryview(b""))
 
-Connect = Callable[[float], Awaitable[tuple[socket.socket, Session, int]]]
-"""Finds the peer by a deadline (loop time) and connects: a socket, its session, the last frame that the peer has of us.
+class RefusedError(Exception):
+    """A peer that belongs to the run refuses what we send; the message is its reason."""
 
-Raises PeerNotFoundError, AuthenticationError, or OSError, of which TimeoutError is one.
+
+@dataclass
+class Connected:
+    """A connection to the peer, past its handshake."""
+
+    connection: socket.socket
+    session: Session
+    delivered: int
+    """The last frame that the peer has of us."""
+    partial: int
+    """Bytes that it has of the next one's body."""
+
+
+Connect = Callable[[float, ClockOffset], Awaitable[Connected]]
+"""Finds the peer by a deadline (loop time), connects, and takes the first sample of the clocks' offset.
+
+Raises PeerNotFoundError, AuthenticationError, RefusedError, or OSError, of which TimeoutError is one.
 """
 ReportLost = Callable[[int, str], None]
 """Is told which node is lost, and why."""
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What all links of a node have in common."""
+
+    clock: Clock
+    work: Work
+    buffers: BufferPool
+    connect_seconds: float
+    """How long a peer is looked for at first."""
+    silence_seconds: float
+    """How long it may be without life later."""
+
+    @property
+    def beat_seconds(self) -> float:
+        """Time between two heartbeats."""
+        return min(LONGEST_BEAT_SECONDS, self.silence_seconds / BEATS_IN_SILENCE)
+
+
 class Sender:
     """Sends to one peer; made in the event loop, where all of it runs."""
 
-    def __init__(
-        self, node: int, connect: Connect, report_lost: ReportLost, connect_seconds: float, silence_seconds: float
-    ) -> None:
-        """The peer is given up if it can't be reached for `connect_seconds` at first, later for `silence_seconds`."""
+    def __init__(self, node: int, connect: Connect, report_lost: ReportLost, around: Surroundings) -> None:
         self.node = node
         self.connect = connect
         self.report_lost = report_lost
-        self.connect_seconds = connect_seconds
-        self.silence_seconds = silence_seconds
+        self.around = around
         self.name = f"node {node}"
         self.waiting: deque[Frame] = deque()
         self.unacknowledged: deque[Frame] = deque()
         self.sequence = 0
+        self.partial = 0
+        """Bytes that the peer has of the first waiting frame."""
         self.left_over = b""
-        """Bytes that must go to the socket before the next frame."""
-        self.idle: tuple[socket.socket, Session] | None = None
+        """Bytes that must go to the socket before the next record."""
+        self.idle: Connected | None = None
         """The open connection, while nothing is being sent on it."""
+        self.offset = ClockOffset()
+        """How far the peer's clock is ahead."""
         self.changed = asyncio.Event()
         self.connected = asyncio.Event()
-        self.heard_at = asyncio.get_running_loop().time()
+        self.loop = asyncio.get_running_loop()
+        self.life = Life(self.loop.time())
+        self.refusals = Refusals()
+        self.next_beat = 0.0
         self.retry_seconds = SHORTEST_RETRY_SECONDS
         self.task = asyncio.create_task(self.keep_going())
 
     def send(self, header: bytes, payload: memoryview) -> None:
         """Queue a message; its memory must stay as it is until the peer has acknowledged it."""
         self.sequence += 1
+        self.life.queue(self.sequence, self.loop.time())
         frame = (self.sequence, header, payload)
         if self.idle is not None and len(payload) <= ONE_WRITE_BYTES:
-            self.send_at_once(frame, *self.idle)
+            self.send_at_once(frame, self.idle)
         else:
             # Whatever comes next must not overtake it.
             self.idle = None
             self.waiting.append(frame)
             self.changed.set()
 
-    def send_at_once(self, frame: Frame, connection: socket.socket, session: Session) -> None:
+    def send_at_once(self, frame: Frame, idle: Connected) -> None:
         """Give a small frame to an idle connection's socket; what it does not take is left to the sending task."""
         self.unacknowledged.append(frame)
-        data = frame_bytes(frame, session)
+        data = frame_record(frame, idle.session.sealer)
         try:
-            sent = connection.send(data)
+            sent = idle.connection.send(data)
         except OSError:
             # Full or broken: the task will find out which.
             sent = 0
@@ -93,133 +138,158 @@ class Sender:
 
     async def keep_going(self) -> None:
         """Connect and send until the peer is given up."""
-        patience = self.connect_seconds
-        loop = asyncio.get_running_loop()
         while True:
-            deadline = self.heard_at + patience
+            patience = self.around.silence_seconds if self.connected.is_set() else self.around.connect_seconds
             try:
-                connection, session, delivered = await self.connect(deadline)
-            except (OSError, AuthenticationError, PeerNotFoundError) as error:
-                # A host that answers, but has nobody at a port that somebody had, says that the process is gone.
-                refused = isinstance(error, ConnectionRefusedError) and self.connected.is_set()
-                if loop.time() >= deadline or (refused and loop.time() - self.heard_at >= REFUSED_SECONDS):
-                    self.give_up(error)
+                connected = await self.connect(self.life.heard_at + patience, self.offset)
+            except RefusedError as error:
+                self.report_lost(self.node, f"{self.name} refuses to be connected to: {error}")
+                return
+            except (OSError, AuthenticationError, MalformedMessageError, PeerNotFoundError) as error:
+                if self.must_give_up(error, patience):
                     return
                 await self.pause()
                 continue
-            self.resume_after(delivered)
+            self.life.connected(self.loop.time())
+            self.resume_after(connected)
             self.connected.set()
-            patience = self.silence_seconds
             try:
-                await self.exchange(connection, session)
-            except (OSError, AuthenticationError) as error:
-                if loop.time() >= self.heard_at + patience:
-                    self.give_up(error)
+                await self.exchange(connected)
+            except RefusedError as error:
+                self.report_lost(self.node, f"{self.name} refuses what this node sends: {error}")
+                return
+            except (OSError, AuthenticationError, MalformedMessageError) as error:
+                if self.must_give_up(error, self.around.silence_seconds):
                     return
                 logger.warning("link to %s broke (%s); connecting again", self.name, error or type(error).__name__)
                 await self.pause()
             finally:
-                connection.close()
+                connected.connection.close()
 
-    def give_up(self, error: Exception) -> None:
-        """Report the peer as lost."""
-        silent = asyncio.get_running_loop().time() - self.heard_at
+    def must_give_up(self, error: Exception, patience: float) -> bool:
+        """Whether the peer has been without life for too long; it is then reported as lost."""
+        silent = self.life.silent(self.loop.time())
+        # A host that answers, but has nobody at a port that somebody had, says that the process is gone.
+        refused = isinstance(error, ConnectionRefusedError) and self.connected.is_set() and silent >= REFUSED_SECONDS
+        if silent < patience and not refused:
+            return False
         reason = f"{type(error).__name__} {error}".strip()
         self.report_lost(self.node, f"{self.name} can't be reached for {silent:.0f} s ({reason})")
+        return True
 
     async def pause(self) -> None:
-        """Wait before the next attempt, longer each time until the peer is heard again."""
+        """Wait before the next attempt, longer each time until the peer takes something again."""
         await asyncio.sleep(self.retry_seconds)
         self.retry_seconds = min(2 * self.retry_seconds, LONGEST_RETRY_SECONDS)
 
-    def resume_after(self, delivered: int) -> None:
-        """Queue again what the peer has not got."""
-        again = [frame for frame in self.unacknowledged if frame[0] > delivered]
+    def resume_after(self, connected: Connected) -> None:
+        """Queue again what the peer has not got; begin with the part that it has not got."""
+        again = [frame for frame in self.unacknowledged if frame[0] > connected.delivered]
         self.unacknowledged.clear()
         self.waiting.extendleft(reversed(again))
+        self.acknowledge(connected.delivered, connected.partial)
+        self.partial = connected.partial
+        self.next_beat = 0.0
 
-    async def exchange(self, connection: socket.socket, session: Session) -> None:
-        """Send frames and read acknowledgements until the connection breaks (OSError, AuthenticationError)."""
-        reader = AcknowledgementReader(
-            connection, ACKNOWLEDGEMENT_BYTES, lambda data: self.forget(check_acknowledgement(data, session))
-        )
-        sending = asyncio.create_task(self.send_frames(connection, session))
-        loop = asyncio.get_running_loop()
-        self.heard_at = loop.time()
+    async def exchange(self, connected: Connected) -> None:
+        """Send frames and read what comes back until the connection breaks (raises why)."""
+
+        def take(kind: RecordKind, head: bytes, sealed: memoryview) -> None:
+            self.take(kind, connected.session.opener.open(head, sealed))
+
+        stream = RecordStream(self.around.buffers, take)
+        reader = SocketReader(connected.connection, stream, lambda: None)
+        sending = asyncio.create_task(self.send_frames(connected))
         try:
             while True:
                 done, _ = await asyncio.wait(
-                    (sending, reader.ended), timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    (sending, reader.ended),
+                    timeout=self.around.beat_seconds,
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
-                for ended in done:
+                for ended in sorted(done, key=lambda ended: ended is sending):
                     ended.result()
-                if loop.time() - self.heard_at > self.silence_seconds:
-                    raise TimeoutError("silent, even to heartbeats")
+                if self.life.silent(self.loop.time()) > self.around.silence_seconds:
+                    raise TimeoutError("takes nothing" if self.life.owed else "silent, even to heartbeats")
         finally:
             reader.close()
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
 
-    def forget(self, sequence: int) -> None:
-        """The peer has every frame up to this one."""
-        self.heard_at = asyncio.get_running_loop().time()
-        self.retry_seconds = SHORTEST_RETRY_SECONDS
-        while self.unacknowledged and self.unacknowledged[0][0] <= sequence:
+    def take(self, kind: RecordKind, content: bytes) -> None:
+        """Take a record that came back; RefusedError if the peer has refused the same frame before."""
+        if kind is RecordKind.STATE:
+            self.acknowledge(*unpack_state(content))
+        elif kind is RecordKind.ANSWER:
+            sent, answered = unpack_answer(content)
+            self.life.answered(self.loop.time())
+            self.offset.sample(sent, answered, self.around.clock.wire(self.around.clock.now()))
+        elif kind is RecordKind.REFUSED:
+            sequence, reason = unpack_refusal(content)
+            if self.refusals.another(sequence):
+                raise RefusedError(reason)
+            logger.warning("%s refused frame %d: %s", self.name, sequence, reason)
+        else:
+            raise MalformedMessageError(f"a record of kind {kind.name} from the end that accepted")
+
+    def acknowledge(self, delivered: int, partial: int) -> None:
+        """The peer has every frame up to this one, and so much of the next."""
+        if delivered > self.life.delivered:
+            self.retry_seconds = SHORTEST_RETRY_SECONDS
+        self.life.acknowledged(delivered, partial, self.loop.time())
+        while self.unacknowledged and self.unacknowledged[0][0] <= delivered:
             self.unacknowledged.popleft()
 
-    async def send_frames(self, connection: socket.socket, session: Session) -> None:
-        """Send what waits; a heartbeat if nothing does."""
-        loop = asyncio.get_running_loop()
+    async def send_frames(self, connected: Connected) -> None:
+        """Send what waits, and heartbeats in time."""
         self.left_over = b""
         while True:
-            if self.left_over:
-                data, self.left_over = self.left_over, b""
-                await loop.sock_sendall(connection, data)
-            elif self.waiting:
+            await self.send_rest(connected)
+            if self.waiting:
                 frame = self.waiting.popleft()
                 self.unacknowledged.append(frame)
-                if len(frame[2]) <= ONE_WRITE_BYTES:
-                    await loop.sock_sendall(connection, frame_bytes(frame, session))
-                else:
-                    await send_in_parts(frame, connection, session)
+                offset, self.partial = self.partial, 0
+                await self.send_frame(frame, offset, connected)
             else:
-                await self.rest(connection, session)
+                await self.rest(connected)
 
-    async def rest(self, connection: socket.socket, session: Session) -> None:
-        """Wait for something to send; after a while, a heartbeat."""
+    async def send_rest(self, connected: Connected) -> None:
+        """Send what is left over, and a heartbeat if it is time."""
+        sealer = connected.session.sealer
+        if self.loop.time() >= self.next_beat:
+            self.next_beat = self.loop.time() + self.around.beat_seconds
+            self.left_over += sealer.seal(RecordKind.BEAT, self.beat())
+        if self.left_over:
+            data, self.left_over = self.left_over, b""
+            await self.loop.sock_sendall(connected.connection, data)
+
+    async def send_frame(self, frame: Frame, offset: int, connected: Connected) -> None:
+        """Send a frame, from a place in its body on."""
+        sequence, header, payload = frame
+        if len(payload) <= ONE_WRITE_BYTES:
+            await self.loop.sock_sendall(connected.connection, frame_record(frame, connected.session.sealer))
+            return
+        if offset and not len(header) <= offset <= len(header) + len(payload):
+            raise MalformedMessageError(f"{offset} bytes of frame {sequence}, which has {len(header) + len(payload)}")
+        for record in frame_records(frame, connected.session.sealer, offset, self.around.buffers):
+            await self.loop.sock_sendall(connected.connection, record)
+            if self.loop.time() >= self.next_beat:
+                await self.send_rest(connected)
+
+    def beat(self) -> bytes:
+        """A heartbeat's content."""
+        clock = self.around.clock
+        return Beat(clock.wire(clock.now()), self.offset.seconds, self.offset.error, self.around.work.pack()).pack()
+
+    async def rest(self, connected: Connected) -> None:
+        """Wait for something to send, or for the next heartbeat's time."""
         self.changed.clear()
-        self.idle = connection, session
+        self.idle = connected
         try:
             # Not wait_for: before Python 3.12 it may swallow a cancellation.
-            async with asyncio.timeout(HEARTBEAT_SECONDS):
+            async with asyncio.timeout(max(0.0, self.next_beat - self.loop.time())):
                 await self.changed.wait()
         except TimeoutError:
-            if not self.left_over:
-                self.left_over = frame_bytes(HEARTBEAT, session)
+            pass
         finally:
             self.idle = None
-
-
-def start_of(frame: Frame) -> bytes:
-    """Everything of a frame before its payload."""
-    sequence, header, payload = frame
-    return FRAME.pack(sequence, len(header) + len(payload)) + header
-
-
-def frame_bytes(frame: Frame, session: Session) -> bytes:
-    """A small frame's bytes."""
-    data = start_of(frame) + frame[2]
-    return data + session.tag(data)
-
-
-async def send_in_parts(frame: Frame, connection: socket.socket, session: Session) -> None:
-    """Send a large frame, adding each part to its tag just before it goes."""
-    loop = asyncio.get_running_loop()
-    start, payload, tag = start_of(frame), frame[2], session.running_tag()
-    tag.update(start)
-    await loop.sock_sendall(connection, start)
-    for begin in range(0, len(payload), PART_BYTES):
-        part = payload[begin : begin + PART_BYTES]
-        tag.update(part)
-        await loop.sock_sendall(connection, part)
-    await loop.sock_sendall(connection, tag.finish())

@@ -7,6 +7,7 @@ broken connection the accepting end says how far it got, and the sender goes on 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -17,75 +18,127 @@ import numpy as np
 from deccom.protocols.streamprotocol import StreamProtocol
 from numpy.typing import NDArray
 
-from skippipe.transport.buffers import BufferPool
+from skippipe.transport.beat import ANSWER, unpack_beat
+from skippipe.transport.clocks import ClockOffset
 from skippipe.transport.discovery import Discovery
 from skippipe.transport.framing import (
-    ACKNOWLEDGEMENT_BYTES,
-    FrameReader,
-    acknowledgement,
-    check_acknowledgement,
+    STATE,
+    FrameReceiver,
+    Incoming,
+    SocketReader,
     receive,
+    refusal,
     send_at_once,
-    shut_down,
+    unpack_refusal,
+    unpack_state,
 )
-from skippipe.transport.identity import (
-    NONCE_BYTES,
+from skippipe.transport.guests import BoundedLog, Guests
+from skippipe.transport.handshake import (
+    ANSWER_BYTES,
+    OPENING_BYTES,
     PROOF_BYTES,
-    AuthenticationError,
-    Handshake,
-    Session,
+    SESSION_BYTES,
+    ClientHandshake,
+    Introduction,
+    ServerHandshake,
 )
+from skippipe.transport.identity import AuthenticationError
+from skippipe.transport.life import Refusals
 from skippipe.transport.message import MalformedMessageError
+from skippipe.transport.records import HEAD, TAG_BYTES, RecordKind, Session, record_shape
+from skippipe.transport.run_identity import RunIdentity
+from skippipe.transport.sender import Connected, RefusedError, Surroundings
+from skippipe.transport.work import WorkState
 
 logger = logging.getLogger(__name__)
 
-MAGIC = b"SKIPPIPE"
-SESSION_BYTES = 16
-HELLO_BYTES = len(MAGIC) + 32 + SESSION_BYTES + NONCE_BYTES
 INTRODUCTION_SECONDS = 5.0
 CONNECT_SECONDS = 5.0
 MOST_STRANGERS = 64
+MOST_OF_AN_ADDRESS = 32
+"""Or as many as there are nodes: they may all be on one machine."""
+ACCEPT_AGAIN_SECONDS = 0.2
 ACKNOWLEDGE_SECONDS = 0.02
 PROMPT_BYTES = 1 << 16
 """Larger frames are acknowledged at once: the sender keeps their memory until then."""
+FAREWELL_SECONDS = 1.0
+PROGRESS_SECONDS = 0.2
+"""How often a frame on its way is acknowledged as far as it has come."""
 
 Address = tuple[str, int]
-Deliver = Callable[[NDArray[np.uint8]], None]
 
 
 @dataclass
-class Incoming:
-    """How far a peer's frames were delivered; kept across its connections."""
+class Neighbour:
+    """A peer that has connected to us, across its connections."""
 
-    session: bytes = b""
-    delivered: int = 0
-    connection: socket.socket | None = field(default=None, repr=False)
+    session: bytes
+    """Of its process."""
+    incoming: Incoming = field(default_factory=Incoming)
+    offset: float = 0.0
+    """Seconds that our wire clock is ahead of its, as it measured."""
+    refusals: Refusals = field(default_factory=Refusals)
+    reader: SocketReader | None = None
+    """Of its connection, if there is one."""
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """Where what comes from a peer goes; each is told the peer's node id."""
+
+    deliver: Callable[[bytes, float, NDArray[np.uint8]], None]
+    """Each frame's body once, with the offset from the peer's wire clock to ours; MalformedMessageError refuses it."""
+    refuse: Callable[[bytes, str], None]
+    """The same frame was refused once too often."""
+    works: Callable[[bytes, WorkState], None]
+    """How far the peer's executor is."""
 
 
 class PeerStreams(StreamProtocol):  # type: ignore[misc]
     """The stream layer of the DecCom stack."""
 
-    def __init__(self, discovery: Discovery, secret: bytes | None, most_bytes: int, deliver: Deliver) -> None:
-        """`deliver` gets the body, at most `most_bytes` long, of each frame once.
-
-        MalformedMessageError from it closes the connection.
-        """
+    def __init__(
+        self,
+        discovery: Discovery,
+        secret: bytes | None,
+        run: RunIdentity,
+        most_bytes: int,
+        handlers: Handlers,
+        around: Surroundings,
+    ) -> None:
+        """Frames have bodies of at most `most_bytes`."""
         super().__init__(False)
         self.discovery = discovery
         self.secret = secret
+        self.run = run
         self.most_bytes = most_bytes
-        self.deliver = deliver
-        self.session_name = os.urandom(SESSION_BYTES)
-        self.incoming: dict[bytes, Incoming] = {}
-        self.buffers = BufferPool()
-        self.strangers = 0
+        self.handlers = handlers
+        self.around = around
+        self.session = os.urandom(SESSION_BYTES)
+        self.neighbours: dict[bytes, Neighbour] = {}
+        """By node id; those that have connected to us."""
+        self.server_sessions: dict[bytes, bytes] = {}
+        """By node id; those that we have connected to."""
+        members = len(discovery.members)
+        self.guests: Guests[asyncio.Task[None]] = Guests(
+            max(MOST_STRANGERS, 2 * members), max(MOST_OF_AN_ADDRESS, members)
+        )
+        self.log = BoundedLog(logger)
         self.tasks: set[asyncio.Task[None]] = set()
         self.set_lower(discovery)
 
-    async def connect(self, identity: bytes, deadline: float) -> tuple[socket.socket, Session, int]:
-        """Find a peer by `deadline` (loop time) and connect: the socket, its session, the last frame it has of us.
+    def wire_now(self) -> float:
+        """Our wire clock."""
+        return self.around.clock.wire(self.around.clock.now())
 
-        Raises PeerNotFoundError, OSError, TimeoutError or AuthenticationError.
+    def introduction(self) -> Introduction:
+        """What we say of ourselves in a handshake."""
+        return Introduction(self.peer.id_node, self.session, self.run, self.around.clock.identity)
+
+    async def connect(self, identity: bytes, deadline: float, offset: ClockOffset) -> Connected:
+        """Find a peer by `deadline` (loop time), connect, and sample the clocks' offset.
+
+        Raises PeerNotFoundError, OSError, TimeoutError, AuthenticationError, or RefusedError if the peer refuses us.
         """
         loop = asyncio.get_running_loop()
         peer = await self.discovery.look_up(identity, deadline)
@@ -95,112 +148,129 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
             async with asyncio.timeout(CONNECT_SECONDS):
                 await loop.sock_connect(connection, (peer.addr[0], peer.tcp))
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                mine = os.urandom(NONCE_BYTES)
-                await loop.sock_sendall(connection, MAGIC + self.peer.id_node + self.session_name + mine)
-                answer = await receive(connection, NONCE_BYTES + PROOF_BYTES)
-                handshake = Handshake(self.peer.id_node, identity, mine, answer[:NONCE_BYTES])
-                if self.secret is not None:
-                    handshake.check(self.secret, b"server", answer[NONCE_BYTES:])
-                await loop.sock_sendall(connection, handshake.proof(self.secret or b"", b"client"))
-                session = handshake.session(self.secret)
-                delivered = check_acknowledgement(await receive(connection, ACKNOWLEDGEMENT_BYTES), session)
+                return await self.introduce(connection, identity, offset)
         except BaseException:
             connection.close()
             raise
-        return connection, session, delivered
+
+    async def introduce(self, connection: socket.socket, identity: bytes, offset: ClockOffset) -> Connected:
+        """The connecting end of the handshake."""
+        loop = asyncio.get_running_loop()
+        handshake = ClientHandshake(self.introduction(), identity, self.secret)
+        sent = self.wire_now()
+        await loop.sock_sendall(connection, handshake.opening())
+        theirs = handshake.answered(await receive(connection, ANSWER_BYTES))
+        if handshake.same_clock:
+            offset.same_clock()
+        offset.sample(sent, theirs, self.wire_now())
+        proof, session = handshake.prove(offset.seconds, offset.error)
+        await loop.sock_sendall(connection, proof)
+        if self.server_sessions.setdefault(identity, handshake.server_session) != handshake.server_session:
+            raise RefusedError("another process has taken its place")
+        delivered, partial = await first_record(connection, session)
+        return Connected(connection, session, delivered, partial)
 
     async def serve(self, listener: socket.socket) -> None:
-        """Accept connections until cancelled."""
+        """Accept connections until cancelled, whatever comes."""
         loop = asyncio.get_running_loop()
         while True:
-            connection, address = await loop.sock_accept(listener)
-            if self.strangers >= MOST_STRANGERS:
-                connection.close()
+            try:
+                connection, address = await loop.sock_accept(listener)
+            except OSError as error:
+                # Out of file descriptors or memory: a guest may give its own back; peers try again.
+                self.log.warning("can't accept a connection (%s); going on", error.strerror or error)
+                self.evict(self.guests.oldest())
+                await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
                 continue
             task = asyncio.create_task(self.serve_connection(connection, address))
+            self.evict(self.guests.arrive(task, address[0]))
             self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            task.add_done_callback(self.forget)
+
+    def forget(self, task: asyncio.Task[None]) -> None:
+        """A connection has ended; that of an evicted guest may not even have begun."""
+        self.guests.leave(task)
+        self.tasks.discard(task)
+
+    def evict(self, guest: asyncio.Task[None] | None) -> None:
+        """Close the connection of a guest."""
+        if guest is not None:
+            self.guests.leave(guest)
+            guest.cancel()
 
     async def serve_connection(self, connection: socket.socket, address: Address) -> None:
         """Introduce, then receive frames until the connection ends; whatever goes wrong ends only this connection."""
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.strangers += 1
-            try:
-                async with asyncio.timeout(INTRODUCTION_SECONDS):
-                    incoming, session = await self.welcome(connection)
-            finally:
-                self.strangers -= 1
-            await self.receive_frames(connection, incoming, session)
+            async with asyncio.timeout(INTRODUCTION_SECONDS):
+                identity, neighbour, session = await self.welcome(connection)
+            task = asyncio.current_task()
+            assert task is not None
+            self.guests.leave(task)
+            await self.receive_frames(connection, identity, neighbour, session)
         except (AuthenticationError, MalformedMessageError) as error:
-            logger.warning("closed a connection from %s:%d: %s", *address[:2], error)
+            self.log.warning("closed a connection from %s:%d: %s", *address[:2], error)
         except TimeoutError:
-            logger.warning("closed a connection from %s:%d: it did not introduce itself", *address[:2])
+            self.log.warning("closed a connection from %s:%d: it did not introduce itself", *address[:2])
         except OSError as error:
             logger.debug("connection from %s:%d ended: %s", *address[:2], error)
         finally:
             connection.close()
 
-    async def welcome(self, connection: socket.socket) -> tuple[Incoming, Session]:
+    async def welcome(self, connection: socket.socket) -> tuple[bytes, Neighbour, Session]:
         """The accepting end of the handshake; AuthenticationError for a stranger."""
         loop = asyncio.get_running_loop()
-        hello = await receive(connection, HELLO_BYTES)
-        if not hello.startswith(MAGIC):
-            raise AuthenticationError("it does not speak our protocol")
-        client, rest = hello[len(MAGIC) : len(MAGIC) + 32], hello[len(MAGIC) + 32 :]
-        session_name, theirs = rest[:SESSION_BYTES], rest[SESSION_BYTES:]
-        if client not in self.discovery.members:
+        handshake = ServerHandshake(self.introduction(), self.secret)
+        opening = await receive(connection, OPENING_BYTES)
+        answer = handshake.answer(opening, self.wire_now())
+        if handshake.client not in self.discovery.members:
             raise AuthenticationError("it is no node of this run")
-        handshake = Handshake(client, self.peer.id_node, theirs, os.urandom(NONCE_BYTES))
-        await loop.sock_sendall(connection, handshake.server_nonce + handshake.proof(self.secret or b"", b"server"))
-        proof = await receive(connection, PROOF_BYTES)
-        if self.secret is not None:
-            handshake.check(self.secret, b"client", proof)
-        session = handshake.session(self.secret)
-        incoming = self.incoming.setdefault(client, Incoming())
-        if incoming.session != session_name:
-            incoming.session, incoming.delivered = session_name, 0
-        if incoming.connection is not None:
-            # The peer connects again because it lost this one, even if we have not noticed; wake its reader.
-            shut_down(incoming.connection)
-        incoming.connection = connection
-        await loop.sock_sendall(connection, acknowledgement(incoming.delivered, session))
-        return incoming, session
+        await loop.sock_sendall(connection, answer)
+        session = handshake.proved(await receive(connection, PROOF_BYTES))
+        neighbour = self.neighbours.setdefault(handshake.client, Neighbour(handshake.client_session))
+        if neighbour.session != handshake.client_session:
+            reason = "this node is part of the run already; does another launcher run it under the same name?"
+            await self.say_no(connection, session, 0, reason)
+            raise AuthenticationError("its node is part of the run already, as another process")
+        if neighbour.reader is not None:
+            # The peer connects again because it lost the other one, even if we have not noticed.
+            neighbour.reader.stop(ConnectionError("replaced by a newer connection"))
+        neighbour.reader, neighbour.offset = None, handshake.offset
+        incoming = neighbour.incoming
+        state = STATE.pack(incoming.delivered, incoming.filled)
+        await loop.sock_sendall(connection, session.sealer.seal(RecordKind.STATE, state))
+        return handshake.client, neighbour, session
 
-    async def receive_frames(self, connection: socket.socket, incoming: Incoming, session: Session) -> None:
+    async def receive_frames(
+        self, connection: socket.socket, identity: bytes, neighbour: Neighbour, session: Session
+    ) -> None:
         """Deliver frames in order, each once, and acknowledge them, until the connection ends (raises why)."""
-        loop = asyncio.get_running_loop()
-        owed: asyncio.TimerHandle | None = None
-
-        def acknowledge() -> None:
-            nonlocal owed
-            if owed is not None:
-                owed.cancel()
-                owed = None
-            send_at_once(connection, acknowledgement(incoming.delivered, session))
-
-        def take(sequence: int, body: NDArray[np.uint8]) -> None:
-            nonlocal owed
-            if incoming.connection is not connection:
-                raise ConnectionError("replaced by a newer connection")
-            if len(body) and sequence > incoming.delivered:
-                if sequence != incoming.delivered + 1:
-                    raise MalformedMessageError(f"frame {sequence} after frame {incoming.delivered}")
-                self.deliver(body)
-                incoming.delivered = sequence
-            # One acknowledgement serves many small frames; the sender waits for none of them.
-            if len(body) > PROMPT_BYTES:
-                acknowledge()
-            elif owed is None:
-                owed = loop.call_later(ACKNOWLEDGE_SECONDS, acknowledge)
-
-        reader = FrameReader(connection, session, self.most_bytes, self.buffers, take)
+        conversation = Conversation(self, connection, identity, neighbour, session)
+        reader = SocketReader(connection, conversation.receiver.stream, conversation.acknowledge_progress)
+        neighbour.reader = reader
         try:
             await reader.ended
+        except MalformedMessageError as error:
+            sequence = neighbour.incoming.delivered + 1
+            neighbour.incoming.forget_part()
+            if neighbour.refusals.another(sequence):
+                self.handlers.refuse(identity, str(error))
+            await self.say_no(connection, session, sequence, str(error))
+            raise
         finally:
             reader.close()
-            if owed is not None:
-                owed.cancel()
+            conversation.close()
+            if neighbour.reader is reader:
+                neighbour.reader = None
+
+    async def say_no(self, connection: socket.socket, session: Session, sequence: int, reason: str) -> None:
+        """Refuse a frame or the connection, and wait for the peer to close it: closed at once, it might not hear."""
+        send_at_once(connection, session.sealer.seal(RecordKind.REFUSED, refusal(sequence, reason)))
+        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                while await asyncio.get_running_loop().sock_recv(connection, 1 << 16):
+                    pass
 
     async def stop(self) -> None:
         """Close every connection that was accepted."""
@@ -208,3 +278,82 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await super().stop()
+
+
+class Conversation:
+    """What is done with the frames and heartbeats of one accepted connection."""
+
+    def __init__(
+        self,
+        streams: PeerStreams,
+        connection: socket.socket,
+        identity: bytes,
+        neighbour: Neighbour,
+        session: Session,
+    ) -> None:
+        self.streams = streams
+        self.connection = connection
+        self.identity = identity
+        self.neighbour = neighbour
+        self.sealer = session.sealer
+        self.loop = asyncio.get_running_loop()
+        self.owed: asyncio.TimerHandle | None = None
+        """The acknowledgement that is to be sent."""
+        self.told = (neighbour.incoming.delivered, neighbour.incoming.filled)
+        self.told_at = self.loop.time()
+        self.receiver = FrameReceiver(
+            session.opener,
+            neighbour.incoming,
+            streams.most_bytes,
+            streams.around.buffers,
+            self.deliver,
+            self.take_beat,
+        )
+
+    def deliver(self, body: NDArray[np.uint8]) -> None:
+        """Hand on a frame, and owe its acknowledgement."""
+        self.streams.handlers.deliver(self.identity, self.neighbour.offset, body)
+        # One acknowledgement serves many small frames; the sender waits for none of them.
+        if self.owed is None:
+            delay = 0.0 if len(body) > PROMPT_BYTES else ACKNOWLEDGE_SECONDS
+            self.owed = self.loop.call_later(delay, self.acknowledge)
+
+    def take_beat(self, content: bytes) -> None:
+        """Answer a heartbeat, and look at what it says."""
+        beat, state = unpack_beat(content)
+        self.neighbour.offset = beat.offset
+        answer = ANSWER.pack(beat.sent, self.streams.wire_now())
+        send_at_once(self.connection, self.sealer.seal(RecordKind.ANSWER, answer))
+        self.streams.handlers.works(self.identity, state)
+
+    def acknowledge(self) -> None:
+        """Say how far the frames have come."""
+        if self.owed is not None:
+            self.owed.cancel()
+            self.owed = None
+        self.told = (self.neighbour.incoming.delivered, self.receiver.progress)
+        self.told_at = self.loop.time()
+        send_at_once(self.connection, self.sealer.seal(RecordKind.STATE, STATE.pack(*self.told)))
+
+    def acknowledge_progress(self) -> None:
+        """Say how far a frame on its way has come, from time to time."""
+        late = self.loop.time() - self.told_at > PROGRESS_SECONDS
+        if late and self.told != (self.neighbour.incoming.delivered, self.receiver.progress):
+            self.acknowledge()
+
+    def close(self) -> None:
+        """Owe nothing any more."""
+        if self.owed is not None:
+            self.owed.cancel()
+
+
+async def first_record(connection: socket.socket, session: Session) -> tuple[int, int]:
+    """How far the accepting end has our frames; RefusedError if it refuses the connection."""
+    head = await receive(connection, HEAD.size)
+    kind, size = record_shape(head)
+    content = session.opener.open(head, memoryview(await receive(connection, size + TAG_BYTES)))
+    if kind is RecordKind.REFUSED:
+        raise RefusedError(unpack_refusal(content)[1])
+    if kind is not RecordKind.STATE:
+        raise MalformedMessageError(f"a record of kind {kind.name} instead of a state")
+    return unpack_state(content)

@@ -48,8 +48,13 @@ def start(workplace: Path) -> Iterator[Start]:
     """Start `python -m skippipe run` with these arguments; whatever is left of it is killed at the end."""
     started: list[subprocess.Popen[str]] = []
 
-    def start_run(*arguments: str, inside: str | None = None, **environment: str) -> subprocess.Popen[str]:
+    def start_run(
+        *arguments: str, inside: str | None = None, clock_ahead: int = 0, **environment: str
+    ) -> subprocess.Popen[str]:
         namespace = ["ip", "netns", "exec", inside] if inside else []
+        if clock_ahead:
+            ahead = [f"--monotonic={clock_ahead}", f"--boottime={clock_ahead}"]
+            namespace += ["unshare", "--time", *ahead, "--fork", "--kill-child"]
         process = subprocess.Popen(
             [*namespace, sys.executable, "-m", "skippipe", "run", *arguments],
             stdout=subprocess.PIPE,

@@ -1,109 +1,161 @@
-"""Frames arrive whole and once over a real socket, however they are cut; replayed or altered ones end it."""
+"""Frames arrive whole and once, however they are cut, and go on after a break; replayed or altered ones end it."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import random
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from skippipe.transport.buffers import BufferPool
-from skippipe.transport.framing import FRAME, FrameReader
-from skippipe.transport.identity import AuthenticationError, Session
-from skippipe.transport.message import HEADER
-from skippipe.transport.sender import ONE_WRITE_BYTES, frame_bytes, send_in_parts
+from skippipe.transport.framing import (
+    ONE_WRITE_BYTES,
+    START,
+    FrameReceiver,
+    Incoming,
+    frame_record,
+    frame_records,
+)
+from skippipe.transport.identity import AuthenticationError
+from skippipe.transport.message import HEADER, MalformedMessageError
+from skippipe.transport.records import HEAD, MOST_CONTENT_BYTES, PART_BYTES, Opener, RecordKind, Sealer
 
 KEY = b"k" * 32
-HEAD = bytes(range(HEADER.size))
+HEADER_BYTES = bytes(range(HEADER.size))
 SIZES = (0, 7, 60_000, ONE_WRITE_BYTES + 1, 3_000_001, 5)
-FIRST_OF_PAYLOAD = FRAME.size + HEADER.size
 
 
 def payload(number: int) -> bytes:
     return random.Random(number).randbytes(SIZES[number - 1])
 
 
-def everything(connection: socket.socket) -> bytes:
-    with connection:
-        return b"".join(iter(lambda: connection.recv(1 << 20), b""))
+def records_from(number: int, offset: int, sealer: Sealer) -> Iterator[bytes]:
+    """The records of one frame, from a place in its body on."""
+    frame = (number, HEADER_BYTES, memoryview(payload(number)))
+    if SIZES[number - 1] <= ONE_WRITE_BYTES:
+        yield frame_record(frame, sealer)
+    else:
+        yield from map(bytes, frame_records(frame, sealer, offset, BufferPool()))
 
 
-async def sent_frames(session: Session) -> list[bytes]:
-    """What a sender writes for a frame of each size."""
-    frames = []
-    for number, size in enumerate(SIZES, start=1):
-        frame = (number, HEAD, memoryview(payload(number)))
-        if size <= ONE_WRITE_BYTES:
-            frames.append(frame_bytes(frame, session))
-            continue
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        reading = asyncio.create_task(asyncio.to_thread(everything, theirs))
-        await send_in_parts(frame, ours, session)
-        ours.close()
-        frames.append(await reading)
-    return frames
+class Receiving:
+    """The receiving end across connections, and what it delivered."""
+
+    def __init__(self, most_bytes: int = HEADER.size + max(SIZES)) -> None:
+        self.incoming = Incoming()
+        self.most_bytes = most_bytes
+        self.bodies: list[bytes] = []
+        self.beats: list[bytes] = []
+
+    def connection(self, key: bytes | None) -> FrameReceiver:
+        def deliver(body: NDArray[np.uint8]) -> None:
+            self.bodies.append(body.tobytes())
+
+        return FrameReceiver(Opener(key), self.incoming, self.most_bytes, BufferPool(), deliver, self.beats.append)
 
 
-async def received(data: bytes, session: Session, cuts: Callable[[], int]) -> tuple[list[tuple[int, bytes]], Exception]:
-    """The frames that a reader hands on until the data end, and why it stopped."""
-    frames = []
-
-    def take(sequence: int, body: NDArray[np.uint8]) -> None:
-        frames.append((sequence, body.tobytes()))
-
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        reader = FrameReader(theirs, session, HEADER.size + max(SIZES), BufferPool(), take)
-        reader.ended.add_done_callback(lambda _: theirs.close())
-        view = memoryview(data)
-        with contextlib.suppress(BrokenPipeError):
-            while len(view):
-                part, view = view[: (cut := cuts())], view[cut:]
-                await asyncio.get_running_loop().sock_sendall(ours, part)
-                await asyncio.sleep(0)
-        ours.close()
-        with pytest.raises((ConnectionError, AuthenticationError)) as caught:
-            await reader.ended
-    return frames, caught.value
+def feed(receiver: FrameReceiver, data: bytes, cut: Callable[[], int]) -> None:
+    """Give a connection's bytes to its receiving end, so many at a time at most."""
+    view = memoryview(data)
+    while len(view):
+        room = receiver.stream.room()
+        count = min(len(room), len(view), cut())
+        room[:count] = view[:count]
+        view = view[count:]
+        receiver.stream.received(count)
 
 
-@pytest.mark.parametrize("key", [KEY, None], ids=["authenticated", "open"])
+@pytest.mark.parametrize("key", [KEY, None], ids=["sealed", "open"])
 @pytest.mark.parametrize("longest", [97, 100_000, 10_000_000])
 def test_frames_arrive_whole_however_they_are_cut(key: bytes | None, longest: int) -> None:
-    generator = random.Random(longest)
+    generator, sealer, receiving = random.Random(longest), Sealer(key), Receiving()
+    data = b"".join(record for number in range(1, len(SIZES) + 1) for record in records_from(number, 0, sealer))
+    feed(receiving.connection(key), data, lambda: generator.randint(1, longest))
+    assert receiving.bodies == [HEADER_BYTES + payload(number) for number in range(1, len(SIZES) + 1)]
 
-    async def exchange() -> tuple[list[tuple[int, bytes]], Exception]:
-        data = b"".join(await sent_frames(Session(key)))
-        return await received(data, Session(key), lambda: generator.randint(1, longest))
 
-    frames, end = asyncio.run(exchange())
-    assert frames == [(number, HEAD + payload(number)) for number in range(1, len(SIZES) + 1)]
-    assert isinstance(end, ConnectionError)
+@pytest.mark.parametrize("seed", range(20))
+def test_broken_connections_lose_and_repeat_nothing_and_go_on_in_the_middle_of_a_frame(seed: int) -> None:
+    generator, receiving, sent = random.Random(seed), Receiving(), 0
+    while receiving.incoming.delivered < len(SIZES):
+        sealer, receiver, incoming = Sealer(KEY), receiving.connection(KEY), receiving.incoming
+        offset, first = incoming.filled, incoming.delivered + 1
+        data = b""
+        for number in range(first, len(SIZES) + 1):
+            for record in records_from(number, offset if number == first else 0, sealer):
+                data += record
+                if generator.random() < 0.2:
+                    data += sealer.seal(RecordKind.BEAT, b"beat")
+        data = data[: generator.randrange(2_000_000)]
+        sent += len(data)
+        feed(receiver, data, lambda: generator.randint(1, 1 << 17))
+        assert receiver.progress >= receiving.incoming.filled
+    assert receiving.bodies == [HEADER_BYTES + payload(number) for number in range(1, len(SIZES) + 1)]
+    assert set(receiving.beats) <= {b"beat"}
 
 
 @pytest.mark.parametrize("number", [2, 5], ids=["small", "large"])
-@pytest.mark.parametrize("place", ["replayed", "left out", "sequence", "head", "payload", "last byte", "another key"])
-def test_a_forged_frame_is_not_handed_on(number: int, place: str) -> None:
-    async def exchange() -> tuple[list[tuple[int, bytes]], Exception]:
-        frames = await sent_frames(Session(b"x" * 32 if place == "another key" else KEY))
-        forged = bytearray(frames[number - 1])
-        at = {"sequence": 0, "head": FIRST_OF_PAYLOAD - 1, "payload": FIRST_OF_PAYLOAD, "last byte": len(forged) - 1}
-        if place in at:
-            forged[at[place]] ^= 1
-        frames[number - 1] = b"" if place == "left out" else bytes(forged)
-        if place == "replayed":
-            frames.insert(number, frames[number - 1])
-        return await received(b"".join(frames), Session(KEY), lambda: 1 << 20)
-
-    frames, end = asyncio.run(exchange())
-    assert isinstance(end, AuthenticationError)
+@pytest.mark.parametrize("place", ["replayed", "left out", "head", "first byte", "last byte", "another key", "end"])
+def test_a_forged_record_is_not_handed_on(number: int, place: str) -> None:
+    sealer, receiving = Sealer(b"x" * 32 if place == "another key" else KEY), Receiving()
+    records = [[*records_from(i, 0, sealer)] for i in range(1, len(SIZES) + 1)]
+    forged = bytearray(records[number - 1][-1])
+    at = {"head": 0, "first byte": HEAD.size, "end": len(forged) - 17, "last byte": len(forged) - 1}
+    if place in at:
+        forged[at[place]] ^= 1
+    records[number - 1][-1] = b"" if place == "left out" else bytes(forged)
+    if place == "replayed":
+        records[number - 1].append(bytes(forged))
+    with pytest.raises(AuthenticationError):
+        feed(receiving.connection(KEY), b"".join(b"".join(group) for group in records), lambda: 1 << 20)
     true_ones = {"replayed": number, "another key": 0}.get(place, number - 1)
-    assert frames == [(i, HEAD + payload(i)) for i in range(1, true_ones + 1)]
+    assert receiving.bodies == [HEADER_BYTES + payload(i) for i in range(1, true_ones + 1)]
+
+
+def frame(sequence: int, length: int, offset: int = 0, body: bytes = b"") -> bytes:
+    return START.pack(sequence, length, offset) + body
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (RecordKind.FRAME, b"short"),
+        (RecordKind.FRAME, frame(2, 100)),
+        (RecordKind.FRAME, frame(0, 100)),
+        (RecordKind.FRAME, frame(1, 10)),
+        (RecordKind.FRAME, frame(1, 2**63)),
+        (RecordKind.FRAME, frame(1, 100, 70)),
+        (RecordKind.FRAME, frame(1, 64, 0, bytes(65))),
+        (RecordKind.PART, b"of nothing"),
+        (RecordKind.STATE, bytes(16)),
+    ],
+    ids=lambda value: value.name if isinstance(value, RecordKind) else None,
+)
+def test_what_breaks_the_order_is_refused_even_from_a_peer(kind: RecordKind, content: bytes) -> None:
+    receiving = Receiving()
+    with pytest.raises(MalformedMessageError):
+        feed(receiving.connection(KEY), Sealer(KEY).seal(kind, content), lambda: 1 << 20)
+    assert receiving.bodies == []
+
+
+def test_more_than_a_frame_has_is_refused() -> None:
+    sealer, receiving = Sealer(KEY), Receiving()
+    data = sealer.seal(RecordKind.FRAME, frame(1, 100)) + sealer.seal(RecordKind.PART, bytes(101))
+    with pytest.raises(MalformedMessageError, match="more than a frame has"):
+        feed(receiving.connection(KEY), data, lambda: 1 << 20)
+
+
+def test_a_length_is_refused_before_it_is_received() -> None:
+    for length in (MOST_CONTENT_BYTES + 1, 0xFFFFFF):
+        with pytest.raises(AuthenticationError):
+            feed(Receiving().connection(KEY), HEAD.pack(RecordKind.PART << 24 | length), lambda: 4)
+
+
+def test_a_part_of_the_largest_size_is_sealed_in_place() -> None:
+    body = np.random.default_rng(0).bytes(2 * PART_BYTES)
+    receiving = Receiving(most_bytes=HEADER.size + len(body))
+    records = frame_records((1, HEADER_BYTES, memoryview(body)), Sealer(KEY), 0, BufferPool())
+    feed(receiving.connection(KEY), b"".join(map(bytes, records)), lambda: 1 << 22)
+    assert receiving.bodies == [HEADER_BYTES + body]

@@ -8,9 +8,11 @@ import time
 import pytest
 import torch
 
+from skippipe.transport.clocks import Clock
 from skippipe.transport.inbox import Inbox, PeerLostError
 from skippipe.transport.message import Header, MalformedMessageError, MessageKind
 
+CLOCK = Clock()
 ACTIVATION, GRADIENT = MessageKind.ACTIVATION, MessageKind.GRADIENT
 
 
@@ -19,7 +21,7 @@ def inbox(delay_s: float = 0.0) -> Inbox:
 
 
 def header(kind: MessageKind = ACTIVATION, iteration: int = 0, microbatch: int = 0, sender: int = 7) -> Header:
-    return Header(kind, iteration, microbatch, sender, time.time())
+    return Header(kind, iteration, microbatch, sender, CLOCK.wire(CLOCK.now()))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def test_a_message_may_leave_later_but_no_later_than_it_can_have_waited() -> Non
     box = Inbox({(ACTIVATION, 0): 7, (ACTIVATION, 1): 7}, lambda sender: 0.1, queue_s=100.0)
     begin = time.monotonic()
     for microbatch, late_s in ((0, 50.0), (1, 1e9)):
-        box.put(Header(ACTIVATION, 0, microbatch, 7, time.time() + late_s), torch.zeros(1))
+        box.put(Header(ACTIVATION, 0, microbatch, 7, CLOCK.wire(time.monotonic()) + late_s), torch.zeros(1))
     end = time.monotonic()
     readies = [box.messages[ACTIVATION, 0, microbatch][0] for microbatch in (0, 1)]
     for ready, expected in zip(readies, (50.1, 100.1), strict=True):
@@ -68,7 +70,7 @@ def test_an_early_message_of_the_next_iteration_waits() -> None:
 
 def test_the_hop_counts_from_the_send() -> None:
     box = inbox(delay_s=100.0)
-    sent_at = time.time() - 40.0
+    sent_at = CLOCK.wire(CLOCK.now()) - 40.0
     box.put(Header(ACTIVATION, 0, 0, 7, sent_at), torch.zeros(1))
     ready, _ = box.take((ACTIVATION, 0, 0))
     assert 30.0 < ready - time.monotonic() < 61.0
@@ -76,7 +78,7 @@ def test_the_hop_counts_from_the_send() -> None:
 
 def test_a_sender_with_a_fast_clock_can_not_delay_more_than_the_hop() -> None:
     box = inbox(delay_s=0.5)
-    box.put(Header(ACTIVATION, 0, 0, 7, time.time() + 1000), torch.zeros(1))
+    box.put(Header(ACTIVATION, 0, 0, 7, CLOCK.wire(CLOCK.now()) + 1000), torch.zeros(1))
     ready, _ = box.take((ACTIVATION, 0, 0))
     assert ready <= time.monotonic() + 0.5
 

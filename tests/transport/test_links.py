@@ -13,12 +13,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from skippipe.transport.framing import FRAME
-from skippipe.transport.identity import TAG_BYTES, node_id
+from skippipe.transport.handshake import MAGIC, OPENING_BYTES
+from skippipe.transport.identity import node_id
 from skippipe.transport.inbox import Inbox, PeerLostError
-from skippipe.transport.links import Limits, Links, Listeners
+from skippipe.transport.links import Limits, Links, Listeners, Membership
 from skippipe.transport.message import Header, MessageKind
-from skippipe.transport.streams import MAGIC, SESSION_BYTES
 
 SECRET = b"s" * 32
 MESSAGES = 200
@@ -36,7 +35,7 @@ def make_node(
 ) -> tuple[Links, Inbox]:
     senders = {(MessageKind.ACTIVATION, i): (node - 1) % nodes for i in range(MESSAGES)}
     inbox = Inbox(senders, lambda sender: 0.0)
-    links = Links(node, range(nodes), listeners, bootstrap, secret, limits, inbox)
+    links = Links(Membership(node, nodes, secret), listeners, bootstrap, limits, inbox)
     links.start()
     return links, inbox
 
@@ -55,7 +54,7 @@ def pair() -> Iterator[Pair]:
 
 
 def send(links: Links, number: int, tensor: torch.Tensor) -> None:
-    links.send(1, Header(MessageKind.ACTIVATION, 0, number, 0, time.time()), tensor)
+    links.send(1, Header(MessageKind.ACTIVATION, 0, number, 0, 0.0), tensor)
 
 
 def receive(inbox: Inbox, number: int) -> torch.Tensor:
@@ -78,13 +77,20 @@ def test_twenty_nodes_find_each_other_and_deliver(secret: bytes | None) -> None:
             links.connect([(node + 1) % nodes])
         for node, (links, _) in enumerate(made):
             tensor = torch.full((3,), float(node))
-            links.send((node + 1) % nodes, Header(MessageKind.ACTIVATION, 0, 0, node, time.time()), tensor)
+            links.send((node + 1) % nodes, Header(MessageKind.ACTIVATION, 0, 0, node, 0.0), tensor)
         for node, (_, inbox) in enumerate(made):
             assert receive(inbox, 0)[0].item() == (node - 1) % nodes
     finally:
         for links, _ in made:
             links.close()
     assert all(sender.task.done() for links, _ in made for sender in links.senders.values())
+
+
+def cut(links: Links) -> None:
+    """Cut the connections from all peers (in the network's thread)."""
+    for neighbour in links.streams.neighbours.values():
+        if neighbour.reader is not None and neighbour.reader.connection.fileno() >= 0:
+            neighbour.reader.connection.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_connection_that_breaks_again_and_again_loses_and_repeats_nothing(pair: Pair) -> None:
@@ -94,14 +100,11 @@ def test_a_connection_that_breaks_again_and_again_loses_and_repeats_nothing(pair
         send(sender, number, tensor)
         if number % 20 == 10:
             # Cut at the receiver in the network's thread, in the middle of whatever is on its way.
-            (incoming,) = receiver.streams.incoming.values()
-            connection = incoming.connection
-            assert connection is not None
-            receiver.loop.call_soon_threadsafe(lambda cut=connection: cut.fileno() >= 0 and cut.shutdown(2))
+            receiver.loop.call_soon_threadsafe(cut, receiver)
             time.sleep(0.01)
     for number, tensor in enumerate(tensors):
         assert torch.equal(receive(inbox, number), tensor)
-    assert receiver.streams.incoming[node_id(0)].delivered == MESSAGES
+    assert receiver.streams.neighbours[node_id(0)].incoming.delivered == MESSAGES
 
 
 def test_a_peer_that_is_gone_is_reported_by_name_after_the_deadline() -> None:
@@ -144,15 +147,6 @@ def test_word_of_a_lost_node_goes_all_the_way_round() -> None:
             links.close()
 
 
-def test_word_of_an_impossible_node_is_refused(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
-    sender, _, inbox = pair
-    sender.send(1, Header(MessageKind.LOST, 0, 2, 0, time.time()), torch.zeros(1))
-    threading.Timer(1.0, inbox.fail, ["nothing came"]).start()
-    with pytest.raises(PeerLostError, match="nothing came"):
-        inbox.take((MessageKind.ACTIVATION, 0, 0))
-    assert "there is no node 2 to lose" in caplog.text
-
-
 def test_a_peer_with_the_wrong_secret_gets_nowhere(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     sender, receiver, inbox = pair
     listener = Listeners.bind("127.0.0.1")
@@ -170,7 +164,7 @@ def test_a_peer_with_the_wrong_secret_gets_nowhere(pair: Pair, caplog: pytest.Lo
 def hostile_openings() -> list[bytes]:
     """What strangers may say on a fresh connection."""
     generator = random.Random(0)
-    hello = MAGIC + node_id(0) + bytes(SESSION_BYTES) + bytes(32)
+    hello = (MAGIC + node_id(0) + node_id(1)).ljust(OPENING_BYTES, b"0")
     return [
         b"",
         hello[:20],
@@ -179,7 +173,7 @@ def hostile_openings() -> list[bytes]:
         MAGIC + os.urandom(80),
         b"GET / HTTP/1.1\r\n\r\n" * 10,
         (2**255).to_bytes(32, "big") * 8,
-        hello + bytes(32) + FRAME.pack(1, 2**63) + bytes(TAG_BYTES),
+        hello + bytes(32) + b"\xff" * 100,
         *(generator.randbytes(generator.randrange(400)) for _ in range(150)),
     ]
 
@@ -201,6 +195,6 @@ def test_hostile_bytes_on_tcp_and_udp_change_nothing(pair: Pair) -> None:
         send(sender, number, torch.full((4,), float(number)))
     for number in range(MESSAGES):
         assert receive(inbox, number)[0].item() == number
-    assert set(receiver.streams.incoming) == {node_id(0)}
+    assert set(receiver.streams.neighbours) == {node_id(0)}
     for connection in opened:
         connection.close()

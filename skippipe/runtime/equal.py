@@ -1,0 +1,84 @@
+"""What must be equal on all machines of a run, by field; they compare it when they meet (transport/run_identity.py)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skippipe.config import RunConfig
+from skippipe.schedule import Schedule
+
+if TYPE_CHECKING:
+    from skippipe.data.batches import Prepared
+
+PACKAGE = Path(__file__).resolve().parent.parent
+OWN = {"schedule", "runs", "name", "device", "peers", "checkpoints_kept", "model.init_from"}
+OWN |= {"data.paths", "data.cache", "data.tokenizer"}
+"""Fields that may differ: what they lead to is compared instead, or concerns one machine."""
+
+
+def equal_fields(
+    schedule: Schedule, setting: str, config: RunConfig, prepared: Prepared, first_iteration: int, whole: bool
+) -> dict[str, str]:
+    """Fields of a training run; `whole`: all nodes are on this machine, which needs not look at its data for others."""
+    fields = {
+        "the code": code_digest(),
+        "the schedule": digest(schedule.to_json().encode()),
+        "SETTING": setting,
+        "SAMPLES": str(schedule.pipeline.samples_per_microbatch),
+        "the iteration to begin with": str(first_iteration),
+        **config_fields(dataclasses.asdict(config)),
+    }
+    if config.data.source == "stdlib":
+        fields["Python, whose library is the text"] = platform.python_version()
+    if whole:
+        return fields
+    fields["the tokenizer"] = file_digest(prepared.tokenizer)
+    fields["the tokens"] = file_digest(prepared.tokens)
+    if config.model.init_from is not None:
+        fields["the files of model.init_from"] = folder_digest(Path(config.model.init_from))
+    return fields
+
+
+def profile_fields(asked: object, nodes: int) -> dict[str, str]:
+    """Fields of a profile of so many nodes."""
+    return {"the code": code_digest(), "what is profiled": repr(asked), "NODES": str(nodes)}
+
+
+def config_fields(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Fields of a configuration by their names as the user writes them, without those that may differ."""
+    fields: dict[str, str] = {}
+    for name, value in values.items():
+        full = prefix + name
+        if full in OWN:
+            continue
+        if isinstance(value, dict):
+            fields |= config_fields(value, f"{full}.")
+        else:
+            fields[full] = str(value)
+    return fields
+
+
+def digest(data: bytes) -> str:
+    """Hash of some bytes, long enough to tell two of them apart."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """Hash of a file's contents."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def folder_digest(folder: Path) -> str:
+    """Hash of the names and sizes of a folder's files."""
+    return digest(repr(sorted((path.name, path.stat().st_size) for path in folder.expanduser().iterdir())).encode())
+
+
+def code_digest() -> str:
+    """Hash of this package's sources."""
+    sources = sorted(PACKAGE.rglob("*.py"))
+    return digest(b"".join(bytes.fromhex(digest(path.read_bytes())) for path in sources))

@@ -1,0 +1,142 @@
+"""Two nodes with real links for tests, and a relay between them that can be slow or damage what it passes on."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from skippipe.transport.clocks import Clock
+from skippipe.transport.inbox import Inbox
+from skippipe.transport.links import Limits, Links, Listeners, Membership
+from skippipe.transport.message import Header, MessageKind
+from skippipe.transport.run_identity import RunIdentity
+
+SECRET = b"s" * 32
+MESSAGES = 200
+LIMITS = Limits(1 << 24, 20.0, 10.0)
+ACTIVATION = MessageKind.ACTIVATION
+
+
+@dataclass(frozen=True)
+class Relayed(Listeners):
+    """Listeners to which peers connect through a relay."""
+
+    relay_port: int = 0
+
+    @property
+    def stream_port(self) -> int:
+        """The relay's port."""
+        return self.relay_port
+
+
+class Relay:
+    """Passes each connection's bytes on: forth at a limited speed, changed by `damage`."""
+
+    def __init__(self, target: int, bytes_a_second: float, damage: Callable[[bytearray], None]) -> None:
+        self.target = target
+        self.bytes_a_second = bytes_a_second
+        self.damage = damage
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.listener.getsockname()[1])
+        self.sockets: list[socket.socket] = []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+                server = socket.create_connection(("127.0.0.1", self.target))
+                self.sockets += [client, server]
+                threading.Thread(target=self.pump, args=(client, server, True), daemon=True).start()
+                threading.Thread(target=self.pump, args=(server, client, False), daemon=True).start()
+
+    def pump(self, source: socket.socket, sink: socket.socket, forth: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := bytearray(source.recv(1 << 16)):
+                if forth:
+                    time.sleep(len(data) / self.bytes_a_second)
+                    self.damage(data)
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        for one in (self.listener, *self.sockets):
+            one.close()
+
+
+@dataclass
+class Setup:
+    """How two nodes are set up; node 0 sends to node 1."""
+
+    limits: Limits = LIMITS
+    bytes_a_second: float | None = None
+    """A relay of this speed lies between them."""
+    damage: Callable[[bytearray], None] = lambda data: None
+    clocks: tuple[Clock, Clock] = field(default_factory=lambda: (Clock(), Clock()))
+    hop_s: float = 0.0
+    runs: tuple[RunIdentity, RunIdentity] = field(default_factory=lambda: (RunIdentity(), RunIdentity()))
+
+
+@dataclass
+class Pair:
+    """Both nodes."""
+
+    sender: Links
+    receiver: Links
+
+    @property
+    def inbox(self) -> Inbox:
+        """Where messages arrive."""
+        return self.receiver.inbox
+
+    def send(self, number: int, tensor: torch.Tensor, iteration: int = 0, sender: int = 0) -> float:
+        """Send a message now; the monotonic time."""
+        clock = self.sender.inbox.clock
+        now = clock.now()
+        self.sender.send(1, Header(ACTIVATION, iteration, number, sender, clock.wire(now)), tensor)
+        return now
+
+
+def receive(inbox: Inbox, number: int, seconds: float = 60) -> tuple[float, torch.Tensor]:
+    """When a message's hop is over, and its tensor; PeerLostError if it does not come."""
+    watchdog = threading.Timer(seconds, inbox.fail, ["nothing came"])
+    watchdog.start()
+    try:
+        return inbox.take((ACTIVATION, 0, number))
+    finally:
+        watchdog.cancel()
+
+
+@contextlib.contextmanager
+def open_pair(setup: Setup | None = None) -> Iterator[Pair]:
+    """Two nodes that are not connected yet."""
+    setup = setup or Setup()
+    listeners = [Listeners.bind("127.0.0.1") for _ in range(2)]
+    bootstrap, relay = [listeners[0].address], None
+    if setup.bytes_a_second is not None:
+        ours = listeners[1]
+        relay = Relay(ours.stream_port, setup.bytes_a_second, setup.damage)
+        listeners[1] = Relayed(ours.host, ours.datagrams, ours.streams, relay.port)
+    made = []
+    for node in range(2):
+        senders = {(ACTIVATION, number): 1 - node for number in range(MESSAGES)}
+        inbox = Inbox(senders, lambda sender: setup.hop_s, clock=setup.clocks[node])
+        membership = Membership(node, 2, SECRET, setup.runs[node])
+        made.append(Links(membership, listeners[node], bootstrap, setup.limits, inbox))
+        made[node].start()
+    try:
+        yield Pair(*made)
+    finally:
+        for links in made:
+            links.close()
+        if relay is not None:
+            relay.close()

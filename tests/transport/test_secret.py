@@ -1,0 +1,62 @@
+"""The cluster's secret: from where it is taken, who may read it, and what is compared without telling it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from skippipe.errors import UserError
+from skippipe.transport.identity import SECRET_VARIABLE, cluster_secret, keyed
+from skippipe.transport.run_identity import RunIdentity
+
+
+def secret_file(folder: Path, mode: int, text: str = "correct horse battery staple") -> str:
+    path = folder / "secret"
+    path.write_text(text + "\n")
+    path.chmod(mode)
+    return str(path)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620])
+def test_a_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    with pytest.raises(UserError, match=r"peers.secret_file: others can read or write .* chmod 600"):
+        cluster_secret("10.0.0.1", secret_file(tmp_path, mode))
+
+
+def test_file_and_variable_give_the_same_key_which_is_not_the_passphrase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = cluster_secret("10.0.0.1", secret_file(tmp_path, 0o600))
+    monkeypatch.setenv(SECRET_VARIABLE, "correct horse battery staple")
+    assert cluster_secret("10.0.0.1", None) == key
+    assert len(key) == 32
+    assert b"horse" not in key
+
+
+def test_short_secrets_and_none_at_all_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SECRET_VARIABLE, raising=False)
+    with pytest.raises(UserError, match="at least 16 bytes, not 5"):
+        cluster_secret("10.0.0.1", secret_file(tmp_path, 0o600, "short"))
+    with pytest.raises(UserError, match=r"give every machine the same peers.secret_file"):
+        cluster_secret("10.0.0.1", None)
+    assert cluster_secret("127.0.0.1", None) != cluster_secret("127.0.0.1", None)
+
+
+def test_a_tag_tells_apart_what_is_cut_otherwise() -> None:
+    assert keyed(b"k", b"purpose", b"ab", b"c") != keyed(b"k", b"purpose", b"a", b"bc")
+    assert keyed(b"k", b"purpose", b"abc") != keyed(b"k", b"other", b"abc")
+
+
+def test_fields_are_compared_by_name_and_only_our_own_value_is_shown() -> None:
+    ours = RunIdentity({"seed": "0", "SETTING": "joint", "only.here": "1"}, b"1" * 16)
+    theirs = RunIdentity({"seed": "5", "SETTING": "joint", "only.there": "2"}, b"1" * 16)
+    assert ours.differences(ours.table, b"1" * 16) == []
+    assert ours.differences(ours.table, b"2" * 16) == ["run id"]
+    assert ours.differences(theirs.table, b"1" * 16) == [
+        "only.here (1 here)",
+        "seed (0 here)",
+        "fields that are not known here",
+    ]
+    with pytest.raises(ValueError, match="a table of 3 bytes"):
+        ours.differences(b"123", b"1" * 16)
