@@ -1,0 +1,76 @@
+"""Whether more time never hurts: ca-partial and joint over the budget of their search, for results/budgets.md.
+
+    python benchmarks/budgets.py [--budgets 5 15 60 240] [--seeds 5] [--out benchmarks/results/budgets.md]
+
+Every row is written as soon as it is there, so that an interrupted run keeps what it measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+from instances import DEFAULTS, GIVEN, config_of, instance_of
+
+from skippipe.search.driver import search
+from skippipe.search.progress import Progress
+from skippipe.search.warm_up import warm_up
+
+NAMES = (GIVEN, DEFAULTS, "42-nodes")
+MOST_ABOVE = 1.01
+"""What a median may be over the one of the budget before, which its spread explains."""
+HEADER = """# More time never hurts
+
+`python benchmarks/budgets.py{arguments}`, {date}, two cores of an AMD EPYC, otherwise idle. A search a row
+and seed: the stages, ca-partial, then joint from it, all in the budget. Seconds; medians of {seeds} seeds, in brackets
+the least and the largest.
+
+| instance | budget, s | ca-partial, iteration | joint, step | above the budget before |
+|---|---|---|---|---|
+"""
+
+
+def one_search(name: str, seed: int, budget_s: float) -> tuple[float, float]:
+    """ca-partial's iteration and joint's step in seconds."""
+    config = replace(config_of(name, seed), settings=("ca-partial", "joint"), time_budget_s=budget_s)
+    schedule = search(instance_of(name, config), config, Progress())
+    return schedule.plan("ca-partial").expected_iteration_s, schedule.plan("joint").expected_step_s
+
+
+def spread(values: list[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def main() -> None:
+    """Measure, and write the table row by row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budgets", type=float, nargs="+", default=[5.0, 15.0, 60.0, 240.0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/budgets.md"))
+    options = parser.parse_args()
+    warm_up(config_of(GIVEN, 0))
+    given = f" --budgets {' '.join(f'{budget:g}' for budget in options.budgets)} --seeds {options.seeds}"
+    options.out.write_text(
+        HEADER.format(arguments=given, date=datetime.date.today(), seeds=options.seeds), encoding="utf-8"
+    )
+    for name in NAMES:
+        before: list[float] = []
+        for budget_s in options.budgets:
+            found = [one_search(name, seed, budget_s) for seed in range(options.seeds)]
+            medians = [statistics.median(values) for values in zip(*found, strict=True)]
+            above = [median / earlier for median, earlier in zip(medians, before, strict=False)]
+            said = "yes" if any(ratio > MOST_ABOVE for ratio in above) else "no" if above else ""
+            cells = " | ".join(spread(list(values)) for values in zip(*found, strict=True))
+            row = f"| {name} | {budget_s:g} | {cells} | {said} |"
+            print(row, flush=True)
+            with options.out.open("a", encoding="utf-8") as file:
+                file.write(row + "\n")
+            before = medians
+
+
+if __name__ == "__main__":
+    main()
