@@ -12,6 +12,7 @@ from skippipe.fields import require_positive
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 """What is shipped: default.yaml, networks, schedules, and the paper's setups."""
+MOST_CLIP, MOST_UPDATE = 1e15, 1e25
 
 
 def shipped_file(kind: str, name: str, ending: str) -> Path:
@@ -115,14 +116,23 @@ class OptimizerConfig:
     """Decoupled weight decay."""
     clip: float = 1.0
     """Largest global norm of the gradient, over all stages; longer gradients are scaled down to it."""
+    dropped_in_a_row: int = 5
+    """An iteration in which a number was not finite is dropped; so many of them in a row end the run."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "learning_rate", "epsilon", "clip")
+        require_positive(self, "learning_rate", "epsilon", "clip", "dropped_in_a_row")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
         if self.warmup_iterations < 0 or self.weight_decay < 0:
             raise UserError("warmup_iterations and weight_decay can't be negative")
+        # Within these no sequence of finite gradients can bring weights or moments beyond fp32.
+        if self.clip > MOST_CLIP:
+            raise UserError(f"clip must be at most {MOST_CLIP:g}, not {self.clip:g}")
+        if self.learning_rate * self.clip / self.epsilon > MOST_UPDATE:
+            raise UserError(f"learning_rate x clip / epsilon, the largest update, must be at most {MOST_UPDATE:g}")
+        if self.learning_rate * self.weight_decay > 1:
+            raise UserError("learning_rate x weight_decay must be at most 1: weights would grow instead of decay")
 
 
 @dataclass(frozen=True)

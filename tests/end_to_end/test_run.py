@@ -14,7 +14,7 @@ from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, wait_fo
 
 SUMMARY_KEYS = (
     "setting nodes iterations loss_first loss_last measured_iteration_s measured_step_s expected_iteration_s"
-    " expected_step_s measured_over_expected tokens_per_second bytes_sent"
+    " expected_step_s measured_over_expected tokens_per_second bytes_sent dropped_iterations"
 )
 METRICS_KEYS = "iteration loss gradient_norm iteration_s step_s tokens tokens_per_second bytes_sent"
 
