@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from skippipe.cli.launch import launch
 from skippipe.cli.prepare import DEFAULT_CONFIG, config_from_arguments, prepare_and_import, whole_number
+from skippipe.cli.room import check_room
 from skippipe.config import RunConfig, check_reachable
 from skippipe.errors import UserError
 from skippipe.report.run_folder import make_run_folder
@@ -74,6 +75,8 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
         from skippipe.model.llama_folder import check_llama_folder
 
         check_llama_folder(config.model, len(schedule.settings[setting].stages), prepared.vocabulary)
+    samples = schedule.pipeline.samples_per_microbatch
+    check_room(config, schedule.settings[setting], samples, local, prepared, folder)
     checkpoint = find_checkpoint(resume, config, schedule, setting, prepared) if resume else None
     # Imported here: errors in arguments should not wait for torch.
     from skippipe.cli.progress import Progress

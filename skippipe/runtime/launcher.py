@@ -164,7 +164,11 @@ class Launcher:
         # STOP_SIGNAL until the node can save: a request that comes this early is not worth dying for.
         ignored = signal.SIG_IGN
         self.signals.leave_to({signal.SIGINT: ignored, STOP_SIGNAL: ignored, signal.SIGTERM: signal.SIG_DFL})
-        log = os.open(log_file(endpoint.folder, endpoint.node), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        path = log_file(endpoint.folder, endpoint.node)
+        try:
+            log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise UserError(f"node {endpoint.node}: {path} can't be written ({error.strerror})") from None
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
