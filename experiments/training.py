@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ import torch
 from skippipe.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from skippipe.data.batches import Prepared, prepare, validation_batches
 from skippipe.errors import UserError
-from skippipe.model.checkpoint import Meta, find_latest
+from skippipe.model.checkpoint import find_latest
+from skippipe.model.checkpoint_meta import Meta
 from skippipe.model.inference import all_stages, validation_loss
 from skippipe.reference import ReferenceTrainer
 from skippipe.schedule import Plan, Schedule
@@ -178,12 +180,12 @@ def train(variant: Variant, scale: Scale, runs: Path) -> list[dict[str, Any]]:
     plan, prepared = plan_of(variant), prepare(config.data)
     trainer = ReferenceTrainer(config, plan, scale.samples, prepared, scale.bf16)
     digest = hashlib.sha256(repr(plan.paths).encode()).hexdigest()
-    first, cpu_before = 0, 0.0
+    first, cpu_before, run = 0, 0.0, secrets.token_hex(13)
     lines = read_metrics(folder)
     if (folder / "checkpoints").exists():
         checkpoint = find_latest(folder)
         trainer.resume(checkpoint)
-        first = checkpoint.meta.iteration
+        first, run = checkpoint.meta.iteration, checkpoint.meta.run
         lines = [line for line in lines if line["iteration"] < first]
         cpu_before = lines[-1]["cpu_s"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -196,7 +198,8 @@ def train(variant: Variant, scale: Scale, runs: Path) -> list[dict[str, Any]]:
         line["tokens"] = done * len(plan.paths) * scale.samples * config.model.context
         if done % scale.evaluate_every == 0 or done == scale.iterations:
             line["validation_perplexity"] = full_model_perplexity(trainer, scale, prepared)
-            meta = Meta(done, len(trainer.stages), prepared.vocabulary, variant.setting or variant.name, digest, config)
+            name = variant.setting or variant.name
+            meta = Meta(done, len(trainer.stages), prepared.vocabulary, name, digest, run, config)
             print(
                 f"{variant.name}: {done} of {scale.iterations} iterations, loss {loss:.3f}, validation perplexity "
                 f"{line['validation_perplexity']:.1f}, {time.perf_counter() - began:.0f} s",

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from skippipe.errors import UserError
+from skippipe.errors import UserError, shown
 from skippipe.fields import require_positive
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 """What is shipped: default.yaml, networks, schedules, and the paper's setups."""
+MOST_CLIP, MOST_UPDATE, LEAST_EPSILON = 1e15, 1e25, 1e-30
+MOST_MODEL = {
+    "d_model": 1 << 18,
+    "heads": 1 << 14,
+    "layers_per_stage": 10_000,
+    "context": 1 << 20,
+    "feed_forward": 1 << 20,
+}
+"""Far beyond any LLaMA: a typing error, or a stranger's checkpoint, must not ask for all memory."""
+MOST_NAME = 100
+MOST_PORT = 65535
 
 
 def shipped_file(kind: str, name: str, ending: str) -> Path:
@@ -49,6 +61,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "d_model", "heads", "layers_per_stage", "context")
+        for name, most in MOST_MODEL.items():
+            if (getattr(self, name) or 0) > most:
+                raise UserError(f"{name} must be at most {most}, not {getattr(self, name)}")
         if self.d_model % (2 * self.heads):
             raise UserError(f"d_model must be a multiple of 2 x heads = {2 * self.heads}, not {self.d_model}")
         if self.feed_forward is not None and self.feed_forward < 1:
@@ -115,14 +130,25 @@ class OptimizerConfig:
     """Decoupled weight decay."""
     clip: float = 1.0
     """Largest global norm of the gradient, over all stages; longer gradients are scaled down to it."""
+    dropped_in_a_row: int = 5
+    """An iteration in which a number was not finite is dropped; so many of them in a row end the run."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "learning_rate", "epsilon", "clip")
+        require_positive(self, "learning_rate", "epsilon", "clip", "dropped_in_a_row")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
         if self.warmup_iterations < 0 or self.weight_decay < 0:
             raise UserError("warmup_iterations and weight_decay can't be negative")
+        if self.epsilon < LEAST_EPSILON:
+            raise UserError(f"epsilon must be at least {LEAST_EPSILON:g}, not {self.epsilon:g}: fp32 would make it 0")
+        # Within these no sequence of finite gradients can bring weights or moments beyond fp32.
+        if self.clip > MOST_CLIP:
+            raise UserError(f"clip must be at most {MOST_CLIP:g}, not {self.clip:g}")
+        if self.learning_rate * self.clip / self.epsilon > MOST_UPDATE:
+            raise UserError(f"learning_rate x clip / epsilon, the largest update, must be at most {MOST_UPDATE:g}")
+        if self.learning_rate * self.weight_decay > 1:
+            raise UserError("learning_rate x weight_decay must be at most 1: weights would grow instead of decay")
 
 
 @dataclass(frozen=True)
@@ -219,6 +245,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "iterations")
+        if self.name is not None and not is_folder_name(self.name):
+            raise UserError(f"name must be a folder's name of at most {MOST_NAME} characters, not {shown(self.name)}")
         if self.checkpoints_kept < 2:
             raise UserError(f"checkpoints_kept must be at least 2, not {self.checkpoints_kept}")
         for name in ("seed", "checkpoint_every", "evaluate_every"):
@@ -226,8 +254,17 @@ class RunConfig:
                 raise UserError(f"{name} can't be negative, not {getattr(self, name)}")
 
 
+def is_folder_name(name: str) -> bool:
+    """Whether a text can name a folder inside another one."""
+    return re.fullmatch(r"[^/\x00-\x1f]+", name) is not None and name not in (".", "..") and len(name) <= MOST_NAME
+
+
 def check_reachable(peers: PeersConfig, nodes: int, local: range) -> None:
     """Nodes that run on other machines must be able to find those of this one; UserError names what is missing."""
+    if peers.first_port and peers.first_port + local.stop - 1 > MOST_PORT:
+        raise UserError(
+            f"peers.first_port: {peers.first_port} leaves no port for node {local.stop - 1}; use a lower one"
+        )
     if len(local) == nodes:
         return
     missing = [

@@ -1,4 +1,4 @@
-"""The one error class for a user's mistake: entry points print it as one line and exit with code 2."""
+"""Errors that every room knows: a mistake of the user's, one line and exit code 2, and a training that diverged."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxother, S
 
 class UserError(ValueError):
     """A mistake in a file, a field or an argument; the message names it and the remedy in one line."""
+
+
+class DivergedError(ArithmeticError):
+    """Several iterations in a row gave numbers that are not finite; the message says how many, and why the last one."""
 
 
 def shown(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import datetime
 import difflib
 import inspect
 import itertools
@@ -19,6 +20,8 @@ from skippipe.errors import UserError, shown
 
 T = TypeVar("T")
 MOST_YAML_CHARACTERS = 4_000_000
+MOST_WHOLE_NUMBER = 10**12
+MOST_NAME = 60
 FastSafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """PyYAML's safe loader in C if it was built; the one in Python takes seconds for deep nesting."""
 
@@ -75,10 +78,11 @@ def load_config(cls: type[T], path: Path | None, overrides: typing.Iterable[str]
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
-            raise UserError(f"argument {override!r}: overrides are written key=value, such as iterations=20")
+            raise UserError(f"argument {shown(override)}: overrides are written key=value, such as iterations=20")
         try:
-            value = yaml.safe_load(text) if text else None
-        except yaml.YAMLError:
+            value = yaml.load(text, FastSafeLoader) if text else None
+        except (yaml.YAMLError, ValueError, RecursionError):
+            # Not YAML, or a date that is none, or a number of thousands of digits: the field's type decides about it.
             value = text
         set_path(document, key.split("."), value, override)
     return build(cls, document, str(path) if path else "arguments")
@@ -89,7 +93,7 @@ def set_path(document: dict[str, Any], keys: list[str], value: Any, override: st
     for key in keys[:-1]:
         child = document.setdefault(key, {})
         if not isinstance(child, dict):
-            raise UserError(f"argument {override!r}: {key} is a value, not a section")
+            raise UserError(f"argument {shown(override)}: {key} is a value, not a section")
         document = child
     document[keys[-1]] = value
 
@@ -102,9 +106,9 @@ def build(cls: type[T], document: dict[str, Any], where: str, prefix: str = "") 
     values: dict[str, Any] = {}
     for name, value in document.items():
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1)
+            near = difflib.get_close_matches(str(name)[:MOST_NAME], known, 1)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known fields: {', '.join(known)}"
-            raise UserError(f"{where}: no field {prefix}{name}; {hint}")
+            raise UserError(f"{where}: no field {prefix}{str(name)[:MOST_NAME]}; {hint}")
         hint_type = hints[name]
         if dataclasses.is_dataclass(hint_type):
             if not isinstance(value, dict):
@@ -143,7 +147,11 @@ def convert(value: Any, hint: Any, where: str) -> Any:
             raise UserError(f"{where} must be finite, not {shown(value)}")
         return number
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > MOST_WHOLE_NUMBER:
+            raise UserError(f"{where} must be at most {MOST_WHOLE_NUMBER}, not {shown(value)}")
         return value
+    if hint is str and isinstance(value, datetime.date):
+        return value.isoformat()  # YAML takes what looks like a date for one
     if hint is bool and isinstance(value, bool):
         return value
     if hint is str and isinstance(value, str):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from pathlib import Path
 
 import torch
 
 from skippipe.config import RunConfig
 from skippipe.data.batches import Batches, Prepared
-from skippipe.model.checkpoint import Checkpoint, Meta, check_same_model, load_stage, save_stage
+from skippipe.errors import DivergedError
+from skippipe.model.checkpoint import Checkpoint, check_same_model, load_stage, save_stage
+from skippipe.model.checkpoint_meta import Meta
 from skippipe.model.inference import forward
 from skippipe.model.llama_folder import check_llama_folder
 from skippipe.model.optimizer import StageOptimizer
 from skippipe.model.stage import Stage
 from skippipe.schedule import Plan
+
+log = logging.getLogger(__name__)
 
 
 class ReferenceTrainer:
@@ -28,6 +34,7 @@ class ReferenceTrainer:
         self.prepared = prepared
         self.bf16 = bf16
         self.plan = plan
+        self.dropped_in_a_row = 0
         self.stage_of = plan.stage_of()
         if config.model.init_from is not None:
             check_llama_folder(config.model, len(plan.stages), prepared.vocabulary)
@@ -44,7 +51,10 @@ class ReferenceTrainer:
         self.device = torch.device(config.device)
 
     def train_iteration(self, iteration: int) -> float:
-        """Run one iteration, optimizer step included, and return the mean loss over its microbatches (nats a token)."""
+        """Run one iteration, optimizer step included, and return the mean loss over its microbatches (nats a token).
+
+        If a number is not finite, nothing is updated; DivergedError after optimizer.dropped_in_a_row such iterations.
+        """
         for optimizer in self.optimizers:
             optimizer.zero()
         total = 0.0
@@ -59,9 +69,20 @@ class ReferenceTrainer:
         for optimizer, count in zip(self.optimizers, visits, strict=True):
             optimizer.average(count)
         squared_norm = sum(optimizer.squared_norm() for optimizer in self.optimizers)
-        for optimizer in self.optimizers:
-            optimizer.step(iteration, squared_norm)
+        if math.isfinite(total) and math.isfinite(squared_norm):
+            self.dropped_in_a_row = 0
+            for optimizer in self.optimizers:
+                optimizer.step(iteration, squared_norm)
+        else:
+            self.drop(iteration)
         return total / len(self.plan.paths)
+
+    def drop(self, iteration: int) -> None:
+        """Leave weights and optimizer as they are; DivergedError if that happened too often in a row."""
+        self.dropped_in_a_row += 1
+        log.warning("iteration %d dropped: its loss or gradient was not finite", iteration)
+        if self.dropped_in_a_row == self.config.optimizer.dropped_in_a_row:
+            raise DivergedError(f"the last {self.dropped_in_a_row} iterations were dropped")
 
     def path_loss(self, visited: list[int], tokens_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
         """Loss of a batch that visits these stages in this order; stage 0 comes first and computes the loss."""

@@ -9,7 +9,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from skippipe.cli.stage_choice import add_stage_arguments, chosen_stages
+from skippipe.config import DataConfig, RunConfig
 from skippipe.errors import UserError
+from skippipe.fields import load_config
 
 if TYPE_CHECKING:
     from skippipe.model.checkpoint import Checkpoint
@@ -22,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draws", type=int, default=8, help="random choices with --omit-ratio (default %(default)s)")
     parser.add_argument("--batches", type=int, default=16, help="validation batches at most (default %(default)s)")
     parser.add_argument("--samples", type=int, default=8, help="sequences in a batch (default %(default)s)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="data.FIELD=VALUE", help="the text to validate on, as for run.sh"
+    )
+    parser.add_argument(
+        "--its-paths", action="store_true", help="read the text, and use the cache, at the paths that the run names"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
@@ -37,8 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     checkpoint = find_latest(arguments.path)
     visited = chosen_stages(arguments, checkpoint.meta.stages, arguments.draws)
-    data = dataclasses.replace(checkpoint.meta.config.data, tokenizer=str(checkpoint.tokenizer))
-    prepared = prepare(data)
+    prepared = prepare(text_of(checkpoint, arguments.its_paths, arguments.overrides))
     stages = load_stages(checkpoint, arguments.device)
     context = checkpoint.meta.config.model.context
     batches = validation_batches(prepared, arguments.samples, context, arguments.batches)
@@ -49,6 +56,23 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         show(checkpoint, result)
     return 0
+
+
+def text_of(checkpoint: Checkpoint, its_paths: bool, overrides: list[str]) -> DataConfig:
+    """The text to validate on; paths that a checkpoint names, which may be a stranger's, only if that is asked for.
+
+    UserError if its text lies at such paths and none are given.
+    """
+    theirs = checkpoint.meta.config.data
+    given = load_config(RunConfig, None, overrides).data
+    if not its_paths:
+        if theirs.source != "stdlib" and not overrides:
+            raise UserError(
+                f"{checkpoint.folder} names its text itself (data.source {theirs.source}): add --its-paths to read what"
+                " it names, or give text of your own, such as data.source=files 'data.paths=[my/texts]'"
+            )
+        theirs = dataclasses.replace(given, validation_fraction=theirs.validation_fraction)
+    return dataclasses.replace(theirs, tokenizer=str(checkpoint.tokenizer))
 
 
 def show(checkpoint: Checkpoint, result: Validation) -> None:

@@ -27,26 +27,33 @@ def launch(
 ) -> int:
     """Start the nodes `local` of `nodes`, let `follow` watch them, and end them all whatever happens; the exit code.
 
-    That is what `follow` returns, 1 if a node fails (the user reads what `explain` makes of it), and 128 and the
-    signal's number if one stops this process (the user reads that, and `farewell`). UserError if a port is taken.
+    That is what `follow` returns, 1 if a node fails and 4 if training diverged (the user reads what `explain` makes of
+    it), 1 if a file or a process can't be had, and 128 and the signal's number if one stops this process (the user
+    reads that, and `farewell`). UserError if a port is taken.
     `fields` is what must be equal on all machines.
     """
     # Imported here: errors in arguments should not wait for torch.
     from skippipe.runtime.endpoint import open_endpoints
-    from skippipe.runtime.launcher import Launcher, NodeFailedError, Stopped, stop_on_signals
+    from skippipe.runtime.launcher import DIVERGED_EXIT, Launcher, NodeFailedError
+    from skippipe.runtime.signals import Signals, Stopped
 
-    launcher = Launcher(*open_endpoints(peers, nodes, local, folder, fields), run_node)
-    stop_on_signals()
-    try:
-        launcher.start()
-        return follow(launcher)
-    except NodeFailedError as error:
-        launcher.stop_after(error)
-        print(f"\nerror: {explain(error)}", file=sys.stderr)
-        return 1
-    except Stopped as stopped:
-        launcher.stop()
-        print(f"\nstopped by {stopped}; every node was stopped{farewell}", file=sys.stderr)
-        return 128 + stopped.number
-    finally:
-        launcher.stop()
+    with Signals() as signals:
+        launcher = Launcher(*open_endpoints(peers, nodes, local, folder, fields), run_node, signals)
+        try:
+            launcher.start()
+            return follow(launcher)
+        except NodeFailedError as error:
+            launcher.stop_after(error)
+            print(f"\nerror: {explain(error)}", file=sys.stderr)
+            return DIVERGED_EXIT if error.diverged else 1
+        except Stopped as stopped:
+            launcher.stop()
+            print(f"\nstopped by {stopped}; every node was stopped{farewell}", file=sys.stderr)
+            return 128 + stopped.number
+        except OSError as error:
+            # The disk is full or gone, or no process is to be had: nothing that the program did wrong.
+            launcher.stop()
+            print(f"\nerror: {error}; every node was stopped{farewell}", file=sys.stderr)
+            return 1
+        finally:
+            launcher.stop()

@@ -6,7 +6,6 @@ The first node of stage 0 drives the evaluation; its death ends it.
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +44,10 @@ class EvaluationProgress:
     @property
     def perplexity(self) -> float:
         """Perplexity over all batches so far."""
-        return math.exp(self.loss_sum / self.tokens)
+        # Imported here: torch is loaded by now, and is not when arguments are wrong.
+        from skippipe.model.inference import perplexity_of
+
+        return perplexity_of(self.loss_sum / self.tokens)
 
     def on_event(self, event: Event) -> None:
         """Take one event of the driver; Finished at the last."""

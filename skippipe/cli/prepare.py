@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from skippipe.config import CONFIGS, RunConfig
-from skippipe.errors import UserError
+from skippipe.errors import UserError, shown
 from skippipe.fields import load_config
 
 if TYPE_CHECKING:
     from skippipe.data.batches import Prepared
 
+PR_SET_PDEATHSIG = 1
+MOST_DIGITS = 9
 DEFAULT_CONFIG = CONFIGS / "default.yaml"
 
 
 def whole_number(text: str, name: str, smallest: int) -> int:
     """A whole number from the command line; UserError if it is none, or below `smallest`."""
-    if not text.isascii() or not text.isdigit() or int(text) < smallest:
-        raise UserError(f"{name} must be a whole number of at least {smallest}, not {text!r}")
-    return int(text)
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else -1
+    if number < smallest:
+        raise UserError(f"{name} must be a whole number of at least {smallest}, not {shown(text)}")
+    return number
 
 
 def config_from_arguments(arguments: Sequence[str]) -> RunConfig:
@@ -37,17 +43,64 @@ def prepare_and_import(config: RunConfig) -> Prepared:
     """Prepare the data in a child process while this one imports what all nodes need."""
     from skippipe.data.batches import prepare
 
+    launcher = os.getpid()
     child = os.fork()
     if child == 0:
-        code = 1
-        try:
+        prepare_in_child(config, launcher)
+    try:
+        import_everything(config)
+        _, status = os.waitpid(child, 0)
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        name = signal.Signals(-code).name
+        print(f"error: data: preparing it was killed by {name}; is there enough memory?", file=sys.stderr)
+    if code != 0:
+        sys.exit(code if code > 0 else 1)
+    return prepare(config.data)
+
+
+def prepare_in_child(config: RunConfig, launcher: int) -> NoReturn:
+    """Prepare the data, check the device, and end this process; what goes wrong is a line on stderr."""
+    from skippipe.data.batches import prepare
+
+    code = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher ends us
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == launcher:
+            check_device(config.device)
             prepare(config.data)
             code = 0
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            code = 2
-        finally:
-            os._exit(code)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except (OSError, MemoryError) as error:
+        reason = str(error) or "there is not enough memory"
+        print(f"error: data: can't be prepared ({reason})", file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def check_device(device: str) -> None:
+    """UserError if torch can't compute on a device here; in a child, as a process that used CUDA can't be forked."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"device: {shown(device)} can't be used here ({reason[:200]})") from None
+
+
+def import_everything(config: RunConfig) -> None:
+    """Import what all nodes need."""
     # The garbage collector would look through all modules again and again, a sixth of the time, and find nothing.
     gc.disable()
     import torch
@@ -59,8 +112,3 @@ def prepare_and_import(config: RunConfig) -> Prepared:
     # Torch loads a good part of itself at the first optimizer; once here instead of once a node.
     make_adamw([torch.nn.Parameter(torch.zeros(1))], config.optimizer)
     gc.enable()
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code != 0:
-        sys.exit(code if code > 0 else 1)
-    return prepare(config.data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from tqdm import tqdm
 
 from skippipe.config import RunConfig
 from skippipe.report.metrics import IterationMetrics, RunSummary, append_metrics, write_summary
-from skippipe.runtime.events import Event, IterationLoss, Ready
+from skippipe.runtime.events import Event, IterationLoss, Leaving, Ready
 from skippipe.schedule import Schedule
 
 
@@ -23,6 +24,8 @@ class Progress:
         self.schedule, self.setting, self.folder, self.nodes, self.began = schedule, setting, folder, nodes, began
         self.lines: list[IterationMetrics] = []
         self.ready = 0
+        self.leaving: Leaving | None = None
+        """Why the nodes end before the last iteration, if they do."""
         # Without its monitor thread, which would poll in the background.
         tqdm.monitor_interval = 0
         self.bar = tqdm(total=config.iterations, unit="step", dynamic_ncols=True, desc="starting nodes")
@@ -38,6 +41,8 @@ class Progress:
                     self.bar.write(f"{self.nodes} nodes ready {time.monotonic() - self.began:.1f} s after the start")
                     self.bar.set_description(self.setting)
             case IterationLoss():
+                if event.dropped is not None:
+                    self.bar.write(f"iteration {event.iteration} dropped: {event.dropped}", file=sys.stderr)
                 self.shown["loss"] = f"{event.loss:.3f}"
                 self.bar.update(1)
                 self.bar.set_postfix(self.shown)
@@ -46,12 +51,16 @@ class Progress:
                 append_metrics(self.folder, event)
                 self.shown["step"] = f"{event.step_s:.1f} s"
                 self.bar.set_postfix(self.shown)
+            case Leaving():
+                self.leaving = event
             case _:
                 raise AssertionError(f"{event} is no event of a training run")
 
     def finish(self) -> None:
-        """Write and print the summary."""
+        """Write and print the summary, if an iteration was done."""
         self.bar.close()
+        if not self.lines:
+            return
         summary = RunSummary.of(self.setting, self.schedule.nodes, self.plan, self.lines)
         write_summary(self.folder, summary)
         print(f"\n{'setting':24} {summary.setting}, {summary.nodes} nodes, {summary.iterations} iterations")
@@ -64,4 +73,6 @@ class Progress:
         print(f"{'measured over expected':24} {summary.measured_over_expected:.3f} (steps)")
         print(f"{'tokens a second':24} {summary.tokens_per_second:.0f} (real time)")
         print(f"{'bytes sent':24} {summary.bytes_sent / 1e6:.1f} MB")
+        if summary.dropped_iterations:
+            print(f"{'dropped iterations':24} {summary.dropped_iterations} of {summary.iterations} (metrics.jsonl)")
         print(f"{'run folder':24} {self.folder}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from skippipe.cli.launch import launch
 from skippipe.cli.prepare import DEFAULT_CONFIG, config_from_arguments, prepare_and_import, whole_number
+from skippipe.cli.room import check_room
 from skippipe.config import RunConfig, check_reachable
 from skippipe.errors import UserError
 from skippipe.report.run_folder import make_run_folder
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from skippipe.data.batches import Prepared
     from skippipe.model.checkpoint import Checkpoint
     from skippipe.runtime.endpoint import Endpoint
+    from skippipe.runtime.events import Leaving
     from skippipe.runtime.launcher import Launcher, NodeFailedError
 
 
@@ -73,6 +75,8 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
         from skippipe.model.llama_folder import check_llama_folder
 
         check_llama_folder(config.model, len(schedule.settings[setting].stages), prepared.vocabulary)
+    samples = schedule.pipeline.samples_per_microbatch
+    check_room(config, schedule.settings[setting], samples, local, prepared, folder)
     checkpoint = find_checkpoint(resume, config, schedule, setting, prepared) if resume else None
     # Imported here: errors in arguments should not wait for torch.
     from skippipe.cli.progress import Progress
@@ -90,29 +94,53 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
         return watch_training(launcher, progress, saves=config.checkpoint_every > 0)
 
     def explain(error: NodeFailedError) -> str:
+        if error.diverged:
+            return f"{error}\n{newest_checkpoint(folder, 'newest good checkpoint')}"
         shown = f"{error}; the other nodes here were stopped. The end of {error.log}:"
-        return "\n".join((shown, error.last_lines(), newest_checkpoint(folder)))
+        return "\n".join((shown, error.last_lines(), newest_checkpoint(folder, "newest checkpoint")))
 
     return launch(config.peers, schedule.nodes, local, folder, fields, run_node, follow, explain, f". Logs: {folder}")
 
 
 def watch_training(launcher: Launcher, progress: Progress, saves: bool) -> int:
     """Show progress until the nodes have ended; the exit code. SIGTERM lets a run that `saves` save first."""
-    from skippipe.runtime.launcher import Stopped
+    from skippipe.runtime.launcher import NodeFailedError
+    from skippipe.runtime.signals import Stopped
 
     try:
-        launcher.watch(progress.on_event)
-    except Stopped as stopped:
-        if stopped.number != signal.SIGTERM or not saves or progress.ready < progress.nodes:
-            raise
-        print("\nSIGTERM: saving a checkpoint at the end of the iteration", file=sys.stderr)
-        launcher.ask_to_stop()
-        launcher.watch(progress.on_event)
-        progress.finish()
-        print(f"saved; go on with --resume {progress.folder}", file=sys.stderr)
-        return 128 + stopped.number
+        try:
+            launcher.watch(progress.on_event)
+        except Stopped as stopped:
+            if stopped.number != signal.SIGTERM or not saves or progress.ready < progress.nodes:
+                raise
+            print("\nSIGTERM: saving a checkpoint at the end of the iteration", file=sys.stderr)
+            launcher.ask_to_stop()
+            launcher.watch(progress.on_event)
+    except NodeFailedError as error:
+        if error.diverged:
+            progress.finish()
+        raise
     progress.finish()
-    return 0
+    return 0 if progress.leaving is None else say_what_was_saved(progress.folder, progress.leaving)
+
+
+def say_what_was_saved(folder: Path, leaving: Leaving) -> int:
+    """Name the checkpoint with which a run was left early, after making sure that it is there; the exit code."""
+    from skippipe.model.checkpoint import checkpoint_folder, find_latest
+
+    done = leaving.iteration + 1
+    print(f"\nnode {leaving.asked} and its machine were told to stop (SIGTERM)", file=sys.stderr)
+    wanted = checkpoint_folder(folder, done)
+    try:
+        sound = find_latest(wanted).folder.name == wanted.name
+        reason = "stages are missing"
+    except UserError as error:
+        sound, reason = False, str(error)
+    if not sound:
+        print(f"error: {done} iterations were done, but {wanted} is not complete: {reason}", file=sys.stderr)
+        return 1
+    print(f"saved after {done} iterations; go on with --resume {folder}", file=sys.stderr)
+    return 128 + signal.SIGTERM
 
 
 def check(arguments: argparse.Namespace) -> tuple[RunConfig, Schedule, range]:
@@ -172,11 +200,12 @@ def find_checkpoint(path: Path, config: RunConfig, schedule: Schedule, setting: 
     return checkpoint
 
 
-def newest_checkpoint(folder: Path) -> str:
-    """A line that says from where a failed run can go on."""
+def newest_checkpoint(folder: Path, name: str) -> str:
+    """A line that says from where a failed run can go on; `name` says what kind of checkpoint that is."""
     from skippipe.model.checkpoint import find_latest
 
     try:
-        return f"newest checkpoint: {find_latest(folder).folder}; go on from it with --resume {folder}"
-    except UserError:
-        return "no checkpoint was made; checkpoint_every=10 makes one every ten iterations"
+        return f"{name}: {find_latest(folder).folder}; go on from it with --resume {folder}"
+    except UserError as error:
+        made = any((folder / "checkpoints").glob("*/stage-*"))
+        return str(error) if made else "no checkpoint was made; checkpoint_every=10 makes one every ten iterations"

@@ -129,9 +129,14 @@ def written_once(path: Path) -> Iterator[BinaryIO | None]:
         if path.exists():
             yield None
             return
-        with temporary.open("wb") as file:
-            yield file
-        os.replace(temporary, path)
+        try:
+            with temporary.open("wb") as file:
+                yield file
+            os.replace(temporary, path)
+        except OSError as error:
+            raise UserError(f"data.cache: {path.parent}: can't be written ({error.strerror})") from None
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_tokens(tokenizer: Any, corpus: Corpus, file: BinaryIO) -> None:

@@ -8,10 +8,9 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,31 +19,15 @@ from torch import Tensor
 
 from skippipe.config import RunConfig
 from skippipe.errors import UserError
-from skippipe.fields import build
+from skippipe.model.checkpoint_meta import FORMAT, MOMENTS, STEP, Meta, read_meta
 from skippipe.model.optimizer import StageOptimizer
 from skippipe.model.stage import Stage, canonical_state, canonical_tensors, own_state
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
-MOMENTS = ("exp_avg", "exp_avg_sq")
-STEP = "optimizer.step"
 TOKENIZER = "tokenizer.model"
-
-
-@dataclass(frozen=True)
-class Meta:
-    """What each file of a checkpoint says of the run that it was saved in."""
-
-    iteration: int
-    """Iterations done, and the number of the next one; with the seed it is the position in the data too."""
-    stages: int
-    """Stages of the model, each with config.model.layers_per_stage layers."""
-    vocabulary: int
-    setting: str
-    schedule_sha256: str
-    """Hash of the schedule's JSON."""
-    config: RunConfig
+SET_ASIDE = "not-finite"
+"""What a checkpoint's folder is called instead of "iteration" once its weights have given no finite numbers."""
 
 
 @dataclass(frozen=True)
@@ -75,28 +58,63 @@ def checkpoint_folder(run: Path, iteration: int) -> Path:
     return run / "checkpoints" / f"iteration-{iteration:06d}"
 
 
-def save_stage(run: Path, meta: Meta, stage: Stage, optimizer: StageOptimizer, tokenizer: Path) -> None:
+def done_iterations(folder: Path) -> int | None:
+    """Iterations that were done when a checkpoint was made, from its folder's name; None for another folder."""
+    match = re.fullmatch(r"iteration-(\d{1,18})", folder.name, re.ASCII)
+    return int(match[1]) if match else None
+
+
+def folders_in(parent: Path) -> list[Path]:
+    """Folders of checkpoints, the newest first."""
+    numbered = [
+        (done, folder) for folder in parent.glob("iteration-*") if (done := done_iterations(folder)) is not None
+    ]
+    return [folder for _, folder in sorted(numbered, reverse=True)]
+
+
+def save_stage(
+    run: Path, meta: Meta, stage: Stage, optimizer: StageOptimizer, tokenizer: Path, rotate: bool = True
+) -> None:
     """Save one stage into the run's checkpoint for meta.iteration; stage 0 brings the tokenizer along.
 
     The checkpoint counts once all of its stages are there. Each file appears complete, under its name, or not at all.
-    Then the stage's files in all but the newest meta.config.checkpoints_kept checkpoints are removed.
+    With `rotate` the stage's files in all but the newest meta.config.checkpoints_kept checkpoints are removed.
+    UserError if the disk is full or can't be written.
     """
     folder = checkpoint_folder(run, meta.iteration)
-    folder.mkdir(parents=True, exist_ok=True)
+    names = [name for name, _ in stage.named_parameters()]
     tensors = dict(canonical_state(stage))
-    parameters = dict(stage.named_parameters())
     for moment in MOMENTS:
-        own = {name: optimizer.adamw.state[parameter][moment] for name, parameter in parameters.items()}
+        own = dict(zip(names, optimizer.moments(moment), strict=True))
         tensors |= {f"{moment}.{name}": tensor for name, tensor in canonical_tensors(stage, own).items()}
-    tensors[STEP] = optimizer.adamw.state[next(iter(parameters.values()))]["step"]
+    tensors[STEP] = optimizer.moments("step")[0]
     held = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps({"format": FORMAT, "stage": stage.stage, **dataclasses.asdict(meta)})
-    if stage.stage == 0:
-        write_durably(folder / TOKENIZER, lambda path: path.write_bytes(tokenizer.read_bytes()))
-    write_durably(stage_file(folder, stage.stage), lambda path: save_file(held, path, metadata={"skippipe": text}))
-    folders = sorted(folder.parent.glob("iteration-*"), reverse=True)
-    for old in folders[meta.config.checkpoints_kept :]:
-        forget_stage(old, stage.stage)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        clean(folder.parent, stage.stage)
+        if stage.stage == 0:
+            write_durably(folder / TOKENIZER, lambda path: path.write_bytes(tokenizer.read_bytes()))
+        write_durably(stage_file(folder, stage.stage), lambda path: save_file(held, path, metadata={"skippipe": text}))
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"{folder}: stage {stage.stage} can't be saved ({reason})") from None
+    if rotate:
+        for old in folders_in(folder.parent)[meta.config.checkpoints_kept :]:
+            forget_stage(old, stage.stage)
+
+
+def temporary_file(path: Path) -> Path:
+    """Where a file is written before it gets its name."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def clean(parent: Path, stage: int) -> None:
+    """Remove what a process that died left half written of a stage, in all checkpoints of a run."""
+    names = [stage_file(parent, stage).name, *([TOKENIZER] if stage == 0 else [])]
+    for name in names:
+        for left_over in parent.glob(f"*/{temporary_file(Path(name)).name}"):
+            left_over.unlink(missing_ok=True)
 
 
 def forget_stage(folder: Path, stage: int) -> None:
@@ -108,16 +126,27 @@ def forget_stage(folder: Path, stage: int) -> None:
         folder.rmdir()
 
 
-def write_durably(path: Path, write: Any) -> None:
-    """Let `write` fill a temporary file, bring it to the disk and give it its name."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    for entry, renamed in ((temporary, False), (path.parent, True)):
-        if renamed:
-            os.replace(temporary, path)
-        descriptor = os.open(entry, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+def set_aside(run: Path, first: int) -> None:
+    """Rename the checkpoints made when `first` iterations or more were done, so that nobody goes on from them."""
+    for folder in folders_in(run / "checkpoints"):
+        done = done_iterations(folder)
+        if done is not None and done >= first:
+            folder.rename(folder.with_name(folder.name.replace("iteration", SET_ASIDE, 1)))
+
+
+def write_durably(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file, bring it to the disk and give it its name; nothing is left if that fails."""
+    temporary = temporary_file(path)
+    try:
+        write(temporary)
+        for entry, renamed in ((temporary, False), (path.parent, True)):
+            if renamed:
+                os.replace(temporary, path)
+            descriptor = os.open(entry, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def find_latest(path: Path) -> Checkpoint:
@@ -128,9 +157,10 @@ def find_latest(path: Path) -> Checkpoint:
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give a run's folder, such as runs/ca-partial-..., or a checkpoint's")
-    folders = sorted((path / "checkpoints").glob("iteration-*"), reverse=True)
-    if re.fullmatch(r"iteration-\d+", path.name):
-        folders = sorted((folder for folder in path.parent.glob("iteration-*") if folder <= path), reverse=True)
+    folders = folders_in(path / "checkpoints")
+    own = done_iterations(path.absolute())
+    if own is not None:
+        folders = [folder for folder in folders_in(path.absolute().parent) if (done_iterations(folder) or 0) <= own]
     for place, folder in enumerate(folders):
         try:
             checkpoint = read_checkpoint(folder)
@@ -165,24 +195,6 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         if read_meta(file) != meta:
             raise UserError(f"{file}: from another run or iteration than {found[0].name} beside it")
     return checkpoint
-
-
-def read_meta(file: Path) -> Meta:
-    """The run that a stage's file is from; UserError if the file is truncated or not one of ours."""
-    try:
-        with safe_open(file, "pt") as opened:
-            document = json.loads((opened.metadata() or {})["skippipe"])
-        if document.pop("format") != FORMAT:
-            raise UserError(f"{file}: written by another version of SkipPipe")
-        if document.pop("stage") != int(file.stem.removeprefix("stage-")):
-            raise UserError(f"{file}: holds another stage than its name says")
-        return Meta(**{**document, "config": build(RunConfig, document["config"], str(file))})
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: truncated or no safetensors file ({' '.join(str(error).split())[:120]})") from None
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{file}: not a checkpoint of SkipPipe") from None
 
 
 def check_same_model(checkpoint: Checkpoint, config: RunConfig, stages: int, vocabulary: int) -> None:
@@ -236,6 +248,8 @@ def read_tensors(files: Iterable[Path], prefix: str, stage: Stage) -> dict[str, 
         except (SafetensorError, OSError) as error:
             raise UserError(f"{last}: can't be read ({' '.join(str(error).split())[:120]})") from None
     for name, tensor in wanted.items():
+        if name in tensors and not bool(torch.isfinite(tensors[name]).all()):
+            raise UserError(f"{last.parent}: {prefix}{name}: holds numbers that are not finite")
         found = tuple(tensors[name].shape) if name in tensors else "nothing"
         if found != tuple(tensor.shape):
             raise UserError(f"{last.parent}: {prefix}{name}: {tuple(tensor.shape)} expected, {found} found")

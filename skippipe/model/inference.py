@@ -99,7 +99,7 @@ def validate(
     batches = list(batches)
     loss_of = {choice: validation_loss(stages, choice, batches) for choice in dict.fromkeys(visited)}
     losses = [loss_of[choice] for choice in visited]
-    perplexities = [math.exp(loss) for loss in losses]
+    perplexities = [perplexity_of(loss) for loss in losses]
     return Validation(
         tuple(visited),
         statistics.fmean(losses),
@@ -109,6 +109,16 @@ def validate(
     )
 
 
+def perplexity_of(loss: float) -> float:
+    """Perplexity of a loss in nats a token; infinite if it is beyond what a float holds."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
+
+
 def deviation(values: list[float]) -> float:
-    """Sample standard deviation, 0 for a single value."""
+    """Sample standard deviation, 0 for a single value, nan if a value is not finite."""
+    if not all(map(math.isfinite, values)):
+        return math.nan
     return statistics.stdev(values) if len(values) > 1 else 0.0

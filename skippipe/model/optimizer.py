@@ -38,6 +38,16 @@ class StageOptimizer:
         """Squared length of the stage's gradient, summed in double precision."""
         return float(self.flat.double().square().sum())
 
+    def moments(self, name: str) -> list[Tensor]:
+        """AdamW's moments of this name, or its step counts; zeros if every iteration so far was dropped."""
+        state = self.adamw.state
+        zero = torch.zeros(())
+        return [
+            state[parameter][name] if parameter in state else zero if name == "step" else torch.zeros_like(parameter)
+            for group in self.adamw.param_groups
+            for parameter in group["params"]
+        ]
+
     def step(self, iteration: int, squared_norm: float) -> None:
         """Clip to the global norm over all stages, given squared, and update the weights."""
         norm = squared_norm**0.5

@@ -34,6 +34,8 @@ class IterationMetrics:
     bytes_sent: int
     """Message bytes of all nodes."""
     validation_perplexity: float | None = None
+    dropped: str | None = None
+    """Where the numbers began that were not finite, if the iteration was dropped for them: no weight was changed."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,20 @@ class RunSummary:
     """Of steps."""
     tokens_per_second: float
     bytes_sent: int
+    dropped_iterations: int
+    """Those without a step, because a number was not finite."""
 
     @classmethod
     def of(cls, setting: str, nodes: int, plan: Plan, lines: Sequence[IterationMetrics]) -> Self:
-        """Sum up a run of one iteration or more."""
+        """Sum up a run of one iteration or more; losses are those of iterations that were not dropped, if there are."""
+        kept = [line for line in lines if line.dropped is None] or lines
         measured_step_s = statistics.median(line.step_s for line in lines)
         return cls(
             setting=setting,
             nodes=nodes,
             iterations=len(lines),
-            loss_first=lines[0].loss,
-            loss_last=lines[-1].loss,
+            loss_first=kept[0].loss,
+            loss_last=kept[-1].loss,
             measured_iteration_s=statistics.median(line.iteration_s for line in lines),
             measured_step_s=measured_step_s,
             expected_iteration_s=plan.expected_iteration_s,
@@ -83,6 +88,7 @@ class RunSummary:
             measured_over_expected=measured_step_s / plan.expected_step_s,
             tokens_per_second=statistics.median(line.tokens_per_second for line in lines),
             bytes_sent=sum(line.bytes_sent for line in lines),
+            dropped_iterations=sum(line.dropped is not None for line in lines),
         )
 
 

@@ -19,13 +19,13 @@ def make_run_folder(config: RunConfig, setting: str, first_node: int) -> Path:
     """A fresh folder for a run, with its configuration; UserError if this machine's part of one is there already."""
     name = config.name or f"{setting}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(config.runs) / name
-    if log_file(folder, first_node).exists():
-        raise UserError(f"name: the folder {folder} holds a run already; choose another name or remove it")
     try:
+        if log_file(folder, first_node).exists():
+            raise UserError(f"name: the folder {folder} holds a run already; choose another name or remove it")
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"runs: the folder {folder} can't be made ({error.strerror})") from None
-    (folder / CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n", encoding="utf-8")
+        raise UserError(f"runs: the folder {folder} can't be written ({error.strerror})") from None
     return folder
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import math
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +83,19 @@ class Endpoint:
         return links
 
 
+@contextlib.contextmanager
+def refused_as(field: str, who: str, host: str, port: int) -> Iterator[None]:
+    """Turn what binding a socket raises into a UserError that names the field, or the host if it is not here."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise UserError(f"peers.host: {host} is no address of this machine") from None
+        raise UserError(
+            f"{field}: {who} can't listen on {host}:{port} ({os.strerror(error.errno or 0)}); choose another"
+        ) from None
+
+
 def open_endpoints(
     peers: PeersConfig, nodes: int, local: range, folder: Path, fields: dict[str, str]
 ) -> tuple[list[Endpoint], int]:
@@ -90,15 +106,18 @@ def open_endpoints(
     claim(folder, local)
     secret = cluster_secret(peers.host, peers.secret_file) if peers.authenticate else None
     run = RunIdentity(fields, os.urandom(RUN_ID_BYTES) if 0 in local else UNKNOWN)
-    try:
-        listeners = {
-            node: Listeners.bind(peers.host, peers.first_port + node if peers.first_port else 0) for node in local
-        }
-    except OSError as error:
-        raise UserError(f"peers.first_port: can't listen on {peers.host} ({error.strerror}); choose another") from None
+    listeners = {}
+    for node in local:
+        port = peers.first_port + node if peers.first_port else 0
+        with refused_as("peers.first_port" if port else "peers.host", f"node {node}", peers.host, port):
+            listeners[node] = Listeners.bind(peers.host, port)
     bootstrap = [split_address(address, "peers.bootstrap") for address in peers.bootstrap]
     bootstrap = bootstrap or [listeners[node].address for node in local[:BOOTSTRAP_NODES]]
     rendezvous = Rendezvous(*split_address(peers.rendezvous, "peers.rendezvous")) if peers.rendezvous else None
+    if rendezvous is not None and 0 in local:
+        # Node 0 binds it later, in its own process; here it is only tried.
+        with refused_as("peers.rendezvous", "torch.distributed's store", peers.host, rendezvous.port):
+            socket.create_server((peers.host, rendezvous.port)).close()
     if rendezvous is None:
         store = socket.create_server((peers.host, 0), backlog=len(local))
         rendezvous = Rendezvous(peers.host, store.getsockname()[1], store)

@@ -27,6 +27,17 @@ class IterationLoss:
     iteration: int
     loss: float
     """Mean over all microbatches, in nats a token."""
+    dropped: str | None = None
+    """Where the numbers began that were not finite, if the iteration was dropped for them."""
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """All nodes have saved and leave after an iteration, because a machine was told to stop."""
+
+    iteration: int
+    asked: int
+    """The first node that was told."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,7 @@ Event = (
     Ready
     | IterationLoss
     | IterationMetrics
+    | Leaving
     | BatchMetrics
     | EvaluationDone
     | MeasurementDone

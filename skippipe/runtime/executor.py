@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from skippipe.data.batches import Batches
 from skippipe.model.stage import Stage
 from skippipe.runtime.emulation import Emulation, Outgoing, sleep_until
+from skippipe.runtime.soundness import Poison, poison_of_task
 from skippipe.schedule import Plan
 from skippipe.schedule.plan import Kind, Task
 from skippipe.schedule.timeline import KIND_NAMES, Span
@@ -18,6 +20,8 @@ from skippipe.transport.clocks import Clock
 from skippipe.transport.inbox import Inbox
 from skippipe.transport.message import Header, MessageKind
 from skippipe.transport.work import Work
+
+logger = logging.getLogger(__name__)
 
 Send = Callable[[int, Header, Tensor], None]
 
@@ -30,6 +34,8 @@ class IterationRecord:
     """Its tasks, in monotonic seconds."""
     losses: list[float] = field(default_factory=list)
     """Loss of each microbatch that began here, in nats a token."""
+    poison: Poison | None = None
+    """What was not finite; of several, the one that is named first."""
 
 
 def expected_senders(plan: Plan, node: int) -> dict[tuple[MessageKind, int], int]:
@@ -107,6 +113,7 @@ class Executor:
         start = max(ready, free)
         sleep_until(start)
         result = self.compute(task, iteration, tensor, record)
+        self.look_for_poison(task, tensor, result, record)
         computed, end = self.clock.now(), start + self.emulation.task_s[task.kind]
         sleep_until(end)
         end = max(end, computed)
@@ -130,6 +137,17 @@ class Executor:
         entered, left = self.held.pop(microbatch)
         left.backward(tensor)  # type: ignore[no-untyped-call]
         return entered.grad
+
+    def look_for_poison(
+        self, task: Task, received: Tensor | None, result: Tensor | None, record: IterationRecord
+    ) -> None:
+        """Note what is not finite, and log the first such task."""
+        loss = record.losses[-1] if task.kind is Kind.LOSS else 0.0
+        poison = poison_of_task(task.kind, received, result, loss)
+        if poison is not None:
+            if record.poison is None:
+                logger.warning("%s node %d in task %s was not finite", poison.text, self.node, task)
+            record.poison = min(poison, record.poison or poison)
 
     def forward(self, microbatch: int, iteration: int, tensor: Tensor | None) -> Tensor:
         """Run the stage on a microbatch and hold what backward needs."""

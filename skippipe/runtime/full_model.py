@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.distributed as distributed
 
 from skippipe.config import ModelConfig
 from skippipe.data.batches import Prepared, validation_batches
+from skippipe.model.inference import perplexity_of
 from skippipe.model.stage import Stage
 from skippipe.schedule import Plan
 
@@ -44,4 +43,4 @@ def full_model_perplexity(
                 count = tokens_BT.numel()
                 total += torch.tensor([float(stage.loss(left, targets_BT.to(device))) * count, count])
     distributed.broadcast(total, leaders[0])
-    return math.exp(float(total[0] / total[1]))
+    return perplexity_of(float(total[0] / total[1]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import secrets
 import signal
 import time
 from dataclasses import dataclass, replace
@@ -13,17 +15,19 @@ import torch
 
 from skippipe.config import RunConfig
 from skippipe.data.batches import Batches, Prepared
-from skippipe.model.checkpoint import Checkpoint, Meta, load_stage, save_stage
+from skippipe.model.checkpoint import Checkpoint, load_stage, save_stage, set_aside
+from skippipe.model.checkpoint_meta import Meta
 from skippipe.model.optimizer import StageOptimizer
 from skippipe.model.stage import Stage
 from skippipe.report.metrics import IterationMetrics
 from skippipe.report.timeline import append_spans
 from skippipe.runtime.emulation import Emulation, RunClock
 from skippipe.runtime.endpoint import STOP_SIGNAL, Endpoint
-from skippipe.runtime.events import IterationLoss, Ready
+from skippipe.runtime.events import IterationLoss, Leaving, Ready
 from skippipe.runtime.executor import Executor, IterationRecord, expected_senders
 from skippipe.runtime.full_model import full_model_perplexity
 from skippipe.runtime.gradients import Group
+from skippipe.runtime.soundness import Drops, Poison, first_cause, is_finite
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.compression import compressed_links
 from skippipe.schedule.timeline import SYNC, Span
@@ -34,6 +38,8 @@ from skippipe.transport.message import HEADER, Encoding
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
+BITS_OF_A_FIGURE = 52
+"""A shared figure is a double, which holds whole numbers of so many bits."""
 SLOWEST_STEP_FACTOR = 10.0
 """A collective may take this many expected steps before the run is given up."""
 
@@ -90,6 +96,8 @@ class Figures:
     """Message bytes of this iteration."""
     stop_asked: float
     """1 if the node's process was told to save and leave."""
+    poison: float
+    """What was not finite at the node (soundness.Poison), 0 if everything was."""
 
 
 class Worker:
@@ -104,6 +112,8 @@ class Worker:
         self.optimizer = StageOptimizer(self.stage, config.optimizer)
         if job.checkpoint is not None:
             load_stage(job.checkpoint, self.stage, self.optimizer)
+        self.first = job.checkpoint.meta.iteration if job.checkpoint else 0
+        self.drops = Drops(config.optimizer.dropped_in_a_row, self.first)
         self.stop_asked = False
         signal.signal(STOP_SIGNAL, self.ask_to_stop)
         messages, sync_s = 2 * len(plan.paths) * plan.path_length, plan.sync_s[self.stage_index]
@@ -139,6 +149,7 @@ class Worker:
         # Before torch.distributed meets them, which could not be told that a peer is lost or another run's.
         self.links.connect(sorted(receivers))
         self.group = Group(job.endpoint, plan, timeout)
+        self.run = run_name(self.group)
         self.bytes_reported = 0
         job.endpoint.report(Ready(node))
 
@@ -150,29 +161,44 @@ class Worker:
         """Run all iterations that are not done yet, or until somebody asks to stop."""
         step_end, pending = 0.0, None
         endpoint = self.job.endpoint
-        for iteration in range(self.job.first_iteration, self.job.config.iterations):
+        for iteration in range(self.first, self.job.config.iterations):
             self.optimizer.zero()
             record = self.executor.run_iteration(iteration)
             self.work.wait(f"the sync of iteration {iteration}")
             figures, synced = self.sync(record, step_end)
             self.work.begin(f"the optimizer step of iteration {iteration}")
-            self.optimizer.step(iteration, sum(row.squared_norm for row in figures))
+            cause = self.step(iteration, figures)
             step_end = self.clock.shared(self.clock.now())
             self.write_timeline(iteration, record, synced)
             stopping = any(row.stop_asked for row in figures)
-            perplexity = self.after_step(iteration + 1, stopping)
+            perplexity = None if self.drops.diverged else self.after_step(iteration + 1, stopping)
             if endpoint.first_here:
                 if pending is not None:
                     endpoint.report(self.metrics(*pending, [row.previous_step_end for row in figures]))
-                pending = (iteration, figures, perplexity)
-                endpoint.report(IterationLoss(iteration, mean_loss(figures)))
-            if stopping:
+                pending = (iteration, figures, perplexity, cause)
+                endpoint.report(IterationLoss(iteration, mean_loss(figures), cause))
+            if stopping or self.drops.diverged:
                 break
         self.work.wait("the end of the run")
+        if self.drops.diverged and self.job.node == self.job.plan.stages[0][0]:
+            # Before the figures are shared, so that every machine finds the same newest checkpoint.
+            set_aside(self.job.folder, self.drops.proven + 1)
         ends = [row[0] for row in self.group.share([step_end])]
         if endpoint.first_here and pending is not None:
             endpoint.report(self.metrics(*pending, ends))
+            if asked := [node for node, row in enumerate(pending[1]) if row.stop_asked]:
+                endpoint.report(Leaving(pending[0], asked[0]))
         self.links.drain(DRAIN_SECONDS)
+
+    def step(self, iteration: int, figures: list[Figures]) -> str | None:
+        """Update the weights, or leave weights and optimizer as they are if a number was not finite anywhere: why."""
+        cause = first_cause([row.poison for row in figures], self.job.plan.stage_of())
+        self.drops.count(iteration, cause)
+        if cause is None:
+            self.optimizer.step(iteration, sum(row.squared_norm for row in figures))
+        else:
+            logger.warning("iteration %d dropped: %s", iteration, cause)
+        return cause
 
     def after_step(self, done: int, stopping: bool) -> float | None:
         """Save and validate if it is time to, after so many iterations; the perplexity if it was measured."""
@@ -182,8 +208,10 @@ class Worker:
         if config.checkpoint_every and leads and (last or done % config.checkpoint_every == 0):
             digest = hashlib.sha256(job.schedule.to_json().encode()).hexdigest()
             self.work.begin(f"saving the checkpoint of iteration {done}")
-            meta = Meta(done, len(job.plan.stages), job.prepared.vocabulary, job.setting, digest, config)
-            save_stage(job.folder, meta, self.stage, self.optimizer, job.prepared.tokenizer)
+            meta = Meta(done, len(job.plan.stages), job.prepared.vocabulary, job.setting, digest, self.run, config)
+            # Weights that gave no finite numbers yet must not push out those that did.
+            proven = self.drops.in_a_row == 0
+            save_stage(job.folder, meta, self.stage, self.optimizer, job.prepared.tokenizer, rotate=proven)
         if not config.evaluate_every or done % config.evaluate_every:
             return None
         samples = job.schedule.pipeline.samples_per_microbatch
@@ -198,11 +226,17 @@ class Worker:
         last = max((span.end_s for span in record.spans), default=now)
         visits = self.job.plan.stage_visits()[self.stage_index]
         idle = not record.spans
+        poison = record.poison
+        if poison is None and not is_finite(self.optimizer.flat):
+            poison = Poison.WEIGHT_GRADIENT
         done = self.group.sync(self.optimizer, visits, 0.0 if idle else last, self.emulation, self.clock)
         leads = self.group.replicas[0] == self.job.node
+        squared_norm = self.optimizer.squared_norm() if leads else 0.0
+        if poison is None and not math.isfinite(squared_norm):
+            poison = Poison.SUM
         rows = self.group.share(
             [
-                self.optimizer.squared_norm() if leads else 0.0,
+                squared_norm,
                 sum(record.losses),
                 float(len(record.losses)),
                 float("inf") if idle else self.clock.shared(first),
@@ -210,13 +244,19 @@ class Worker:
                 previous_step_end,
                 float(self.links.bytes_sent - self.bytes_reported),
                 float(self.stop_asked),
+                float(poison or 0),
             ]
         )
         self.bytes_reported = self.links.bytes_sent
         return [Figures(*row) for row in rows], Span(self.job.node, SYNC, None, last, done)
 
     def metrics(
-        self, iteration: int, figures: list[Figures], perplexity: float | None, step_ends: list[float]
+        self,
+        iteration: int,
+        figures: list[Figures],
+        perplexity: float | None,
+        cause: str | None,
+        step_ends: list[float],
     ) -> IterationMetrics:
         """What the finished iteration took; times divided by time_scale."""
         begin = min(row.first_forward for row in figures)
@@ -234,6 +274,7 @@ class Worker:
             tokens_per_second=tokens / (step_s * scale),
             bytes_sent=int(sum(row.bytes_sent for row in figures)),
             validation_perplexity=perplexity,
+            dropped=cause,
         )
 
     def write_timeline(self, iteration: int, record: IterationRecord, synced: Span) -> None:
@@ -249,6 +290,12 @@ class Worker:
         """Leave the others."""
         self.group.close()
         self.links.close()
+
+
+def run_name(group: Group) -> str:
+    """The run's random name, 26 hexadecimal digits, drawn by node 0; every node calls it once."""
+    rows = group.share([float(secrets.randbits(BITS_OF_A_FIGURE)) for _ in range(2)])
+    return "".join(f"{int(part):013x}" for part in rows[0])
 
 
 def mean_loss(figures: list[Figures]) -> float:
@@ -271,6 +318,7 @@ def run_worker(job: Job) -> None:
     worker.close()
     digest = weights_digest(worker.stage)
     logger.info("node %d done: %d bytes sent, weights %s", job.node, worker.links.bytes_sent, digest)
+    worker.drops.check()
 
 
 def weights_digest(stage: Stage) -> str:

@@ -45,18 +45,26 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start(workplace: Path) -> Iterator[Start]:
-    """Start `python -m skippipe run` with these arguments; whatever is left of it is killed at the end."""
+    """Start `python -m skippipe run` with these arguments; whatever is left of it is killed at the end.
+
+    `inside` is a network namespace, `poisoned` the arguments of poisoned.py, which then takes skippipe's place.
+    """
     started: list[subprocess.Popen[str]] = []
 
     def start_run(
-        *arguments: str, inside: str | None = None, clock_ahead: int = 0, **environment: str
+        *arguments: str,
+        inside: str | None = None,
+        poisoned: tuple[str, ...] = (),
+        clock_ahead: int = 0,
+        **environment: str,
     ) -> subprocess.Popen[str]:
         namespace = ["ip", "netns", "exec", inside] if inside else []
         if clock_ahead:
             ahead = [f"--monotonic={clock_ahead}", f"--boottime={clock_ahead}"]
             namespace += ["unshare", "--time", *ahead, "--fork", "--kill-child"]
+        module = ["tests.end_to_end.poisoned", *poisoned] if poisoned else ["skippipe"]
         process = subprocess.Popen(
-            [*namespace, sys.executable, "-m", "skippipe", "run", *arguments],
+            [*namespace, sys.executable, "-m", *module, "run", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

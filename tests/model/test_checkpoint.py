@@ -8,7 +8,8 @@ import torch
 from skippipe.config import DataConfig, ModelConfig, RunConfig
 from skippipe.data.batches import prepare
 from skippipe.errors import UserError
-from skippipe.model.checkpoint import Meta, checkpoint_folder, find_latest, load_stages, stage_file
+from skippipe.model.checkpoint import checkpoint_folder, find_latest, load_stages, stage_file
+from skippipe.model.checkpoint_meta import Meta
 from skippipe.model.stage import canonical_state
 from skippipe.reference import ReferenceTrainer
 from skippipe.schedule import Plan
@@ -43,7 +44,7 @@ def trainer_of(prepared, paths=PARTIAL, **model):
 
 def meta_of(trainer, iteration):
     stages, vocabulary = len(trainer.stages), trainer.prepared.vocabulary
-    return Meta(iteration, stages, vocabulary, "ca-partial", "0" * 64, trainer.config)
+    return Meta(iteration, stages, vocabulary, "ca-partial", "0" * 64, "1" * 26, trainer.config)
 
 
 def train_and_save(run, trainer, last=4, every=2):

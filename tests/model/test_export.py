@@ -11,7 +11,8 @@ from skippipe.config import DataConfig, ModelConfig, RunConfig
 from skippipe.data.batches import prepare
 from skippipe.data.tokenizer import load_tokenizer
 from skippipe.errors import UserError
-from skippipe.model.checkpoint import Meta, find_latest
+from skippipe.model.checkpoint import find_latest
+from skippipe.model.checkpoint_meta import Meta
 from skippipe.model.export import export_folder
 from skippipe.model.inference import all_stages, forward
 from skippipe.reference import ReferenceTrainer
@@ -37,7 +38,7 @@ def trained(request, prepared, tmp_path_factory):
     trainer = ReferenceTrainer(config, PLAN, 2, prepared)
     for iteration in range(2):
         trainer.train_iteration(iteration)
-    trainer.save(run, Meta(2, 3, prepared.vocabulary, "baseline", "", config))
+    trainer.save(run, Meta(2, 3, prepared.vocabulary, "baseline", "", "", config))
     return run, trainer
 
 

@@ -1,0 +1,163 @@
+"""What can go wrong before and beside training gives one clear line and its exit code, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+from enum import Enum
+from pathlib import Path
+
+import pytest
+
+from skippipe.config import RunConfig
+from skippipe.data.batches import key
+from skippipe.data.corpus import Corpus
+from skippipe.fields import load_config
+from skippipe.model.checkpoint import find_latest
+from skippipe.report.run_folder import process_ids
+from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, wait_for
+
+SECRET = {"SKIPPIPE_SECRET": "a secret that both machines know"}
+SIX = ("0", "6", "ca-partial", "2")
+
+
+class Refused(Enum):
+    """What is known before the start: arguments, and what the line says."""
+
+    NO_SUCH_DEVICE = (["device=cuda:99"], "device: 'cuda:99' can't be used here")
+    NO_DEVICE = (["device=banana"], "device: 'banana' can't be used here")
+    RUNS_UNWRITABLE = (["runs=/proc/nowhere"], "runs: the folder /proc/nowhere/refused can't be written")
+    RUNS_A_FILE = (["runs=/etc/hostname"], "runs: the folder /etc/hostname/refused can't be written")
+    CACHE_UNWRITABLE = (["data.cache=/proc/nowhere"], "data.cache: /proc/nowhere: can't be made")
+    NO_MEMORY = (["model.d_model=100000", "model.heads=100"], "memory for weights, gradients and moments")
+    TEXT_TOO_SHORT = (["model.context=500000"], "fewer than one sequence of model.context")
+    NOT_OUR_ADDRESS = (["peers.host=192.0.2.1"], "peers.host: 192.0.2.1 is no address of this machine")
+    MANY_DIGITS = (["iterations=" + "1" * 5000], "iterations must be a whole number")
+    HUGE = (["iterations=" + "1" * 4000], "iterations must be at most")
+    NO_FOLDERS_NAME = (["name=../elsewhere"], "name must be a folder's name")
+    NO_ENDPOINT = (["peers.secret_file=/nowhere"], "peers.secret_file: /nowhere can't be read")
+
+
+@pytest.mark.parametrize("case", Refused)
+def test_what_is_known_before_the_start_is_refused_before_it(case: Refused, start: Start, workplace: Path) -> None:
+    arguments, line = case.value
+    process = start(*SIX, f"{workplace}/small.yaml", "name=refused", *arguments, **SECRET)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 2, errors
+    assert line in errors
+    assert len(errors.strip().splitlines()) == 1, errors
+    assert len(errors) < 500
+    assert not list((workplace / "runs" / "refused").glob("node-*"))
+
+
+@pytest.mark.parametrize("field", ["peers.first_port", "peers.rendezvous"])
+def test_a_taken_port_is_named_with_its_field(start: Start, workplace: Path, field: str) -> None:
+    first = free_ports(7)
+    with socket.create_server(("127.0.0.1", first + (2 if field == "peers.first_port" else 6))) as taken:
+        port = taken.getsockname()[1]
+        fields = [f"peers.first_port={first}", f"peers.rendezvous=127.0.0.1:{first + 6}", "name=port"]
+        process = start(*SIX, f"{workplace}/small.yaml", *fields)
+        _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 2, errors
+    assert f"error: {field}: " in errors
+    assert f"can't listen on 127.0.0.1:{port} (Address already in use)" in errors
+    assert not list((workplace / "runs" / "port").glob("node-*"))
+
+
+class DataFault(Enum):
+    """What happens while a child prepares the data: who gets which signal, and the launcher's exit code and line."""
+
+    CHILD_KILLED = (signal.SIGKILL, 1, "error: data: preparing it was killed by SIGKILL")
+    INTERRUPTED = (signal.SIGINT, 128 + signal.SIGINT, "stopped by SIGINT")
+    LAUNCHER_KILLED = (signal.SIGKILL, -signal.SIGKILL, "")
+
+
+@pytest.mark.parametrize("fault", DataFault)
+def test_data_that_can_not_be_prepared(fault: DataFault, start: Start, workplace: Path, tmp_path: Path) -> None:
+    number, code, line = fault.value
+    config = load_config(RunConfig, workplace / "small.yaml", [f"data.cache={tmp_path}"])
+    lock = tmp_path / f"tokenizer-{key(Corpus(config.data).fingerprint, config.data.vocabulary)}.lock"
+    # The child waits for this lock for ever, so that there is time to hurt it.
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        process = start(*SIX, f"{workplace}/small.yaml", f"data.cache={tmp_path}", f"name=data-{fault.name}")
+        wait_for(lambda: bool(children(process.pid)) and waits_for_a_lock(children(process.pid)[0]))
+        child = children(process.pid)[0]
+        os.kill(child if fault is DataFault.CHILD_KILLED else process.pid, number)
+        _, errors = process.communicate(timeout=SECONDS)
+        wait_for(lambda: not alive(child))
+    assert process.returncode == code, errors
+    assert len(errors.strip().splitlines()) == (1 if line else 0), errors
+    assert line in errors
+
+
+def children(pid: int) -> list[int]:
+    """Child processes of a process."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def waits_for_a_lock(pid: int) -> bool:
+    """Whether a process waits for a file's lock."""
+    return any(f" {pid} " in line for line in Path("/proc/locks").read_text().splitlines() if "->" in line)
+
+
+def test_a_child_that_fails_early_leaves_the_clean_up_to_the_launcher(start: Start, workplace: Path) -> None:
+    folder = workplace / "runs" / "early"
+    (folder / "node-3.log").mkdir(parents=True)
+    process = start(*SIX, f"{workplace}/small.yaml", "name=early")
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert f"node 3: {folder}/node-3.log can't be written (Is a directory)" in errors
+    assert errors.count("error: node 3 ended with exit code 2") == 1
+    assert errors.count("error:") == 1, errors
+    assert "Traceback" not in errors
+    assert not any(alive(pid) for pid in process_ids(folder).values())
+
+
+def test_a_second_signal_while_stopping_is_no_error(start: Start, workplace: Path) -> None:
+    process = start(*SIX, f"{workplace}/small.yaml", "name=twice", "iterations=100000")
+    folder = workplace / "runs" / "twice"
+    wait_for(lambda: (folder / "metrics.jsonl").exists())
+    # A node that stands still makes stopping last until its grace is over, or the second signal comes.
+    pids = process_ids(folder)
+    os.kill(pids[2], signal.SIGSTOP)
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "stopped by SIGINT; every node was stopped" in errors
+    assert "Traceback" not in errors
+    assert not any(alive(pid) for pid in pids.values())
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one runs folder", "no shared disk"])
+def test_sigterm_to_one_launcher_is_known_to_all_and_saved_is_checked(
+    start: Start, workplace: Path, shared: bool
+) -> None:
+    port = free_ports(7)
+    meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]', f"peers.rendezvous=127.0.0.1:{port + 6}"]
+    common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", *meeting]
+    common += ["iterations=100000", "checkpoint_every=100000"]
+    names = ["together", "together"] if shared else ["left", "right"]
+    runs: list[subprocess.Popen[str]] = [
+        start("0", "2", *common, f"name={names[0]}", **SECRET),
+        start("2", "6", *common, f"name={names[1]}", **SECRET),
+    ]
+    folders = [workplace / "runs" / name for name in names]
+    wait_for(lambda: (folders[0] / "metrics.jsonl").exists() and (folders[1] / "metrics.jsonl").exists())
+    runs[1].send_signal(signal.SIGTERM)
+    for run, folder in zip(runs, folders, strict=True):
+        _, errors = run.communicate(timeout=SECONDS)
+        assert "node 2 and its machine were told to stop (SIGTERM)" in errors
+        if shared:
+            assert run.returncode == 128 + signal.SIGTERM, errors
+            assert (
+                f"saved after {find_latest(folder).meta.iteration} iterations; go on with --resume {folder}" in errors
+            )
+        else:
+            assert run.returncode == 1, errors
+            assert "is not complete" in errors
+            assert "saved after" not in errors
