@@ -286,6 +286,6 @@ def check_reachable(peers: PeersConfig, nodes: int, local: range) -> None:
 def split_address(address: str, field: str) -> tuple[str, int]:
     """Host and port of "host:port"; UserError names the field."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) <= 65535:
-        raise UserError(f'{field} needs an address like "10.0.0.1:4000", not {address!r}')
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) <= MOST_PORT:
+        raise UserError(f'{field} needs an address like "10.0.0.1:4000", not {shown(address)}')
     return host, int(port)

@@ -83,6 +83,16 @@ class Endpoint:
         return links
 
 
+def resolved(address: str, field: str) -> tuple[str, int]:
+    """IPv4 address and port of "host:port", whose host may be a name; UserError if nobody knows the name."""
+    host, port = split_address(address, field)
+    try:
+        found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{field}: {host!r} has no IPv4 address ({error})") from None
+    return str(found[0][4][0]), port
+
+
 @contextlib.contextmanager
 def refused_as(field: str, who: str, host: str, port: int) -> Iterator[None]:
     """Turn what binding a socket raises into a UserError that names the field, or the host if it is not here."""
@@ -111,9 +121,9 @@ def open_endpoints(
         port = peers.first_port + node if peers.first_port else 0
         with refused_as("peers.first_port" if port else "peers.host", f"node {node}", peers.host, port):
             listeners[node] = Listeners.bind(peers.host, port)
-    bootstrap = [split_address(address, "peers.bootstrap") for address in peers.bootstrap]
+    bootstrap = [resolved(address, "peers.bootstrap") for address in peers.bootstrap]
     bootstrap = bootstrap or [listeners[node].address for node in local[:BOOTSTRAP_NODES]]
-    rendezvous = Rendezvous(*split_address(peers.rendezvous, "peers.rendezvous")) if peers.rendezvous else None
+    rendezvous = Rendezvous(*resolved(peers.rendezvous, "peers.rendezvous")) if peers.rendezvous else None
     if rendezvous is not None and 0 in local:
         # Node 0 binds it later, in its own process; here it is only tried.
         with refused_as("peers.rendezvous", "torch.distributed's store", peers.host, rendezvous.port):

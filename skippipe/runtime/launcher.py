@@ -7,6 +7,7 @@ import ctypes
 import gc
 import logging
 import os
+import select
 import selectors
 import signal
 import sys
@@ -28,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
 GRACE_SECONDS = 2.0
-FAREWELL_SECONDS = 0.5
-"""Time for the nodes here to tell those on other machines who failed, before they end."""
+FAREWELL_SECONDS = 10.0
+"""Most time that the nodes here get to start and to tell those on other machines who failed, before they end."""
 USER_ERROR_EXIT, PEER_LOST_EXIT, DIVERGED_EXIT = 2, 3, 4
 """Exit codes of a node that can't work, that lost another one, or dropped too many iterations; its log says more."""
 LOG_LINES_SHOWN = 12
@@ -237,8 +238,24 @@ class Launcher:
                 # One that has just ended of its own cannot be told, and need not.
                 with contextlib.suppress(BrokenPipeError):
                     os.write(process.notices, f"{failed.node}\n".encode())
-            time.sleep(FAREWELL_SECONDS)
+            self.wait_until_told()
         self.stop()
+
+    def wait_until_told(self) -> None:
+        """Wait until every node has closed its end of the notices, or has ended, or a signal comes."""
+        deadline = time.monotonic() + FAREWELL_SECONDS
+        waiting = select.poll()
+        # A pipe whose reader is gone shows POLLERR, which is always watched for.
+        ends = {process.notices: process for process in self.processes.values()}
+        for end in ends:
+            waiting.register(end, 0)
+        waiting.register(self.signals, select.POLLIN)
+        while ends and (found := waiting.poll(max(0.0, 1000 * (deadline - time.monotonic())))):
+            for descriptor, _ in found:
+                if descriptor == self.signals.fileno():
+                    return
+                waiting.unregister(descriptor)
+                del ends[descriptor]
 
     def stop(self) -> None:
         """End every process that is still there: SIGTERM, and SIGKILL after a grace or if another signal comes."""

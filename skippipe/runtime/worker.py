@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 import secrets
 import signal
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from skippipe.runtime.events import IterationLoss, Leaving, Ready
 from skippipe.runtime.executor import Executor, IterationRecord, expected_senders
 from skippipe.runtime.full_model import full_model_perplexity
 from skippipe.runtime.gradients import Group
+from skippipe.runtime.launcher import PEER_LOST_EXIT
 from skippipe.runtime.soundness import Drops, Poison, first_cause, is_finite
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.compression import compressed_links
@@ -132,6 +135,8 @@ class Worker:
         self.links = job.endpoint.open_links(self.inbox, largest, encodings, work_seconds=timeout)
         self.work = self.links.work
         self.clock = RunClock(clock, self.links.axis_offset)
+        self.started = False
+        threading.Thread(target=self.end_if_lost_while_starting, name="start", daemon=True).start()
         origins = plan.stages[0]
         batches = None
         if node in origins:
@@ -148,10 +153,31 @@ class Worker:
         self.work.wait("the other nodes")
         # Before torch.distributed meets them, which could not be told that a peer is lost or another run's.
         self.links.connect(sorted(receivers))
-        self.group = Group(job.endpoint, plan, timeout)
+        self.group = self.meet(timeout)
         self.run = run_name(self.group)
         self.bytes_reported = 0
+        with self.inbox.changed:
+            self.started = True
+            self.inbox.changed.notify_all()
         job.endpoint.report(Ready(node))
+
+    def meet(self, timeout: float) -> Group:
+        """Join all the others; PeerLostError if they don't come within so many seconds."""
+        try:
+            return Group(self.job.endpoint, self.job.plan, timeout)
+        except torch.distributed.DistError as error:
+            reason = str(error).splitlines()[0]
+            raise PeerLostError(self.inbox.failure or f"not all nodes met in {timeout:.0f} s ({reason})") from error
+
+    def end_if_lost_while_starting(self) -> None:
+        """End the process when a peer is lost before all have met: torch.distributed's meeting can't be interrupted."""
+        with self.inbox.changed:
+            self.inbox.changed.wait_for(lambda: self.started or self.inbox.failure is not None)
+            reason = None if self.started else self.inbox.failure
+        if reason is not None:
+            logger.error("%s", reason)
+            logging.shutdown()
+            os._exit(PEER_LOST_EXIT)
 
     def ask_to_stop(self, *_: object) -> None:
         """Remember that this process was told to save and leave."""

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 BACKLOG = 256
 NOTICE_BYTES = 32
 START_SECONDS = 20.0
+FAREWELL_SECONDS = 5.0
+"""How long peers that are still starting are waited for, to tell them that a node is lost."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,19 @@ class Links:
         """The launcher names a node that failed, before it ends this one (network thread)."""
         self.loop.remove_reader(notices)
         if line := os.read(notices, NOTICE_BYTES):
-            self.spread_loss(int(line))
+            lost = int(line)
+            others = [node for node in range(len(self.members)) if node not in (self.node, lost)]
+            # While starting up, few links are open yet: whoever waits for us must hear it from us.
+            senders = [self.sender(node) for node in others]
+            self.spread_loss(lost)
+            self.farewell = asyncio.create_task(self.tell(senders, notices))
+
+    async def tell(self, senders: list[Sender], notices: int) -> None:
+        """Close the notices, which the launcher waits for, when those that can be reached have been told."""
+        deadline = self.loop.time() + FAREWELL_SECONDS
+        while self.loop.time() < deadline and not all(one.connected.is_set() and not one.waiting for one in senders):
+            await asyncio.sleep(0.02)
+        os.close(notices)
 
     def spread_loss(self, lost: int) -> bool:
         """Tell all peers once that a node is lost, so that every machine names the same; whether this is news."""

@@ -38,6 +38,11 @@ class Refused(Enum):
     MANY_DIGITS = (["iterations=" + "1" * 5000], "iterations must be a whole number")
     HUGE = (["iterations=" + "1" * 4000], "iterations must be at most")
     NO_FOLDERS_NAME = (["name=../elsewhere"], "name must be a folder's name")
+    UNKNOWN_NAME = (
+        ['peers.bootstrap=["nobody.invalid:4000"]'],
+        "peers.bootstrap: 'nobody.invalid' has no IPv4 address",
+    )
+    NO_PORT = (['peers.rendezvous="localhost:99999"'], 'rendezvous needs an address like "10.0.0.1:4000"')
     NO_ENDPOINT = (["peers.secret_file=/nowhere"], "peers.secret_file: /nowhere can't be read")
 
 
@@ -161,3 +166,35 @@ def test_sigterm_to_one_launcher_is_known_to_all_and_saved_is_checked(
             assert run.returncode == 1, errors
             assert "is not complete" in errors
             assert "saved after" not in errors
+
+
+def test_a_loss_while_starting_up_reaches_the_other_machine(start: Start, workplace: Path) -> None:
+    port = free_ports(7)
+    # By name, too: bootstrap and rendezvous need not be addresses.
+    meeting = [f'peers.bootstrap=["localhost:{port}"]', f"peers.rendezvous=localhost:{port + 6}"]
+    # Whoever is not told waits for this long.
+    meeting += ["peers.connect_seconds=1000"]
+    common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", *meeting]
+    stays = start("0", "2", *common, "name=told", **SECRET)
+    folder = workplace / "runs" / "told"
+    wait_for(lambda: len(process_ids(folder)) == 2)
+    broken = workplace / "runs" / "broken"
+    (broken / "node-5.log").mkdir(parents=True)
+    goes = start("2", "6", *common, "name=broken", **SECRET)
+    _, errors = goes.communicate(timeout=SECONDS)
+    assert goes.returncode == 1
+    assert "node 5 ended with exit code 2" in errors
+    _, errors = stays.communicate(timeout=SECONDS)
+    assert stays.returncode == 1
+    assert "node 5 failed on its machine, says node" in errors
+    assert not any(alive(pid) for pid in process_ids(folder).values())
+
+
+def test_names_serve_in_bootstrap_and_rendezvous(start: Start, workplace: Path) -> None:
+    port = free_ports(7)
+    meeting = [f'peers.bootstrap=["localhost:{port}"]', f"peers.rendezvous=localhost:{port + 6}"]
+    common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", "iterations=1", *meeting]
+    runs = [start("0", "2", *common, "name=by-name", **SECRET), start("2", "6", *common, "name=by-name", **SECRET)]
+    for run in runs:
+        _, errors = run.communicate(timeout=SECONDS)
+        assert run.returncode == 0, errors

@@ -1,15 +1,20 @@
 """Checkpoints: resuming equals an unbroken run, in any layout; unsound ones are refused, unfinished ones ignored."""
 
 import dataclasses
+import json
+import resource
+from enum import Enum
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from skippipe.config import DataConfig, ModelConfig, RunConfig
 from skippipe.data.batches import prepare
 from skippipe.errors import UserError
 from skippipe.model.checkpoint import checkpoint_folder, find_latest, load_stages, stage_file
-from skippipe.model.checkpoint_meta import Meta
+from skippipe.model.checkpoint_meta import Meta, read_meta
 from skippipe.model.stage import canonical_state
 from skippipe.reference import ReferenceTrainer
 from skippipe.schedule import Plan
@@ -158,6 +163,97 @@ def test_old_checkpoints_make_room_for_new_ones(prepared, tmp_path):
     kept = sorted(folder.name for folder in (tmp_path / "checkpoints").iterdir())
     assert kept == ["iteration-000003", "iteration-000004", "iteration-000005"]
     assert find_latest(tmp_path / "checkpoints" / kept[0]).meta.iteration == 3
+
+
+def test_rotation_counts_iterations_as_numbers_beyond_a_million(prepared, tmp_path):
+    trainer = trainer_of(prepared)
+    trainer.train_iteration(0)
+    for done in (999_998, 999_999, 1_000_000, 1_000_001):
+        trainer.save(tmp_path, meta_of(trainer, done))
+    kept = {folder.name for folder in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"iteration-999999", "iteration-1000000", "iteration-1000001"}
+    assert find_latest(tmp_path).meta.iteration == 1_000_001
+    assert find_latest(checkpoint_folder(tmp_path, 999_999)).meta.iteration == 999_999
+
+
+def test_what_a_full_disk_left_half_written_is_removed(prepared, tmp_path):
+    trainer = trainer_of(prepared)
+    train_and_save(tmp_path, trainer, last=2, every=2)
+    half = checkpoint_folder(tmp_path, 1)
+    half.mkdir()
+    for name in (".stage-0.safetensors.tmp", ".stage-2.safetensors.tmp", ".tokenizer.model.tmp"):
+        (half / name).write_bytes(b"half")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"iteration-000003: stage 0 can't be saved \("):
+            trainer.save(tmp_path, meta_of(trainer, 3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(checkpoint_folder(tmp_path, 3).glob("*stage*"))
+    assert find_latest(tmp_path).meta.iteration == 2
+    trainer.save(tmp_path, meta_of(trainer, 4))
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def rewrite(file, change):
+    """Change what a stage's file says of itself."""
+    with safe_open(file, "pt") as opened:
+        document = json.loads(opened.metadata()["skippipe"])
+    change(document)
+    save_file(load_file(file), file, {"skippipe": json.dumps(document)})
+
+
+def deep():
+    value = 1
+    for _ in range(400):
+        value = [value]
+    return value
+
+
+class Lie(Enum):
+    """What a stranger's checkpoint says of itself, and what is said about it."""
+
+    ITERATION_TEXT = ({"iteration": "4"}, "iteration must be a whole number")
+    ITERATION_HUGE = ({"iteration": 10**15}, "iteration must be at most")
+    ITERATION_NEGATIVE = ({"iteration": -1}, "iteration must lie between 1 and")
+    STAGES_HUGE = ({"stages": 10**9}, "stages must lie between 1 and 10000")
+    STAGES_TRUE = ({"stages": True}, "stages must be a whole number")
+    STAGES_FEWER = ({"stages": 1}, "stage 1 of 1")
+    STAGE_TEXT = ({"stage": "1"}, "holds another stage than its name says")
+    VOCABULARY_HUGE = ({"vocabulary": 10**10}, "vocabulary must lie between")
+    SETTING_LONG = ({"setting": "x" * 10_000}, "setting has 10000 characters")
+    SETTING_DEEP = ({"setting": deep()}, "setting must be text")
+    RUN_A_PATH = ({"run": "../../etc"}, "run must be at most 64 hexadecimal digits")
+    UNKNOWN = ({"pickle": "gASVAAAA"}, "no field pickle")
+    MODEL_HUGE = ({"config": {"model": {"d_model": 10**9, "heads": 1}}}, "d_model must be at most")
+    MODEL_OTHER = ({"config": {"model": {"d_model": 1024, "heads": 2}}}, "expected")
+    LONG = ({"setting": "x" * 200_000}, "not a checkpoint of SkipPipe")
+    NO_MAPPING = ({"config": [1]}, "config must be a section of fields")
+
+
+@pytest.mark.parametrize("lie", Lie)
+def test_what_a_strangers_checkpoint_says_is_typed_and_bounded(prepared, tmp_path, lie):
+    change, message = lie.value
+    train_and_save(tmp_path, trainer_of(prepared))
+    file = stage_file(checkpoint_folder(tmp_path, 4), 1)
+    rewrite(file, lambda document: document.update(change))
+    with pytest.raises(UserError, match=message) as raised:
+        read_meta(file)
+    assert len(str(raised.value)) < 500
+
+
+def test_numbers_that_are_not_finite_are_not_loaded(prepared, tmp_path):
+    trainer = trainer_of(prepared)
+    train_and_save(tmp_path, trainer)
+    file = stage_file(checkpoint_folder(tmp_path, 4), 2)
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(file)
+    tensors["exp_avg.model.layers.2.mlp.up_proj.weight"][3, 3] = float("nan")
+    save_file(tensors, file, metadata)
+    with pytest.raises(UserError, match=r"exp_avg\.model\.layers\.2\.mlp.*not finite"):
+        trainer.resume(find_latest(tmp_path))
 
 
 def test_everything_of_the_configuration_comes_back(prepared, tmp_path):

@@ -112,7 +112,7 @@ def test_a_folder_in_use_is_not_written_over(trained, exported):
 
 def test_the_commands_take_a_runs_folder(trained, tmp_path, capsys):
     run = str(trained[0])
-    assert main(["evaluate", run, "--omit-ratio", "0.5", "--draws", "3", "--json"]) == 0
+    assert main(["evaluate", run, "--its-paths", "--omit-ratio", "0.5", "--draws", "3", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["visited"]) == 3
     assert main(["generate", run, "--prompt", "def ", "--tokens", "5", "--exit-after", "1"]) == 0
     assert capsys.readouterr().out.startswith("def ")
@@ -120,3 +120,12 @@ def test_the_commands_take_a_runs_folder(trained, tmp_path, capsys):
     assert (tmp_path / "hf" / "model.safetensors").exists()
     assert main(["evaluate", run, "--omit", "0"]) == 2
     assert capsys.readouterr().err.startswith("error: stage 0 can't be left out")
+
+
+def test_paths_that_a_checkpoint_names_are_used_only_if_asked(trained, tmp_path, capsys):
+    run, (source, *_) = str(trained[0]), find_latest(trained[0]).meta.config.data.paths
+    assert main(["evaluate", run]) == 2
+    assert "add --its-paths" in capsys.readouterr().err
+    text = ["data.source=files", f"data.paths=[{source}]", f"data.cache={tmp_path}"]
+    assert main(["evaluate", run, *text, "--json"]) == 0
+    assert list(tmp_path.glob("tokens-*.bin"))

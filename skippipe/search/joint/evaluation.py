@@ -43,6 +43,8 @@ class Run(NamedTuple):
     """When the next task of each microbatch can start, (M,)."""
     free_s: Floats
     """When each node is idle again, (nodes,)."""
+    link_free_s: Floats
+    """When each link and uplink is free again, as State.saved_link_free_s."""
     held: Integers
     """Microbatches between forward and backward on each node, (nodes,)."""
     totals: Floats
@@ -59,6 +61,7 @@ def resume(problem: Problem, state: State, scenario: int, checkpoint: int) -> Ru
         scenario,
         state.saved_ready_s[scenario, checkpoint].copy(),
         state.saved_free_s[scenario, checkpoint].copy(),
+        state.saved_link_free_s[scenario, checkpoint].copy(),
         state.saved_held[checkpoint].copy(),
         totals,
     )
@@ -74,11 +77,26 @@ def run_task(problem: Problem, state: State, run: Run, task: int) -> float:
     ready, free = run.ready_s[m], run.free_s[node]
     start = max(ready, free)
     run.totals[0] = max(run.totals[0], start + state.rest_s[run.scenario, task])
-    run.totals[1] += start - ready
     finish = start + state.seconds[task]
+    sent = leave(problem, state, task, finish, run.link_free_s)
+    run.totals[1] += start - ready + sent - finish
     run.free_s[node] = finish + problem.gap_s
-    run.ready_s[m] = finish + state.after_s[run.scenario, task]
+    run.ready_s[m] = sent + state.after_s[run.scenario, task]
     return float(run.totals[0] + problem.mean_end_weight * run.totals[1] / len(run.ready_s))
+
+
+@compiled
+def leave(problem: Problem, state: State, task: int, finish: float, link_free_s: Floats) -> float:
+    """When the message of a task that has finished leaves its node; keeps link and uplink (as in simulate.py)."""
+    nodes = link_free_s.shape[0]
+    if nodes == 0 or task + 1 == state.node.shape[0] or problem.microbatch[task + 1] != problem.microbatch[task]:
+        return finish
+    node, target = state.node[task], state.node[task + 1]
+    sent = max(finish, link_free_s[node, nodes])
+    link_free_s[node, nodes] = sent + problem.uplink_busy_s[node, target]
+    sent = max(sent, link_free_s[node, target])
+    link_free_s[node, target] = sent + problem.link_busy_s[node, target]
+    return float(sent)
 
 
 @compiled
@@ -185,12 +203,14 @@ def simulate_scenario(problem: Problem, state: State, scenario: int, save: bool)
     microbatches, nodes = state.paths.shape[0], state.node_of_slot.shape[0]
     ready, free, held = np.zeros(microbatches), np.zeros(nodes), np.zeros(nodes, dtype=np.int64)
     newest = np.full(nodes, -1)
+    link_free_s = np.zeros(state.saved_link_free_s.shape[2:])
     end, waited = 0.0, 0.0
     for place in range(tasks):
         if save and place % CHECKPOINT_TASKS == 0:
             checkpoint = place // CHECKPOINT_TASKS
             state.saved_ready_s[scenario, checkpoint] = ready
             state.saved_free_s[scenario, checkpoint] = free
+            state.saved_link_free_s[scenario, checkpoint] = link_free_s
             state.saved_held[checkpoint] = held
             state.saved_end_s[scenario, checkpoint] = end
             state.saved_waited_s[scenario, checkpoint] = waited
@@ -198,11 +218,13 @@ def simulate_scenario(problem: Problem, state: State, scenario: int, save: bool)
         state.place[task] = place
         m, node = problem.microbatch[task], state.node[task]
         start = max(ready[m], free[node])
-        waited += start - ready[m]
+        finish = start + state.seconds[task]
+        sent = leave(problem, state, task, finish, link_free_s)
+        waited += start - ready[m] + sent - finish
         held[node] += problem.holds[task]
         end = max(end, start + state.close_s[task])
-        free[node] = start + state.seconds[task] + problem.gap_s
-        ready[m] = start + state.seconds[task] + state.after_s[scenario, task]
+        free[node] = finish + problem.gap_s
+        ready[m] = sent + state.after_s[scenario, task]
         if scenario == 0:
             state.start_s[task] = start
             state.before[task] = newest[node]

@@ -35,6 +35,10 @@ class Problem(NamedTuple):
     backward_s: Floats
     gap_s: float
     """Idle time of a node between two tasks."""
+    link_busy_s: Floats
+    """How long a message keeps its link from the next one, (nodes, nodes); (0, 0) if messages wait for nothing."""
+    uplink_busy_s: Floats
+    """How long a message keeps its sender's uplink from the next one, (nodes, nodes)."""
     memory: int
     """Most microbatches that a node holds between forward and backward."""
     pair_sync_s: Floats
@@ -92,6 +96,8 @@ class State(NamedTuple):
     """(scenarios, checkpoints, M)."""
     saved_free_s: Floats
     """(scenarios, checkpoints, nodes)."""
+    saved_link_free_s: Floats
+    """As simulate.py's link_free, (scenarios, checkpoints, nodes, nodes + 1); empty if messages wait for nothing."""
     saved_held: Integers
     """(checkpoints, nodes)."""
     saved_end_s: Floats
@@ -124,6 +130,8 @@ def make_problem(hop_s: Floats, costs: Costs, memory: int, plan: Plan, pair_sync
         loss_s=costs.loss_s,
         backward_s=costs.backward_s,
         gap_s=costs.task_gap_s,
+        link_busy_s=np.zeros((0, 0)) if costs.link_busy_s is None else costs.arrays.link_busy_s,
+        uplink_busy_s=costs.arrays.uplink_busy_s,
         memory=memory,
         pair_sync_s=pair_sync_s,
         microbatch=np.repeat(np.arange(len(plan.paths)), 2 * length + 1),
@@ -142,6 +150,7 @@ def make_state(problem: Problem, plan: Plan, start_s: Floats) -> State:
     scenarios, nodes = problem.hop_s.shape[:2]
     microbatches, tasks = paths.shape[0], start_s.size
     checkpoints = tasks // CHECKPOINT_TASKS + 1
+    queueing = len(problem.link_busy_s)
     sequence = np.argsort(start_s.ravel(), kind="stable").astype(np.int64)
     state = State(
         node_of_slot=node_of_slot,
@@ -163,6 +172,7 @@ def make_state(problem: Problem, plan: Plan, start_s: Floats) -> State:
         critical=np.zeros(tasks + 1, dtype=np.int64),
         saved_ready_s=np.zeros((scenarios, checkpoints, microbatches)),
         saved_free_s=np.zeros((scenarios, checkpoints, nodes)),
+        saved_link_free_s=np.zeros((scenarios, checkpoints, queueing, queueing + 1)),
         saved_held=np.zeros((checkpoints, nodes), dtype=np.int64),
         saved_end_s=np.zeros((scenarios, checkpoints)),
         saved_waited_s=np.zeros((scenarios, checkpoints)),

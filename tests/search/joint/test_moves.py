@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from skippipe.schedule import Costs
 from skippipe.search.joint.evaluation import evaluate, record
 from skippipe.search.joint.moves import KINDS, REFUSED, new_undo, propose, revert
 from skippipe.search.joint.state import CHECKPOINT_TASKS, State
@@ -56,3 +59,27 @@ def test_giving_up_early_is_right_about_every_limit(schedule, kind):
             assert evaluate(problem, state, first, cost - 1e-6) == math.inf
         revert(problem, state, undo)
     assert simulated > 3
+
+
+def test_messages_that_queue_are_timed_like_the_exact_simulation(queueing):
+    problem, state = started(queueing)
+    undo, accepted, before = new_undo(state), 0, record(problem, state, True)[0]
+    check_runs(queueing, problem, state)
+    assert before > record(*started(replace(queueing, costs=without_queues(queueing.costs))), True)[0]
+    for kind in np.arange(200) % KINDS:
+        first = propose(problem, state, undo, kind, 0.5)
+        cost = math.inf if first == REFUSED else evaluate(problem, state, first, 1e9)
+        if cost > 2 * before:
+            if first != REFUSED:
+                revert(problem, state, undo)
+            continue
+        accepted += 1
+        kept = first // CHECKPOINT_TASKS * CHECKPOINT_TASKS
+        state.sequence[kept:] = state.repaired[kept:]
+        assert record(problem, state, False)[0] == pytest.approx(cost)
+        check_runs(queueing, problem, state)
+    assert accepted > 3
+
+
+def without_queues(costs: Costs) -> Costs:
+    return replace(costs, link_busy_s=None, uplink_busy_s=None)
