@@ -48,13 +48,13 @@ HYPERPARAMETERS: dict[str, Any] = {
     "trials": 8000,  # offspring that it breeds; more: better stages, longer
     "sync_slack": 2.0,  # how many times GCMA's the sync of a stage may last; more: faster iterations, slower syncs
     "constraint_sets": 2000,  # constraint sets that conflict-based search expands; more: better paths, longer
-    "pipeline_steps": 40000,  # annealing moves on paths that an origin's microbatches share; 100,000 a second
-    "path_steps": 100000,  # annealing moves on a path for each microbatch; 25,000 a second at 20 nodes
-    "joint_steps": 100000000,  # annealing moves of each chain of `joint`; 250,000 a second at 20 nodes
+    "pipeline_steps": 10000000,  # most moves of a chain on paths that an origin's microbatches share; 100,000 a second
+    "path_steps": 10000000,  # most on a path for each microbatch, and on stages; 25,000 a second at 20 nodes
+    "joint_steps": 100000000,  # most moves of each chain of `joint`; 250,000 a second at 20 nodes
     "robust": 0.0,  # error of the links that `joint` prepares for: 0.1 takes the mean over links off by +-10%; 0: none
     "chains": None,  # annealings side by side; None: one a core, or two without a time budget
     "seed": 0,  # of every random choice: the same seed and steps give the same file, as long as the time suffices
-    "time_budget_s": 60.0,  # seconds for everything; None: the steps alone end it, and a seed repeats the file
+    "time_budget_s": 60.0,  # seconds for everything; None: only the steps end it (lower them), and a seed repeats it
 }  # fmt: skip
 
 

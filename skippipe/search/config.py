@@ -81,10 +81,10 @@ class SearchConfig:
     """How many times as long as with GCMA's stages the data-parallel sync may take; more shortens the iteration."""
     constraint_sets: int = 2000
     """Constraint sets that conflict-based search expands, for paths of origins and again for paths of microbatches."""
-    pipeline_steps: int = 40_000
-    """Moves tried on paths that an origin's microbatches share."""
-    path_steps: int = 100_000
-    """Moves tried on the path of every microbatch of a round."""
+    pipeline_steps: int = 10_000_000
+    """Most moves that a chain tries on paths that an origin's microbatches share."""
+    path_steps: int = 10_000_000
+    """Most moves that a chain tries on the paths of a round's microbatches, and again on stages."""
     joint_steps: int = 100_000_000
     """Moves of each chain of the joint search."""
     robust: float = 0.0

@@ -21,7 +21,7 @@ from skippipe.search.baselines import solve_baseline, solve_random
 from skippipe.search.bounds import bounds_of_any_stages, bounds_of_given_stages
 from skippipe.search.config import SearchConfig
 from skippipe.search.joint.solver import solve_joint
-from skippipe.search.partial import solve_ca_partial, solve_non_ca_partial
+from skippipe.search.partial import FIRST_PATH_STEPS, solve_ca_partial, solve_non_ca_partial
 from skippipe.search.problem import Instance, Stages
 from skippipe.search.progress import Phase, Progress
 from skippipe.search.restarts import best_of_restarts, chains_of
@@ -128,10 +128,12 @@ def choose_stages(
         few = choices[:CANDIDATES] if number == 0 else [choices[i] for i in rng.permutation(len(choices))[:CANDIDATES]]
         return tournament(few, rng, phase, most)
 
-    steps = int(config.path_steps * PARTS)
-    return best_of_restarts(
-        restart, lambda found: iteration_s(*found), steps, seconds, chains_of(config), rng, progress, "own stages"
-    )
+    first, most, chains = int(FIRST_PATH_STEPS * PARTS), int(config.path_steps * PARTS), chains_of(config)
+
+    def value_s(found: tuple[Instance, Integers]) -> float:
+        return iteration_s(*found)
+
+    return best_of_restarts(restart, value_s, first, most, seconds, chains, rng, progress, "own stages")
 
 
 def tournament(choices: list[Instance], rng: Generator, phase: Phase, most_sync_s: float) -> tuple[Instance, Integers]:

@@ -24,6 +24,8 @@ CONFLICT_SHARE, PIPELINE_SHARE = 0.15, 0.25
 """Parts of a setting's time for each conflict-based search, and for paths shared by an origin's microbatches."""
 PAPER_SHARE = 0.5
 """The same if nothing else is done: ca-partial searches twice."""
+FIRST_PIPELINE_STEPS, FIRST_PATH_STEPS = 40_000, 100_000
+"""Moves of the first generation, on paths that an origin's microbatches share and on a path for each microbatch."""
 STEPS_FOR_NODES = 20
 """pipeline_steps are for this many nodes; a move costs the same on any number, so larger instances get more."""
 
@@ -68,7 +70,9 @@ def solve_ca_partial(instance: Instance, options: SolverOptions) -> Plan:
     def alone(best: Integers | None, _number: int, rng: Generator, phase: Phase) -> Integers:
         return improve_alone(instance, start if best is None else best, memory, sends, rng, phase)
 
-    shared = annealed(instance, options, alone, steps, PIPELINE_SHARE, rng, f"{name}: one path an origin")
+    several = -(-instance.nodes // STEPS_FOR_NODES)
+    title = f"{name}: one path an origin"
+    shared = annealed(instance, options, alone, (FIRST_PIPELINE_STEPS * several, steps), PIPELINE_SHARE, rng, title)
     searched = conflict_search(instance, options, rng, False, True, f"{name}: conflict search, microbatches")
     known = [np.repeat(shared, memory, axis=0), searched, options.start]
     best = min((paths for paths in known if paths is not None), key=lambda paths: iteration_s(instance, paths))
@@ -78,7 +82,7 @@ def solve_ca_partial(instance: Instance, options: SolverOptions) -> Plan:
         return improve_round(instance, known_best if best is None else best, rng, phase)[0]
 
     title = f"{name}: one path a microbatch"
-    paths = annealed(instance, options, each, options.config.path_steps, share, rng, title)
+    paths = annealed(instance, options, each, (FIRST_PATH_STEPS, options.config.path_steps), share, rng, title)
     plan = plan_of(instance, every_round(instance, paths), {"solver": "conflict-based search and annealing under TC2"})
     blind = options.found.get("non-ca-partial")
     if blind is not None and blind.stages == plan.stages and blind.expected_iteration_s < plan.expected_iteration_s:
@@ -90,18 +94,18 @@ def annealed(
     instance: Instance,
     options: SolverOptions,
     anneal: Callable[[Integers | None, int, Generator, Phase], Integers],
-    steps: int,
+    steps: tuple[int, int],
     share: float,
     rng: Generator,
     name: str,
 ) -> Integers:
-    """The best paths of restarts of an annealing in a share of the setting's time."""
+    """The best paths of restarts of an annealing in a share of the setting's time; steps at first and at most."""
     chains = chains_of(options.config)
 
     def value_s(paths: Integers) -> float:
         return iteration_s(instance, paths)
 
-    return best_of_restarts(anneal, value_s, steps, options.seconds * share, chains, rng, options.progress, name)
+    return best_of_restarts(anneal, value_s, *steps, options.seconds * share, chains, rng, options.progress, name)
 
 
 def best_of_paper(instance: Instance, found: list[Integers | None], solver: str) -> Plan:

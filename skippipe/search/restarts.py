@@ -31,25 +31,29 @@ def chains_of(config: SearchConfig) -> int:
 def best_of_restarts(
     anneal: Callable[[Solution | None, int, Generator, Phase], Solution],
     value_s: Callable[[Solution], float],
-    steps: int,
+    first_steps: int,
+    most_steps: int,
     seconds: float,
     chains: int,
     rng: Generator,
     progress: Progress,
     name: str,
 ) -> Solution:
-    """The best solution of a generation of `chains` annealings of `steps` steps and, until the time is over, of more.
+    """The best solution of generations of `chains` annealings, of first_steps steps, then of twice as many, and so on.
+
+    They end when each chain has done most_steps in all, or when the time is over.
 
     anneal(best so far, number of the restart, generator, phase) runs without Python's lock where it is compiled. With
-    infinitely many seconds there is one generation, a function of the generator alone.
+    infinitely many seconds the solution is a function of the generator alone.
     """
-    began, best, number = time.monotonic(), None, 0
-    best_s = math.inf
+    began, best, best_s = time.monotonic(), None, math.inf
+    number, steps, steps_left = 0, first_steps, most_steps
     with ThreadPoolExecutor(chains) as pool:
-        while best is None or (math.isfinite(seconds) and not progress.stopped):
+        while best is None or steps_left > 0:
             left = seconds - (time.monotonic() - began)
-            if best is not None and left <= 0:
+            if best is not None and (left <= 0 or progress.stopped):
                 break
+            steps = min(steps, steps_left)
             with progress.phase(name, steps, left) as shown:
                 phases = [progress.quiet_phase(steps, left) for _ in range(chains)]
                 futures = [
@@ -64,5 +68,6 @@ def best_of_restarts(
                         best, best_s = solution, value_s(solution)
                 shown.advance(min(phase.done for phase in phases) - shown.done, best_s)
             number += chains
+            steps_left -= steps
             steps *= GROWTH
     return best
