@@ -187,7 +187,8 @@ class PeersConfig:
     first_port: int = 0
     """Node i listens on first_port + i (UDP and TCP); 0 lets the launcher choose free ports (one machine only)."""
     bootstrap: tuple[str, ...] = ()
-    """Addresses "host:port" of nodes that every node introduces itself to; empty: this machine's first nodes."""
+    """Addresses "host:port" of nodes that every node introduces itself to; empty: this machine's first nodes. A host
+    here and in rendezvous is an IPv4 address or a name that resolves to one."""
     rendezvous: str | None = None
     """Address "host:port" at which node 0 serves torch.distributed's store; needed if nodes run elsewhere."""
     secret_file: str | None = None

@@ -48,6 +48,7 @@ def launch(
             return DIVERGED_EXIT if error.diverged else 1
         except Stopped as stopped:
             launcher.stop()
+            signals.ignore_the_rest()
             print(f"\nstopped by {stopped}; every node was stopped{farewell}", file=sys.stderr)
             return 128 + stopped.number
         except OSError as error:

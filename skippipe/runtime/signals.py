@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
@@ -27,7 +27,7 @@ class Signals:
             os.set_blocking(end, False)
 
     def __enter__(self) -> Self:
-        self.before = {number: signal.signal(number, lambda *_: None) for number in CAUGHT}
+        self.before: dict[signal.Signals, Any] = {n: signal.signal(n, lambda *_: None) for n in CAUGHT}
         self.wakeup = signal.set_wakeup_fd(self.writer, warn_on_full_buffer=False)
         return self
 
@@ -60,6 +60,10 @@ class Signals:
         number = self.take()
         if number is not None:
             raise Stopped(number)
+
+    def ignore_the_rest(self) -> None:
+        """Ignore whatever comes after the end, when the process has nothing left to stop but itself."""
+        self.before = dict.fromkeys(self.before, signal.SIG_IGN)
 
     def leave_to(self, handlers: dict[signal.Signals, signal.Handlers]) -> None:
         """Be a forked child that has handlers of its own; until now the signals were blocked."""

@@ -1,0 +1,60 @@
+"""Overrides on the command line: whatever they hold, a field's value or one short line."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skippipe.config import RunConfig
+from skippipe.errors import UserError
+from skippipe.fields import load_config
+
+
+@pytest.mark.parametrize("name", ["2026-02-30", "2026-02-03", "a name"])
+def test_what_looks_like_a_date_is_a_name(name: str) -> None:
+    assert load_config(RunConfig, None, [f"name={name}"]).name == name
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "iterations=" + "9" * 5000,
+        "iterations=" + "9" * 4000,
+        "iterations=2026-02-30",
+        "seed=0x" + "f" * 5000,
+        "name=" + "9" * 5000,
+        "name=" + "9" * 4000,
+        "name=..",
+        "name=a/b",
+        'name="\\0"',
+        "data.paths=" + "[" * 5000,
+        "9" * 5000 + "=1",
+        "9" * 5000,
+        "peers.bootstrap=[a:" + "9" * 5000 + "]",
+        "optimizer.learning_rate=" + "9" * 4000,
+        "optimizer.learning_rate=1e25",
+        "optimizer.clip=1e16",
+        "optimizer.epsilon=1e-40",
+        "optimizer.weight_decay=1e6",
+        "optimizer.dropped_in_a_row=0",
+        "model.d_model=80000000000",
+        "model.context=1000000000",
+    ],
+)
+def test_nonsense_is_one_short_line(override: str) -> None:
+    with pytest.raises(UserError) as raised:
+        load_config(RunConfig, None, [override])
+    assert len(str(raised.value)) < 600
+    assert "\n" not in str(raised.value)
+
+
+FIELDS = st.sampled_from(["name", "iterations", "seed", "device", "data.paths", "peers.bootstrap", "optimizer.clip"])
+
+
+@given(FIELDS, st.text())
+def test_any_text_is_a_value_or_a_users_error(field: str, text: str) -> None:
+    with contextlib.suppress(UserError):
+        load_config(RunConfig, None, [f"{field}={text}"])
