@@ -44,8 +44,10 @@ def log_file(folder: Path, node: int) -> Path:
 
 
 def write_process_id(folder: Path, node: int, pid: int) -> None:
-    """Leave a node's process id for whoever wants to look at the process or end it."""
-    (folder / f"node-{node}.pid").write_text(f"{pid}\n")
+    """Leave a node's process id, as a whole or not at all, for whoever wants to look at the process or end it."""
+    written = folder / f"node-{node}.pid.tmp"
+    written.write_text(f"{pid}\n")
+    written.replace(folder / f"node-{node}.pid")
 
 
 def process_ids(folder: Path) -> dict[int, int]:
