@@ -7,6 +7,7 @@ import importlib
 import logging
 import signal
 import sys
+from types import FrameType
 from typing import Any
 
 from skippipe.errors import UserError
@@ -34,10 +35,21 @@ def main(arguments: list[str] | None = None) -> int:
     return run_command(importlib.import_module(f"skippipe.cli.{name}"), f"skippipe {name}", rest)
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C. KeyboardInterrupt itself, once it passes an exec() of some import, makes Python die of the signal."""
+
+
+def interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Handle SIGINT."""
+    raise Interrupted
+
+
 def run_command(module: Any, name: str, arguments: list[str] | None, *defaults: Any) -> int:
     """Run a module of skippipe.cli under a name; returns the exit code: 2 for a mistake of the user."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     parser = argparse.ArgumentParser(prog=name, description=module.__doc__)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         module.add_arguments(parser, *defaults)
         return int(module.run(parser.parse_intermixed_args(arguments)))

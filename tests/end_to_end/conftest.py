@@ -24,6 +24,12 @@ CORPUS = "The quick brown fox jumps over the lazy dog, and number {} follows it 
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _children_hear_ctrl_c() -> None:
+    """Whatever started the tests in the background may ignore SIGINT, and children would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small schedule, a small corpus and a configuration that names both."""

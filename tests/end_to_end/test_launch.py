@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from enum import Enum
 from pathlib import Path
@@ -199,3 +200,16 @@ def test_names_serve_in_bootstrap_and_rendezvous(start: Start, workplace: Path) 
     for run in runs:
         _, errors = run.communicate(timeout=SECONDS)
         assert run.returncode == 0, errors
+
+
+def test_ctrl_c_while_an_import_runs_code_gives_the_exit_code_too(tmp_path: Path) -> None:
+    (tmp_path / "command.py").write_text(
+        "import signal, sys\n"
+        "from skippipe.__main__ import run_command\n"
+        "def add_arguments(parser): pass\n"
+        "def run(arguments): exec('signal.raise_signal(signal.SIGINT)', {'signal': signal})\n"
+        "sys.exit(run_command(sys.modules['__main__'], 'command', []))\n"
+    )
+    command = [sys.executable, "-m", "command"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "stopped by SIGINT\n")
