@@ -23,8 +23,8 @@ HOTTEST, COLDEST = 0.03, 0.0005
 """Temperatures of the annealing over the time that is improved."""
 CHUNKS = 100
 """Temperature steps; the clock, the bar and Ctrl-C get their turn after each."""
-MOST_CHUNK_WORK = 2_000_000
-"""Simulated tasks of one chunk at most, so that Ctrl-C is heard within a second or so on any instance."""
+MOST_CHUNK_WORK = 200_000
+"""Simulated tasks of one chunk at most, so that short budgets hold and Ctrl-C is heard at once on any instance."""
 
 
 def improve_alone(
