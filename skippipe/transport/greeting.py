@@ -43,6 +43,8 @@ class Acquaintance:
     waiting: deque[bytes] = field(default_factory=lambda: deque(maxlen=MOST_WAITING))
     greeted_at: float = -GREET_AGAIN_SECONDS
     heard_at: float = 0.0
+    told: bytes = b""
+    """The session that was told in what our run differs from its own."""
 
 
 @dataclass
@@ -118,10 +120,13 @@ class Greetings:
             differences = self.run.differences(table, run_id)
         except ValueError:
             return Received(stranger=True)
-        if differences:
-            return Received(differences=differences)
-        self.run.learn(run_id)
         peer = self.acquaintance(address)
+        if differences:
+            # Before we end: who answered us may not have been answered itself, and would wait for us.
+            answers = [] if peer.told == session else [self.introduction(WELCOME, session)]
+            peer.told = session
+            return Received(answers=answers, differences=differences)
+        self.run.learn(run_id)
         peer.session, peer.heard_at = session, now
         answers = [self.sealed(content, session) for content in peer.waiting]
         peer.waiting.clear()

@@ -224,7 +224,23 @@ def test_a_replayed_greeting_of_another_configuration_is_believed_by_nobody() ->
     received = [here.receive(answer, YOU, 2.0) for answer in answers]
     assert [reply.differences for reply in received if reply.differences] == [["optimizer.learning_rate (0.2 here)"]]
     back = [theirs.receive(answer, ME, 2.0).differences for reply in received for answer in reply.answers]
-    assert back == [["optimizer.learning_rate (0.1 here)"]]
+    assert back == [["optimizer.learning_rate (0.1 here)"]] * 2
+
+
+def test_both_learn_that_they_differ_though_one_ends_at_the_first_word_of_it() -> None:
+    here, theirs = Greetings(ME, SECRET, run("0.2")), Greetings(YOU, SECRET, run())
+    # Theirs greeted before we were there, and so does not ask back now.
+    assert theirs.send(b"x", ME, 2.0)
+    (greeting,) = here.send(b"x", YOU, 2.1)
+    (welcome,) = theirs.receive(greeting, ME, 2.1).answers
+    received = here.receive(welcome, YOU, 2.1)
+    assert received.differences == ["optimizer.learning_rate (0.2 here)"]
+    (last,) = received.answers
+    received = theirs.receive(last, ME, 2.1)
+    assert received.differences == ["optimizer.learning_rate (0.1 here)"]
+    # If both lived on, they would not go on telling each other.
+    (again,) = received.answers
+    assert here.receive(again, YOU, 2.1).answers == []
 
 
 @pytest.mark.parametrize("seed", range(20))
