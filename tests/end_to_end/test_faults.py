@@ -121,7 +121,8 @@ def test_a_lost_machine_ends_the_run_on_the_other(start: Start, workplace: Path)
     _, errors = stays.communicate(timeout=SECONDS)
     assert time.monotonic() - began < END_SECONDS
     assert stays.returncode == 1
-    assert "can't be reached" in errors
+    # A node of theirs may still have seen its neighbour die before it was killed itself.
+    assert "can't be reached" in errors or "failed on its machine, says node" in errors, errors
     assert not any(alive(pid) for pid in process_ids(folder).values())
 
 
