@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.warm_start import Starter, WarmRun
 from tests.small_schedule import small_schedule
 
 SECONDS = 120
@@ -49,11 +50,20 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def starter() -> Iterator[Starter]:
+    """A process that has imported what runs import."""
+    starter = Starter()
+    yield starter
+    starter.close()
+
+
 @pytest.fixture
-def start(workplace: Path) -> Iterator[Start]:
+def start(workplace: Path, starter: Starter) -> Iterator[Start]:
     """Start `python -m skippipe run` with these arguments; whatever is left of it is killed at the end.
 
-    `inside` is a network namespace, `poisoned` the arguments of poisoned.py, which then takes skippipe's place.
+    `inside` is a network namespace, `poisoned` the arguments of poisoned.py, which then takes skippipe's place. `cold`
+    starts a new interpreter, as a user does, which has to import everything first.
     """
     started: list[subprocess.Popen[str]] = []
 
@@ -62,6 +72,7 @@ def start(workplace: Path) -> Iterator[Start]:
         inside: str | None = None,
         poisoned: tuple[str, ...] = (),
         clock_ahead: int = 0,
+        cold: bool = False,
         **environment: str,
     ) -> subprocess.Popen[str]:
         namespace = ["ip", "netns", "exec", inside] if inside else []
@@ -69,14 +80,18 @@ def start(workplace: Path) -> Iterator[Start]:
             ahead = [f"--monotonic={clock_ahead}", f"--boottime={clock_ahead}"]
             namespace += ["unshare", "--time", *ahead, "--fork", "--kill-child"]
         module = ["tests.end_to_end.poisoned", *poisoned] if poisoned else ["skippipe"]
-        process = subprocess.Popen(
-            [*namespace, sys.executable, "-m", *module, "run", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            start_new_session=True,
-        )
+        command, own = [*module, "run", *arguments], {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        if not cold and not namespace:
+            process: subprocess.Popen[str] = WarmRun(starter, command, own)
+        else:
+            process = subprocess.Popen(
+                [*namespace, sys.executable, "-m", *command],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=own,
+                start_new_session=True,
+            )
         started.append(process)
         return process
 

@@ -82,8 +82,6 @@ def test_a_search_on_the_profile_gives_a_run_without_emulation_its_expected_time
     summary = read_summary(tmp_path / "real")
     expected = schedule.plan("ca-partial").expected_step_s
     assert summary.expected_step_s == expected
-    # Far from the 0.35 s of a hop and the 0.13 s between tasks of the original's GPUs.
-    assert 0 < expected < 1
     assert summary.measured_over_expected == pytest.approx(summary.measured_step_s / expected)
     assert re.search(rf"step +\S+ s measured \(median\), {expected:.2f} s expected", output), output
     refused = start("0", "4", "ca-partial", "2", f"{workplace}/small.yaml", *own, "model.feed_forward=100")

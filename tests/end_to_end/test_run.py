@@ -24,7 +24,7 @@ METRICS_KEYS = "iteration loss gradient_norm iteration_s step_s tokens tokens_pe
 
 def test_run_trains_and_leaves_summary_metrics_logs_and_pids(start: Start, workplace: Path) -> None:
     rate = "optimizer.learning_rate=0.01"
-    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=whole", rate)
+    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=whole", rate, cold=True)
     output, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
     folder = workplace / "runs" / "whole"
@@ -51,7 +51,9 @@ def test_run_trains_and_leaves_summary_metrics_logs_and_pids(start: Start, workp
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_every_node(start: Start, workplace: Path, number: signal.Signals) -> None:
     name = f"stopped-{number.name}"
-    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", f"name={name}", "iterations=100000")
+    process = start(
+        "0", "6", "ca-partial", "2", f"{workplace}/small.yaml", f"name={name}", "iterations=100000", cold=True
+    )
     folder = workplace / "runs" / name
     wait_for(lambda: (folder / "metrics.jsonl").exists())
     process.send_signal(number)
