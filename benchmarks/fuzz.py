@@ -17,11 +17,12 @@ import torch
 import whole_runs
 from deccom.peers.peer import Peer
 
+from skippipe.transport.addresses import Neighbourhood
 from skippipe.transport.beat import Beat, unpack_beat
 from skippipe.transport.buffers import BufferPool
-from skippipe.transport.discovery import Discovery, SealedDatagrams, quiet_deccom
+from skippipe.transport.discovery import Discovery, SealedDatagrams, adapt_deccom
 from skippipe.transport.framing import START, FrameReceiver, Incoming
-from skippipe.transport.greeting import GREETING, WELCOME, Greetings
+from skippipe.transport.greeting import GREETING, HEAD_BYTES, WELCOME, Greetings
 from skippipe.transport.handshake import OPENING, ClientHandshake, Introduction, ServerHandshake
 from skippipe.transport.identity import AuthenticationError, keyed, node_id, public_name
 from skippipe.transport.message import Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
@@ -127,10 +128,10 @@ def fuzz_greetings(generator: random.Random) -> None:
         choices = [ours.introduction(kind, theirs.session), ours.sealed(b"content", theirs.session)]
         data = mutate(bytearray(generator.choice(choices)), generator)
         if generator.random() < 0.5:
-            message = data[1:-16]
-            data = kind + message + keyed(b"s" * 32, b"greeting", kind, b"127.0.0.1:4000", message)[:16]
+            head, message = kind + data[1:HEAD_BYTES], data[HEAD_BYTES:-16]
+            data = head + message + keyed(b"s" * 32, b"greeting", head, message)[:16]
         try:
-            theirs.receive(data, me, 1.0)
+            theirs.receive(data, 1.0)
         except Exception as error:
             raise AssertionError(f"{error!r} from {data!r}") from error
 
@@ -152,8 +153,10 @@ async def fuzz(seconds: float) -> int:
     """Fuzz all parsers in turns; in how many turns."""
     generator = random.Random(0)
     loop = asyncio.get_running_loop()
-    quiet_deccom()
-    datagrams = SilentDatagrams(Greetings(("127.0.0.1", 0), b"s" * 32, RunIdentity()), lambda address, names: None)
+    adapt_deccom()
+    datagrams = SilentDatagrams(
+        Greetings(("127.0.0.1", 0), b"s" * 32, RunIdentity()), Neighbourhood({}), lambda address, names: None
+    )
     discovery = Discovery([], [node_id(node) for node in range(NODES)])
     discovery.set_lower(datagrams)
     await loop.create_datagram_endpoint(lambda: datagrams, local_addr=("127.0.0.1", 0))

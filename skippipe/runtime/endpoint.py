@@ -18,7 +18,8 @@ from skippipe.errors import UserError
 from skippipe.runtime.events import Event, encode
 from skippipe.transport.identity import cluster_secret
 from skippipe.transport.inbox import Inbox
-from skippipe.transport.links import Limits, Links, Listeners, Membership
+from skippipe.transport.links import Limits, Links, Membership
+from skippipe.transport.listeners import Listeners
 from skippipe.transport.message import Encoding
 from skippipe.transport.run_identity import RUN_ID_BYTES, UNKNOWN, RunIdentity
 

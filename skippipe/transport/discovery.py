@@ -15,7 +15,8 @@ from deccom.peers.peer import Peer
 from deccom.protocols.defaultprotocol import DefaultProtocol
 from deccom.protocols.peerdiscovery.kademliadiscovery import KademliaDiscovery
 
-from skippipe.transport.greeting import Address, Greetings
+from skippipe.transport.addresses import Address, Neighbourhood, let_deccom_write_ipv6, shown_address
+from skippipe.transport.greeting import Greetings
 from skippipe.transport.guests import BoundedLog
 
 logger = logging.getLogger(__name__)
@@ -29,8 +30,9 @@ class PeerNotFoundError(Exception):
     """No answer about a peer within the deadline."""
 
 
-def quiet_deccom() -> None:
-    """Send what deccom prints to our log at debug level."""
+def adapt_deccom() -> None:
+    """Send what deccom prints to our log at debug level, and let it write IPv6 addresses."""
+    let_deccom_write_ipv6()
 
     def log_print(*values: object, **_: object) -> None:
         logger.debug("deccom: %s", " ".join(map(str, values)))
@@ -43,10 +45,16 @@ def quiet_deccom() -> None:
 class SealedDatagrams(DefaultProtocol):  # type: ignore[misc]
     """DecCom's UDP end of the stack, under greetings (greeting.py); what does not verify changes nothing."""
 
-    def __init__(self, greetings: Greetings, on_difference: Callable[[Address, list[str]], None]) -> None:
+    def __init__(
+        self,
+        greetings: Greetings,
+        neighbourhood: Neighbourhood,
+        on_difference: Callable[[Address, list[str]], None],
+    ) -> None:
         """`on_difference` is told of machines that hold the secret, but run something else."""
         super().__init__()
         self.greetings = greetings
+        self.way = neighbourhood.way
         self.on_difference = on_difference
         self.log = BoundedLog(logger)
 
@@ -54,26 +62,27 @@ class SealedDatagrams(DefaultProtocol):  # type: ignore[misc]
         """Take a datagram from the socket."""
         if not self.started:
             return
-        received = self.greetings.receive(data, (addr[0], addr[1]), self.loop.time())
-        for answer in received.answers:
-            self.transport.sendto(answer, addr)
+        received = self.greetings.receive(data, self.loop.time())
         if received.stranger:
-            self.log.warning("ignored a datagram without our secret from %s:%d", *addr[:2])
+            self.log.warning("ignored a datagram without our secret from %s", shown_address(addr))
+            return
+        for answer in received.answers:
+            self.transport.sendto(answer, self.way(received.sender))
         if received.differences:
-            self.on_difference(addr, received.differences)
+            self.on_difference(received.sender, received.differences)
         content = received.content
         if content is None or len(content) < 9:
             return
         if content[:8] == self.uniqueid:
-            self.process_datagram(addr, content[8:])
+            self.process_datagram(received.sender, content[8:])
         else:
-            self.callback(addr, content)
+            self.callback(received.sender, content)
 
     async def sendto(self, msg: bytes, addr: Address) -> None:
         """Send a datagram; one to ourselves is dropped, as in deccom."""
         if tuple(addr) != self.greetings.me and not self.transport.is_closing():
             for datagram in self.greetings.send(bytes(msg), (addr[0], addr[1]), self.loop.time()):
-                self.transport.sendto(datagram, addr)
+                self.transport.sendto(datagram, self.way(addr))
 
     def error_received(self, error: Exception) -> None:
         """A peer that is not there yet refuses datagrams; the look-up's retry deals with it."""
@@ -100,7 +109,7 @@ class Discovery(KademliaDiscovery):  # type: ignore[misc]
                 return
             super().process_datagram(addr, data)
         except (IndexError, ValueError, KeyError, AttributeError, TypeError, asyncio.InvalidStateError) as error:
-            self.log.warning("malformed discovery datagram from %s:%d (%s)", addr[0], addr[1], error)
+            self.log.warning("malformed discovery datagram from %s (%s)", shown_address(addr), error)
         # Published deccom remembers every FIND for ever and never reads what it remembers.
         self.sent_finds.clear()
 
@@ -109,7 +118,8 @@ class Discovery(KademliaDiscovery):  # type: ignore[misc]
         known = self.get_peer(identity)
         taken = known is not None and tuple(known.addr[:2]) != tuple(addr[:2])
         if taken:
-            self.log.warning("%s:%d introduces itself as a node that is at %s:%d", *addr[:2], *known.addr[:2])
+            there = shown_address(known.addr)
+            self.log.warning("%s introduces itself as a node that is at %s", shown_address(addr), there)
         return taken
 
     def add_peer(self, addr: Address, p: Peer) -> None:

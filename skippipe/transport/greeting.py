@@ -4,6 +4,9 @@
     WELCOME    the same, and the session that it answers                     under the secret
     CONTENT    a session and a datagram of discovery                         under the run's digest and both sessions
 
+Each begins with the address at which its sender is reached, and answers go there, not to where the datagram came from:
+a router on the way may have changed that, and so may somebody who sends on what he overheard.
+
 Sessions are drawn when a process starts, so a datagram of an earlier run verifies nowhere in a later one, nor one of a
 run of another configuration. A welcome that repeats our session is fresh: what it says of its run can be believed.
 """
@@ -16,15 +19,16 @@ import struct
 from collections import deque
 from dataclasses import dataclass, field
 
+from skippipe.transport.addresses import ADDRESS_BYTES, Address, pack_address, unpack_address
 from skippipe.transport.identity import OPEN, TAG_BYTES, keyed
 from skippipe.transport.run_identity import RUN_ID_BYTES, RunIdentity
-
-Address = tuple[str, int]
 
 GREETING, WELCOME, CONTENT = b"\x01", b"\x02", b"\x03"
 SESSION_BYTES = 16
 RUN = struct.Struct(f"<{SESSION_BYTES}s{SESSION_BYTES}s{RUN_ID_BYTES}s")
 """The sender's session, the one that it answers (zeros in a greeting), the run's id; the run's table follows."""
+HEAD_BYTES = 1 + ADDRESS_BYTES
+"""Kind and address of the sender."""
 MOST_DATAGRAM_BYTES = 2048
 MOST_WAITING = 16
 """Datagrams kept for an address that has not welcomed us yet; the oldest go."""
@@ -51,14 +55,19 @@ class Acquaintance:
 class Received:
     """What follows from a datagram."""
 
+    sender: Address
+    """Where its sender is reached, as it says."""
     content: bytes | None = None
     """For discovery."""
     answers: list[bytes] = field(default_factory=list)
-    """To the address that it came from."""
+    """To its sender."""
     stranger: bool = False
     """Whether its tag does not verify."""
     differences: list[str] | None = None
     """In what the run of somebody who holds the secret, there and now, differs from ours."""
+
+
+STRANGER = Received(("", 0), stranger=True)
 
 
 class Greetings:
@@ -86,22 +95,24 @@ class Greetings:
             out.append(self.introduction(GREETING, bytes(SESSION_BYTES)))
         return out
 
-    def receive(self, data: bytes, address: Address, now: float) -> Received:
+    def receive(self, data: bytes, now: float) -> Received:
         """Take a datagram; whatever it is, nothing is raised."""
-        kind, message, tag = data[:1], data[1:-TAG_BYTES], data[-TAG_BYTES:]
-        if len(data) > MOST_DATAGRAM_BYTES or kind not in (GREETING, WELCOME, CONTENT):
-            return Received(stranger=True)
+        kind, message, tag = data[:1], data[HEAD_BYTES:-TAG_BYTES], data[-TAG_BYTES:]
+        sized = HEAD_BYTES + TAG_BYTES <= len(data) <= MOST_DATAGRAM_BYTES
+        if not sized or kind not in (GREETING, WELCOME, CONTENT):
+            return STRANGER
+        address = unpack_address(data[1:HEAD_BYTES])
         if kind == CONTENT:
             return self.take_content(message, tag, address, now)
-        expected = keyed(self.secret, b"greeting", kind, text(address), message)[:TAG_BYTES]
+        expected = keyed(self.secret, b"greeting", data[:HEAD_BYTES], message)[:TAG_BYTES]
         if not hmac.compare_digest(expected, tag) or len(message) < RUN.size:
-            return Received(stranger=True)
+            return STRANGER
         session, answered, run_id = RUN.unpack_from(message)
         if kind == GREETING:
             return self.take_greeting(session, message[RUN.size :], address, now)
         if answered != self.session:
             # A welcome of an earlier run: whoever sent it once is not the one who sends it now.
-            return Received(stranger=True)
+            return STRANGER
         return self.take_welcome(session, run_id, message[RUN.size :], address, now)
 
     def take_greeting(self, session: bytes, table: bytes, address: Address, now: float) -> Received:
@@ -112,36 +123,36 @@ class Greetings:
             if now - peer.greeted_at >= GREET_AGAIN_SECONDS:
                 peer.greeted_at = now
                 answers.append(self.introduction(GREETING, bytes(SESSION_BYTES)))
-        return Received(answers=answers)
+        return Received(address, answers=answers)
 
     def take_welcome(self, session: bytes, run_id: bytes, table: bytes, address: Address, now: float) -> Received:
         """Send what waited, if the run is ours."""
         try:
             differences = self.run.differences(table, run_id)
         except ValueError:
-            return Received(stranger=True)
+            return STRANGER
         peer = self.acquaintance(address)
         if differences:
             # Before we end: who answered us may not have been answered itself, and would wait for us.
             answers = [] if peer.told == session else [self.introduction(WELCOME, session)]
             peer.told = session
-            return Received(answers=answers, differences=differences)
+            return Received(address, answers=answers, differences=differences)
         self.run.learn(run_id)
         peer.session, peer.heard_at = session, now
         answers = [self.sealed(content, session) for content in peer.waiting]
         peer.waiting.clear()
-        return Received(answers=answers)
+        return Received(address, answers=answers)
 
     def take_content(self, message: bytes, tag: bytes, address: Address, now: float) -> Received:
         """Open a datagram of discovery; it also shows which process is at the address."""
         session, content = message[:SESSION_BYTES], message[SESSION_BYTES:]
         if not hmac.compare_digest(self.content_tag(address, session, self.session, content), tag):
-            return Received(stranger=True)
+            return STRANGER
         peer = self.acquaintance(address)
         answers = [self.sealed(waiting, session) for waiting in peer.waiting]
         peer.waiting.clear()
         peer.session, peer.heard_at = session, now
-        return Received(content=content, answers=answers)
+        return Received(address, content, answers)
 
     def acquaintance(self, address: Address) -> Acquaintance:
         """What is known of an address; if there are too many, the one that has been silent longest is forgotten."""
@@ -153,19 +164,16 @@ class Greetings:
 
     def introduction(self, kind: bytes, answered: bytes) -> bytes:
         """A greeting, or a welcome that answers a session."""
+        head = kind + pack_address(self.me)
         message = RUN.pack(self.session, answered, self.run.run_id) + self.run.table
-        return kind + message + keyed(self.secret, b"greeting", kind, text(self.me), message)[:TAG_BYTES]
+        return head + message + keyed(self.secret, b"greeting", head, message)[:TAG_BYTES]
 
     def sealed(self, content: bytes, session: bytes) -> bytes:
         """A datagram of discovery for the process that has this session."""
-        return CONTENT + self.session + content + self.content_tag(self.me, self.session, session, content)
+        head = CONTENT + pack_address(self.me)
+        return head + self.session + content + self.content_tag(self.me, self.session, session, content)
 
     def content_tag(self, sender: Address, from_session: bytes, to_session: bytes, content: bytes) -> bytes:
-        """Tag of a datagram of discovery, bound to both processes and the address that it is sent from."""
-        parts = (self.run.digest, from_session, to_session, text(sender), content)
+        """Tag of a datagram of discovery, bound to both processes and the sender's address."""
+        parts = (self.run.digest, from_session, to_session, pack_address(sender), content)
         return keyed(self.secret, b"datagram", *parts)[:TAG_BYTES]
-
-
-def text(address: Address) -> bytes:
-    """An address for a tag."""
-    return f"{address[0]}:{address[1]}".encode()

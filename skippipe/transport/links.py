@@ -8,7 +8,6 @@ import functools
 import logging
 import math
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterable
@@ -21,11 +20,13 @@ import uvloop
 from deccom.peers.peer import Peer
 from numpy.typing import NDArray
 
+from skippipe.transport.addresses import Address, Neighbourhood, shown_address
 from skippipe.transport.buffers import BufferPool
-from skippipe.transport.discovery import Discovery, SealedDatagrams, quiet_deccom
+from skippipe.transport.discovery import Discovery, SealedDatagrams, adapt_deccom
 from skippipe.transport.greeting import Greetings
 from skippipe.transport.identity import node_id, public_name
 from skippipe.transport.inbox import Inbox, PeerLostError
+from skippipe.transport.listeners import Listeners
 from skippipe.transport.message import HEADER, Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
 from skippipe.transport.run_identity import RUN_ID, RunIdentity
 from skippipe.transport.sender import Sender, Surroundings
@@ -34,51 +35,10 @@ from skippipe.transport.work import Work, WorkState
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 256
 NOTICE_BYTES = 32
 START_SECONDS = 20.0
 FAREWELL_SECONDS = 5.0
 """How long peers that are still starting are waited for, to tell them that a node is lost."""
-
-
-@dataclass(frozen=True)
-class Listeners:
-    """A node's bound sockets: UDP for discovery, TCP for streams, on one host."""
-
-    host: str
-    datagrams: socket.socket
-    streams: socket.socket
-
-    @classmethod
-    def bind(cls, host: str, port: int = 0) -> Listeners:
-        """Bind both sockets, to `port` or to free ones; OSError if they are taken."""
-        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        streams = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            datagrams.bind((host, port))
-            streams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            streams.bind((host, port))
-            streams.listen(BACKLOG)
-        except OSError:
-            datagrams.close()
-            streams.close()
-            raise
-        return cls(host, datagrams, streams)
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where datagrams reach this node."""
-        return self.host, int(self.datagrams.getsockname()[1])
-
-    @property
-    def stream_port(self) -> int:
-        """The port at which peers connect to this node."""
-        return int(self.streams.getsockname()[1])
-
-    def close(self) -> None:
-        """Close both sockets."""
-        self.datagrams.close()
-        self.streams.close()
 
 
 @dataclass(frozen=True)
@@ -114,11 +74,12 @@ class Links:
         self,
         membership: Membership,
         listeners: Listeners,
-        bootstrap: Iterable[tuple[str, int]],
+        bootstrap: Iterable[Address],
         limits: Limits,
         inbox: Inbox,
         encodings: dict[int, Encoding] | None = None,
         notices: int | None = None,
+        neighbourhood: Neighbourhood | None = None,
     ) -> None:
         """`bootstrap` are datagram addresses of some of the run's nodes.
 
@@ -126,6 +87,7 @@ class Links:
         number of a node that failed on this machine, to be passed on to the others.
         """
         self.notices = notices
+        self.neighbourhood = neighbourhood or Neighbourhood({})
         self.told_of_loss = False
         self.encodings = encodings or {}
         self.membership = membership
@@ -164,16 +126,20 @@ class Links:
 
     async def open(self) -> None:
         """Build the DecCom stack: datagrams, discovery, streams."""
-        quiet_deccom()
+        adapt_deccom()
         for listener in (self.listeners.datagrams, self.listeners.streams):
             listener.setblocking(False)
         run, secret = self.membership.run, self.membership.secret
-        datagrams = SealedDatagrams(Greetings(self.listeners.address, secret, run), self.on_difference)
+        datagrams = SealedDatagrams(
+            Greetings(self.listeners.address, secret, run), self.neighbourhood, self.on_difference
+        )
         known = [Peer(address, pub_key="") for address in self.bootstrap]
         discovery = Discovery(known, self.members)
         discovery.set_lower(datagrams)
         handlers = Handlers(self.deliver, self.on_refused, self.on_work)
-        self.streams = PeerStreams(discovery, secret, run, self.limits.message_bytes, handlers, self.around)
+        self.streams = PeerStreams(
+            discovery, secret, run, self.limits.message_bytes, handlers, self.around, self.neighbourhood
+        )
         await self.loop.create_datagram_endpoint(self.streams.get_lowest, sock=self.listeners.datagrams)
         me = Peer(self.listeners.address, pub_key=public_name(self.node), tcp=self.listeners.stream_port)
         await self.streams.start(me)
@@ -206,11 +172,12 @@ class Links:
             node = self.numbers[peer]
             self.give_up(node, f"node {node} hangs: {state.what} has taken {state.seconds:.0f} s")
 
-    def on_difference(self, address: tuple[str, int], names: list[str]) -> None:
+    def on_difference(self, address: Address, names: list[str]) -> None:
         """A machine that holds the secret runs something else (network thread)."""
-        what = f"{address[0]}:{address[1]} runs something else; it differs in: {', '.join(names)}"
+        where = shown_address(address)
+        what = f"{where} runs something else; it differs in: {', '.join(names)}"
         if names == [RUN_ID]:
-            what = f"{address[0]}:{address[1]} runs the same under another launcher of node 0; end one of the two"
+            what = f"{where} runs the same under another launcher of node 0; end one of the two"
         if self.joined:
             self.streams.log.warning("%s", what)
         else:

@@ -18,6 +18,7 @@ import numpy as np
 from deccom.protocols.streamprotocol import StreamProtocol
 from numpy.typing import NDArray
 
+from skippipe.transport.addresses import Address, Neighbourhood, family_of, shown_address
 from skippipe.transport.beat import ANSWER, unpack_beat
 from skippipe.transport.clocks import ClockOffset
 from skippipe.transport.discovery import Discovery
@@ -65,8 +66,6 @@ FAREWELL_SECONDS = 1.0
 PROGRESS_SECONDS = 0.2
 """How often a frame on its way is acknowledged as far as it has come."""
 
-Address = tuple[str, int]
-
 
 @dataclass
 class Neighbour:
@@ -105,9 +104,11 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         most_bytes: int,
         handlers: Handlers,
         around: Surroundings,
+        neighbourhood: Neighbourhood,
     ) -> None:
         """Frames have bodies of at most `most_bytes`."""
         super().__init__(False)
+        self.way = neighbourhood.way
         self.discovery = discovery
         self.secret = secret
         self.run = run
@@ -142,11 +143,12 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         """
         loop = asyncio.get_running_loop()
         peer = await self.discovery.look_up(identity, deadline)
-        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        host, port = self.way((peer.addr[0], peer.tcp))
+        connection = socket.socket(family_of(host), socket.SOCK_STREAM)
         try:
             connection.setblocking(False)
             async with asyncio.timeout(CONNECT_SECONDS):
-                await loop.sock_connect(connection, (peer.addr[0], peer.tcp))
+                await loop.sock_connect(connection, (host, port))
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return await self.introduce(connection, identity, offset)
         except BaseException:
@@ -209,11 +211,11 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
             self.guests.leave(task)
             await self.receive_frames(connection, identity, neighbour, session)
         except (AuthenticationError, MalformedMessageError) as error:
-            self.log.warning("closed a connection from %s:%d: %s", *address[:2], error)
+            self.log.warning("closed a connection from %s: %s", shown_address(address), error)
         except TimeoutError:
-            self.log.warning("closed a connection from %s:%d: it did not introduce itself", *address[:2])
+            self.log.warning("closed a connection from %s: it did not introduce itself", shown_address(address))
         except OSError as error:
-            logger.debug("connection from %s:%d ended: %s", *address[:2], error)
+            logger.debug("connection from %s ended: %s", shown_address(address), error)
         finally:
             connection.close()
 

@@ -13,7 +13,8 @@ import torch
 
 from skippipe.transport.clocks import Clock
 from skippipe.transport.inbox import Inbox
-from skippipe.transport.links import Limits, Links, Listeners, Membership
+from skippipe.transport.links import Limits, Links, Membership
+from skippipe.transport.listeners import Listeners
 from skippipe.transport.message import Header, MessageKind
 from skippipe.transport.run_identity import RunIdentity
 
@@ -125,7 +126,7 @@ def open_pair(setup: Setup | None = None) -> Iterator[Pair]:
     if setup.bytes_a_second is not None:
         ours = listeners[1]
         relay = Relay(ours.stream_port, setup.bytes_a_second, setup.damage)
-        listeners[1] = Relayed(ours.host, ours.datagrams, ours.streams, relay.port)
+        listeners[1] = Relayed(ours.host, ours.datagrams, ours.streams, relay_port=relay.port)
     made = []
     for node in range(2):
         senders = {(ACTIVATION, number): 1 - node for number in range(MESSAGES)}

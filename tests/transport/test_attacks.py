@@ -8,7 +8,8 @@ from enum import Enum
 
 import pytest
 
-from skippipe.transport.greeting import CONTENT, Greetings
+from skippipe.transport.addresses import pack_address
+from skippipe.transport.greeting import CONTENT, HEAD_BYTES, Greetings
 from skippipe.transport.handshake import (
     ANSWER_BYTES,
     OPENING,
@@ -152,13 +153,13 @@ def exchange(ours: Greetings, theirs: Greetings, content: bytes, now: float = 0.
         back = []
         for datagram in out:
             travelled.append(datagram)
-            received = theirs.receive(datagram, ME, now)
+            received = theirs.receive(datagram, now)
             assert not received.stranger
             back += received.answers
             if received.content is not None:
                 assert received.content == content
                 return travelled
-        out = [answer for datagram in back for answer in ours.receive(datagram, YOU, now).answers]
+        out = [answer for datagram in back for answer in ours.receive(datagram, now).answers]
     raise AssertionError("it did not come")
 
 
@@ -167,16 +168,16 @@ def test_datagrams_arrive_between_processes_that_have_greeted() -> None:
     assert len(exchange(ours, theirs, b"find node 7")) == 2
     assert ours.run.run_id == b"r" * 16
     (datagram,) = ours.send(b"find node 8", YOU, 0.1)
-    assert theirs.receive(datagram, ME, 0.1).content == b"find node 8"
+    assert theirs.receive(datagram, 0.1).content == b"find node 8"
     (back,) = theirs.send(b"found", ME, 0.1)
-    assert ours.receive(back, YOU, 0.1).content == b"found"
+    assert ours.receive(back, 0.1).content == b"found"
 
 
 class DatagramAttack(Enum):
     """What may come as a datagram."""
 
     EARLIER_RUN = "datagrams of an earlier run of the same configuration"
-    ANOTHER_ADDRESS = "datagrams sent again from another address"
+    ANOTHER_ADDRESS = "datagrams sent again that name another address"
     CHANGED = "datagrams with one bit changed"
     WRONG_SECRET = "datagrams under another secret"
     ANOTHER_RUN = "content of a run of another configuration"
@@ -186,11 +187,11 @@ class DatagramAttack(Enum):
 @pytest.mark.parametrize("attack", DatagramAttack)
 def test_an_attack_by_datagrams_delivers_nothing(attack: DatagramAttack) -> None:
     overheard = exchange(Greetings(ME, SECRET, run()), theirs := Greetings(YOU, SECRET, run()), b"find node 7")
-    generator, source = random.Random(0), ME
+    generator = random.Random(0)
     if attack is DatagramAttack.EARLIER_RUN:
         theirs = Greetings(YOU, SECRET, run())
     elif attack is DatagramAttack.ANOTHER_ADDRESS:
-        source = ("10.0.0.3", 4000)
+        overheard = [data[:1] + pack_address(("10.0.0.3", 4000)) + data[HEAD_BYTES:] for data in overheard]
     elif attack is DatagramAttack.CHANGED:
         overheard = [
             data[:i] + bytes([data[i] ^ 1 << generator.randrange(8)]) + data[i + 1 :]
@@ -206,7 +207,7 @@ def test_an_attack_by_datagrams_delivers_nothing(attack: DatagramAttack) -> None
         overheard = [CONTENT + generator.randbytes(generator.randrange(300)) for _ in range(1000)]
     session = theirs.peers.get(ME, None)
     for datagram in overheard:
-        received = theirs.receive(datagram, source, 1.0)
+        received = theirs.receive(datagram, 1.0)
         assert received.content is None
         assert received.differences is None
         # A greeting may be answered, with no more bytes than it had; nothing is learned from it.
@@ -217,13 +218,13 @@ def test_an_attack_by_datagrams_delivers_nothing(attack: DatagramAttack) -> None
 def test_a_replayed_greeting_of_another_configuration_is_believed_by_nobody() -> None:
     theirs = Greetings(YOU, SECRET, run())
     (greeting,) = Greetings(ME, SECRET, run("0.2")).send(b"x", YOU, 0.0)
-    assert theirs.receive(greeting, ME, 1.0).differences is None
+    assert theirs.receive(greeting, 1.0).differences is None
     here = Greetings(ME, SECRET, run("0.2"))
     (greeting,) = here.send(b"x", YOU, 2.0)
-    answers = theirs.receive(greeting, ME, 2.0).answers
-    received = [here.receive(answer, YOU, 2.0) for answer in answers]
+    answers = theirs.receive(greeting, 2.0).answers
+    received = [here.receive(answer, 2.0) for answer in answers]
     assert [reply.differences for reply in received if reply.differences] == [["optimizer.learning_rate (0.2 here)"]]
-    back = [theirs.receive(answer, ME, 2.0).differences for reply in received for answer in reply.answers]
+    back = [theirs.receive(answer, 2.0).differences for reply in received for answer in reply.answers]
     assert back == [["optimizer.learning_rate (0.1 here)"]] * 2
 
 
@@ -232,15 +233,15 @@ def test_both_learn_that_they_differ_though_one_ends_at_the_first_word_of_it() -
     # Theirs greeted before we were there, and so does not ask back now.
     assert theirs.send(b"x", ME, 2.0)
     (greeting,) = here.send(b"x", YOU, 2.1)
-    (welcome,) = theirs.receive(greeting, ME, 2.1).answers
-    received = here.receive(welcome, YOU, 2.1)
+    (welcome,) = theirs.receive(greeting, 2.1).answers
+    received = here.receive(welcome, 2.1)
     assert received.differences == ["optimizer.learning_rate (0.2 here)"]
     (last,) = received.answers
-    received = theirs.receive(last, ME, 2.1)
+    received = theirs.receive(last, 2.1)
     assert received.differences == ["optimizer.learning_rate (0.1 here)"]
     # If both lived on, they would not go on telling each other.
     (again,) = received.answers
-    assert here.receive(again, YOU, 2.1).answers == []
+    assert here.receive(again, 2.1).answers == []
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -265,7 +266,7 @@ def test_datagrams_arrive_though_many_are_lost_repeated_and_late(seed: int) -> N
                 data, source, target = flying.pop() if generator.random() < 0.8 else generator.choice(flying)
                 if generator.random() < 0.3:
                     continue
-                received = ends[target].receive(data, source, now)
+                received = ends[target].receive(data, now)
                 flying += [(answer, target, source) for answer in received.answers]
                 assert received.differences is None
                 if received.content is not None:
@@ -283,10 +284,10 @@ def test_open_links_seal_nothing_but_speak_the_same() -> None:
 def test_a_welcome_of_an_earlier_run_is_believed_by_nobody() -> None:
     earlier, server_then = Greetings(ME, SECRET, run("0.2")), Greetings(YOU, SECRET, run("0.3", b"e" * 16))
     (greeting,) = earlier.send(b"x", YOU, 0.0)
-    welcome = server_then.receive(greeting, ME, 0.0).answers[0]
-    assert earlier.receive(welcome, YOU, 0.0).differences
+    welcome = server_then.receive(greeting, 0.0).answers[0]
+    assert earlier.receive(welcome, 0.0).differences
     later = Greetings(ME, SECRET, run("0.2"))
-    received = later.receive(welcome, YOU, 1.0)
+    received = later.receive(welcome, 1.0)
     assert received.stranger
     assert received.differences is None
     assert later.run.run_id == UNKNOWN

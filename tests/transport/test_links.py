@@ -16,7 +16,8 @@ import torch
 from skippipe.transport.handshake import MAGIC, OPENING_BYTES
 from skippipe.transport.identity import node_id
 from skippipe.transport.inbox import Inbox, PeerLostError
-from skippipe.transport.links import Limits, Links, Listeners, Membership
+from skippipe.transport.links import Limits, Links, Membership
+from skippipe.transport.listeners import Listeners
 from skippipe.transport.message import Header, MessageKind
 
 SECRET = b"s" * 32
