@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from skippipe.errors import UserError
 from skippipe.report.records import from_object, read_json, to_object
 from skippipe.schedule import Plan
 
+LOOKED_BACK_BYTES = 1 << 16
 METRICS, SUMMARY = "metrics.jsonl", "summary.json"
 
 
@@ -93,9 +96,14 @@ class RunSummary:
 
 
 def append_metrics(folder: Path, line: IterationMetrics | BatchMetrics) -> None:
-    """Add a line to a run's metrics."""
-    with (folder / METRICS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(to_object(line)) + "\n")
+    """Add a line to a run's metrics, once: launchers that share the folder all find the same figures."""
+    added = (json.dumps(to_object(line)) + "\n").encode()
+    with (folder / METRICS).open("ab+") as file:
+        # Closing the file gives the lock back.
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - LOOKED_BACK_BYTES))
+        if added not in file.read():
+            file.write(added)
 
 
 def read_metrics(folder: Path) -> list[IterationMetrics]:

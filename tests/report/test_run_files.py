@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,22 @@ def test_metrics_are_a_line_an_iteration(tmp_path: Path) -> None:
     first, *_, last = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert "validation_perplexity" not in json.loads(first)
     assert json.loads(last)["validation_perplexity"] == 9.5
+
+
+def test_launchers_that_share_a_folder_leave_each_iteration_once(tmp_path: Path) -> None:
+    many = [replace(LINES[0], iteration=i) for i in range(300)]
+
+    def launcher() -> None:
+        for line in many:
+            append_metrics(tmp_path, line)
+
+    launchers = [multiprocessing.get_context("fork").Process(target=launcher) for _ in range(2)]
+    for process in launchers:
+        process.start()
+    for process in launchers:
+        process.join()
+        assert process.exitcode == 0
+    assert read_metrics(tmp_path) == many
 
 
 def test_a_summary_holds_medians_and_sums(tmp_path: Path) -> None:
