@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -39,21 +39,43 @@ def config_from_arguments(arguments: Sequence[str]) -> RunConfig:
     return load_config(RunConfig, DEFAULT_CONFIG, arguments)
 
 
-def prepare_and_import(config: RunConfig) -> Prepared:
-    """Prepare the data in a child process while this one imports what all nodes need."""
+class PreparationFailedError(BaseException):
+    """The child that prepares the data has ended too early; no Exception, which some import might swallow."""
+
+
+def prepare_and_import(config: RunConfig, check: Callable[[Prepared], None] = lambda prepared: None) -> Prepared:
+    """Prepare the data, and `check` it, in a child process while this one imports what all nodes need.
+
+    If the child fails, whose UserError or other failure is a line on stderr, SystemExit comes without delay.
+    """
     from skippipe.data.batches import prepare
 
-    launcher = os.getpid()
+    launcher, children = os.getpid(), []
+
+    def notice(*_: object) -> None:
+        if children and failed_already(children[0]):
+            raise PreparationFailedError
+
+    before = signal.signal(signal.SIGCHLD, notice)
     child = os.fork()
     if child == 0:
-        prepare_in_child(config, launcher)
+        signal.signal(signal.SIGCHLD, before)
+        prepare_in_child(config, check, launcher)
     try:
+        children.append(child)
+        # It may have ended before it was noted down.
+        notice()
         import_everything(config)
-        _, status = os.waitpid(child, 0)
+        status = os.waitpid(child, 0)[1]
+    except PreparationFailedError:
+        status = os.waitpid(child, 0)[1]
     except BaseException:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         raise
+    finally:
+        children.clear()
+        signal.signal(signal.SIGCHLD, before)
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         name = signal.Signals(-code).name
@@ -63,8 +85,17 @@ def prepare_and_import(config: RunConfig) -> Prepared:
     return prepare(config.data)
 
 
-def prepare_in_child(config: RunConfig, launcher: int) -> NoReturn:
-    """Prepare the data, check the device, and end this process; what goes wrong is a line on stderr."""
+def failed_already(child: int) -> bool:
+    """Whether a child has ended, and not well, without reaping it; of one that was reaped its status is known."""
+    try:
+        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return ended is not None and ended.si_status != 0
+
+
+def prepare_in_child(config: RunConfig, check: Callable[[Prepared], None], launcher: int) -> NoReturn:
+    """Prepare the data, check it and the device, and end this process; what goes wrong is a line on stderr."""
     from skippipe.data.batches import prepare
 
     code = 1
@@ -73,7 +104,7 @@ def prepare_in_child(config: RunConfig, launcher: int) -> NoReturn:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == launcher:
             check_device(config.device)
-            prepare(config.data)
+            check(prepare(config.data))
             code = 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -70,13 +70,12 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
     """
     folder = make_run_folder(config, setting, local.start)
     print(f"nodes {local.start} to {local.stop - 1} of {schedule.nodes}, setting {setting}, run folder {folder}")
-    prepared = prepare_and_import(config)
+    samples, plan = schedule.pipeline.samples_per_microbatch, schedule.settings[setting]
+    prepared = prepare_and_import(config, lambda prepared: check_room(config, plan, samples, local, prepared, folder))
     if config.model.init_from is not None:
         from skippipe.model.llama_folder import check_llama_folder
 
-        check_llama_folder(config.model, len(schedule.settings[setting].stages), prepared.vocabulary)
-    samples = schedule.pipeline.samples_per_microbatch
-    check_room(config, schedule.settings[setting], samples, local, prepared, folder)
+        check_llama_folder(config.model, len(plan.stages), prepared.vocabulary)
     checkpoint = find_checkpoint(resume, config, schedule, setting, prepared) if resume else None
     # Imported here: errors in arguments should not wait for torch.
     from skippipe.cli.progress import Progress

@@ -60,6 +60,22 @@ def test_what_is_known_before_the_start_is_refused_before_it(case: Refused, star
     assert not list((workplace / "runs" / "refused").glob("node-*"))
 
 
+def test_a_child_that_fails_ends_the_imports_beside_it(tmp_path: Path) -> None:
+    code = (
+        "import signal\n"
+        "from skippipe.cli import prepare\n"
+        "from skippipe.config import RunConfig\n"
+        "prepare.import_everything = lambda config: [signal.pause() for _ in iter(int, 1)]\n"
+        "prepare.prepare_and_import(RunConfig(device='banana'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=SECONDS
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: device: 'banana' can't be used here")
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("field", ["peers.first_port", "peers.rendezvous"])
 def test_a_taken_port_is_named_with_its_field(start: Start, workplace: Path, field: str) -> None:
     first = free_ports(7)
