@@ -50,7 +50,8 @@ def prepare_and_import(config: RunConfig, check: Callable[[Prepared], None] = la
     """
     from skippipe.data.batches import prepare
 
-    launcher, children = os.getpid(), []
+    launcher = os.getpid()
+    children: list[int] = []
 
     def notice(*_: object) -> None:
         if children and failed_already(children[0]):
