@@ -145,7 +145,7 @@ def test_sigterm_to_one_launcher_is_known_to_all_and_saved_is_checked(
     start: Start, workplace: Path, shared: bool
 ) -> None:
     port = free_ports(7)
-    meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]', f"peers.rendezvous=127.0.0.1:{port + 6}"]
+    meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]']
     common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", *meeting]
     common += ["iterations=100000", "checkpoint_every=100000"]
     names = ["together", "together"] if shared else ["left", "right"]
@@ -173,7 +173,7 @@ def test_sigterm_to_one_launcher_is_known_to_all_and_saved_is_checked(
 def test_a_loss_while_starting_up_reaches_the_other_machine(start: Start, workplace: Path) -> None:
     port = free_ports(7)
     # By name, too: bootstrap and rendezvous need not be addresses.
-    meeting = [f'peers.bootstrap=["localhost:{port}"]', f"peers.rendezvous=localhost:{port + 6}"]
+    meeting = [f'peers.bootstrap=["localhost:{port}"]']
     # Whoever is not told waits for this long.
     meeting += ["peers.connect_seconds=1000"]
     common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", *meeting]
@@ -194,7 +194,7 @@ def test_a_loss_while_starting_up_reaches_the_other_machine(start: Start, workpl
 
 def test_names_serve_in_bootstrap_and_rendezvous(start: Start, workplace: Path) -> None:
     port = free_ports(7)
-    meeting = [f'peers.bootstrap=["localhost:{port}"]', f"peers.rendezvous=localhost:{port + 6}"]
+    meeting = [f'peers.bootstrap=["localhost:{port}"]']
     common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", "iterations=1", *meeting]
     runs = [start("0", "2", *common, "name=by-name", **SECRET), start("2", "6", *common, "name=by-name", **SECRET)]
     for run in runs:

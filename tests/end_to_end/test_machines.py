@@ -19,7 +19,7 @@ CLOCK_AHEAD = 1_000_000
 def machines(workplace: Path, *fields: str) -> list[list[str]]:
     """Arguments of two machines that run nodes 0 and 1, and 2 to 5."""
     port = free_ports(7)
-    meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]', f"peers.rendezvous=127.0.0.1:{port + 6}"]
+    meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]']
     common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", *meeting, *fields]
     return [["0", "2", *common], ["2", "6", *common]]
 
