@@ -18,8 +18,8 @@ from torch import Tensor
 from skippipe.transport.collective import Collective, Expected, Outgoing
 from skippipe.transport.message import Header, MessageKind
 
-PART_NUMBERS = 1 << 18
-"""Numbers of a part, 1 MB: small enough for sums to begin early, large enough for what a message costs."""
+PART_NUMBERS = 1 << 20
+"""Numbers of a part, 4 MB: small enough for sums to begin early; smaller ones cost more (benchmarks/collectives.py)."""
 
 
 class PartFormat(Protocol):

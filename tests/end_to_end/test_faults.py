@@ -16,7 +16,7 @@ from skippipe.report.run_folder import process_ids
 from tests.end_to_end.conftest import SECONDS, Start, alive, can_make_namespaces, free_ports, ports_are_free, wait_for
 
 END_SECONDS = 60
-PORTS = 7
+PORTS = 6
 FOREVER = "iterations=100000"
 SECRET = {"SKIPPIPE_SECRET": "a secret that both machines know"}
 
