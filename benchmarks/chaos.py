@@ -155,7 +155,7 @@ def run(name: str, iterations: int, time_scale: float, disturbed: bool) -> Path:
     if not disturbed:
         whole_runs.finish(whole_runs.start(["0", str(NODES), "ca-partial", "8", *fields]))
         return folder
-    fields += [f"peers.first_port={PORT}", f"peers.bootstrap=[127.0.0.1:{PORT}]", "peers.rendezvous=127.0.0.1:24900"]
+    fields += [f"peers.first_port={PORT}", f"peers.bootstrap=[127.0.0.1:{PORT}]"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", SECRET_VARIABLE: secrets.token_hex(), "CHAOS": str(folder)}
     processes = [
         subprocess.Popen(

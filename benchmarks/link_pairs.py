@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from skippipe.transport.inbox import Inbox
-from skippipe.transport.links import Limits, Links, Membership
-from skippipe.transport.listeners import Listeners
+from skippipe.transport.links import Links
+from skippipe.transport.membership import Limits, Listeners, Membership
 from skippipe.transport.message import HEADER, Header, MessageKind, pack, unpack
 
 ROUND_TRIP_BYTES = 100

@@ -31,7 +31,7 @@ from skippipe.schedule.simulate import step_nodes
 from skippipe.schedule.timeline import KIND_NAMES, SYNC, Span
 
 NODES, SAMPLES, ITERATIONS = 6, 256, 8
-PORT, RENDEZVOUS = 4000, 3999
+PORT = 4000
 SETTINGS = ("baseline", "ca-partial", "joint")
 SECONDS = 900
 IDLE_S = 0.002
@@ -163,7 +163,6 @@ def meeting(node: int) -> list[str]:
         f"peers.host={host(node)}",
         f"peers.first_port={PORT}",
         f'peers.bootstrap=["{host(0)}:{PORT}"]',
-        f"peers.rendezvous={host(0)}:{RENDEZVOUS}",
     ]
 
 

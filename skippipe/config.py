@@ -188,9 +188,7 @@ class PeersConfig:
     """Node i listens on first_port + i (UDP and TCP); 0 lets the launcher choose free ports (one machine only)."""
     bootstrap: tuple[str, ...] = ()
     """Addresses "host:port" of nodes that every node introduces itself to; empty: this machine's first nodes. A host
-    here and in rendezvous is an IPv4 address or a name that resolves to one."""
-    rendezvous: str | None = None
-    """Address "host:port" at which node 0 serves torch.distributed's store; needed if nodes run elsewhere."""
+    is an IPv4 address or a name that resolves to one."""
     secret_file: str | None = None
     """File with the cluster's secret, the same on every machine; also taken from SKIPPIPE_SECRET. A run whose nodes
     are all on loopback makes its own."""
@@ -211,8 +209,6 @@ class PeersConfig:
             raise UserError(f"host must be an IPv4 address of this machine, not {self.host!r}") from None
         for address in self.bootstrap:
             split_address(address, "bootstrap")
-        if self.rendezvous is not None:
-            split_address(self.rendezvous, "rendezvous")
 
 
 @dataclass(frozen=True)
@@ -273,7 +269,6 @@ def check_reachable(peers: PeersConfig, nodes: int, local: range) -> None:
         for name, given in (
             ("first_port", peers.first_port > 0),
             ("bootstrap", bool(peers.bootstrap)),
-            ("rendezvous", peers.rendezvous is not None),
         )
         if not given
     ]

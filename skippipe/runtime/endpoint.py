@@ -18,24 +18,14 @@ from skippipe.errors import UserError
 from skippipe.runtime.events import Event, encode
 from skippipe.transport.identity import cluster_secret
 from skippipe.transport.inbox import Inbox
-from skippipe.transport.links import Limits, Links, Membership
-from skippipe.transport.listeners import Listeners
+from skippipe.transport.links import Links
+from skippipe.transport.membership import Limits, Listeners, Membership
 from skippipe.transport.message import Encoding
 from skippipe.transport.run_identity import RUN_ID_BYTES, UNKNOWN, RunIdentity
 
 BOOTSTRAP_NODES = 3
 STOP_SIGNAL = signal.SIGUSR1
 """Asks a node's process to end the iteration, save a checkpoint and leave, together with all others."""
-
-
-@dataclass(frozen=True)
-class Rendezvous:
-    """Where torch.distributed's processes meet: host and port of a store that node 0 serves."""
-
-    host: str
-    port: int
-    listener: socket.socket | None = None
-    """The bound socket, if node 0 runs on this machine and its launcher has bound one."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +38,6 @@ class Endpoint:
     peers: PeersConfig
     listeners: Listeners
     bootstrap: tuple[tuple[str, int], ...]
-    rendezvous: Rendezvous
     secret: bytes | None
     run: RunIdentity
     """What must be equal on all machines."""
@@ -124,14 +113,6 @@ def open_endpoints(
             listeners[node] = Listeners.bind(peers.host, port)
     bootstrap = [resolved(address, "peers.bootstrap") for address in peers.bootstrap]
     bootstrap = bootstrap or [listeners[node].address for node in local[:BOOTSTRAP_NODES]]
-    rendezvous = Rendezvous(*resolved(peers.rendezvous, "peers.rendezvous")) if peers.rendezvous else None
-    if rendezvous is not None and 0 in local:
-        # Node 0 binds it later, in its own process; here it is only tried.
-        with refused_as("peers.rendezvous", "torch.distributed's store", peers.host, rendezvous.port):
-            socket.create_server((peers.host, rendezvous.port)).close()
-    if rendezvous is None:
-        store = socket.create_server((peers.host, 0), backlog=len(local))
-        rendezvous = Rendezvous(peers.host, store.getsockname()[1], store)
     reader, writer = os.pipe()
     endpoints = [
         Endpoint(
@@ -140,7 +121,6 @@ def open_endpoints(
             peers=peers,
             listeners=listeners[node],
             bootstrap=tuple(bootstrap),
-            rendezvous=rendezvous,
             secret=secret,
             run=run,
             with_first_node=0 in local,

@@ -3,44 +3,58 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as distributed
+from torch import Tensor
 
-from skippipe.config import ModelConfig
 from skippipe.data.batches import Prepared, validation_batches
 from skippipe.model.inference import perplexity_of
 from skippipe.model.stage import Stage
-from skippipe.schedule import Plan
+from skippipe.runtime.gradients import Exchange, Group
+from skippipe.transport.collective import Identity, Outgoing
+from skippipe.transport.links import Links
+from skippipe.transport.message import MessageKind
 
 VALIDATION_BATCHES = 8
 
 
-@torch.no_grad()
-def full_model_perplexity(
-    node: int, plan: Plan, stage: Stage, model: ModelConfig, samples: int, prepared: Prepared
-) -> float:
-    """Perplexity of held-out text with every stage; all nodes call it between two iterations and learn the result.
+class FullModel:
+    """The full model's validation, a measurement and no part of the method: its messages are delivered at once."""
 
-    It is a measurement and no part of the method, so it takes torch.distributed's connections: links and times of the
-    schedule's network don't see it.
-    """
-    leaders = [replicas[0] for replicas in plan.stages]
-    total = torch.zeros(2, dtype=torch.float64)
-    if node in leaders:
-        place = leaders.index(node)
-        around = leaders[(place + 1) % len(leaders)], leaders[place - 1]
-        for tokens_BT, targets_BT in validation_batches(prepared, samples, model.context, VALIDATION_BATCHES):
-            device = stage.cos.device
-            received = torch.empty(*tokens_BT.shape, model.d_model)
-            if place > 0:
-                distributed.recv(received, around[1])
-            left = stage(received.to(device) if place > 0 else tokens_BT.to(device))
-            if len(leaders) > 1:
-                distributed.send(left.cpu().contiguous(), around[0])
-            if place == 0:
-                if len(leaders) > 1:
-                    distributed.recv(received, around[1])
-                    left = received.to(device)
-                count = tokens_BT.numel()
-                total += torch.tensor([float(stage.loss(left, targets_BT.to(device))) * count, count])
-    distributed.broadcast(total, leaders[0])
-    return perplexity_of(float(total[0] / total[1]))
+    def __init__(self, stage: Stage, prepared: Prepared, samples: int) -> None:
+        """Batches have `samples` sequences."""
+        self.stage = stage
+        model = stage.config
+        self.batches = list(validation_batches(prepared, samples, model.context, VALIDATION_BATCHES))
+        self.shapes = [(*tokens_BT.shape, model.d_model) for tokens_BT, _ in self.batches]
+        """Of the hidden states that walk from stage to stage."""
+
+    @torch.no_grad()
+    def perplexity(self, group: Group, links: Links, iteration: int) -> float:
+        """Perplexity of held-out text with every stage; all nodes call it after an iteration and learn the result."""
+        total = [0.0, 0.0]
+        if group.leads:
+            for number, (tokens_BT, targets_BT) in enumerate(self.batches):
+                loss = self.walk(group, links, iteration, number, tokens_BT, targets_BT)
+                if loss is not None:
+                    total = [total[0] + loss * tokens_BT.numel(), total[1] + tokens_BT.numel()]
+        rows = group.share(links, iteration, Exchange.PERPLEXITY, total)
+        losses, counts = zip(*rows, strict=True)
+        return perplexity_of(sum(losses) / sum(counts))
+
+    def walk(
+        self, group: Group, links: Links, iteration: int, number: int, tokens_BT: Tensor, targets_BT: Tensor
+    ) -> float | None:
+        """This leader's part of a batch's way; the batch's loss at the first leader, where the way ends."""
+        identity, device = Identity(iteration, Exchange.VALIDATION), self.stage.cos.device
+        first = group.node == group.leaders[0]
+
+        def receive() -> Tensor:
+            return links.inbox.take_arrived(identity)[1].to(device)
+
+        left_BTD = self.stage(tokens_BT.to(device) if first else receive())
+        if len(group.leaders) > 1:
+            links.post(identity, [Outgoing(group.around[1], MessageKind.HIDDEN, number, left_BTD)], 0.0)
+        if not first:
+            return None
+        if len(group.leaders) > 1:
+            left_BTD = receive()
+        return float(self.stage.loss(left_BTD, targets_BT.to(device)))

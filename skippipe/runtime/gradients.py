@@ -1,106 +1,113 @@
-"""Data-parallel sync of a stage's replicas and the figures that all nodes share, over torch.distributed."""
+"""What nodes do together in an iteration: the sync of a stage's replicas, and the sharing of figures by all."""
 
 from __future__ import annotations
 
-import datetime
-import fcntl
-import logging
-import os
-import socket
-import struct
-
-import torch
-import torch.distributed as distributed
+import math
+from enum import IntEnum
 
 from skippipe.model.optimizer import StageOptimizer
 from skippipe.runtime.emulation import Emulation, RunClock, sleep_until
-from skippipe.runtime.endpoint import Endpoint
 from skippipe.schedule import Plan
+from skippipe.transport.all_reduce import AllReduce, Exact, expected_parts
+from skippipe.transport.collective import Expected, Identity
+from skippipe.transport.links import Links
+from skippipe.transport.message import HEADER, MessageKind
+from skippipe.transport.sharing import Sharing, Tree
 
-logger = logging.getLogger(__name__)
 
-SIOCGIFADDR = 0x8915
-"""Linux ioctl that reads an interface's IPv4 address (man 7 netdevice)."""
+class Exchange(IntEnum):
+    """What nodes do together, by its sequence in the iteration."""
+
+    MEETING = 0
+    """Before the first iteration."""
+    GRADIENT = 1
+    """Among a stage's replicas."""
+    FIGURES = 2
+    VALIDATION = 3
+    """Hidden states from leader to leader."""
+    PERPLEXITY = 4
+    ENDS = 5
+    """After the last iteration."""
 
 
 class Group:
-    """All nodes of the run, and within them the replicas of this node's stage."""
+    """All nodes of the run, the replicas of this node's stage, and the leaders of the stages, their first replicas."""
 
-    def __init__(self, endpoint: Endpoint, plan: Plan, timeout_s: float) -> None:
-        """Meet all the others; torch.distributed.DistError if they don't come in time."""
-        self.nodes = endpoint.nodes
-        meet(endpoint, timeout_s)
-        timeout = datetime.timedelta(seconds=timeout_s)
-        self.replicas = next(stage for stage in plan.stages if endpoint.node in stage)
-        self.stage_group = distributed.new_group(list(self.replicas), use_local_synchronization=True, timeout=timeout)
+    def __init__(self, plan: Plan, node: int, parameters: int, hidden: list[tuple[int, ...]]) -> None:
+        """The node's stage has so many parameters; `hidden` are the shapes of validation's hidden states, if any."""
+        self.node = node
+        self.replicas = next(stage for stage in plan.stages if node in stage)
+        self.leaders = [replicas[0] for replicas in plan.stages]
+        self.tree = Tree(sorted(plan.stage_of()), node)
+        self.parameters = parameters
+        self.hidden = hidden
+
+    @property
+    def leads(self) -> bool:
+        """Whether this node speaks for its stage."""
+        return self.replicas[0] == self.node
+
+    @property
+    def around(self) -> tuple[int, int]:
+        """The leaders of the stages before and after this leader's, round and round."""
+        place = self.leaders.index(self.node)
+        return self.leaders[place - 1], self.leaders[(place + 1) % len(self.leaders)]
+
+    def peers(self) -> set[int]:
+        """Nodes that this one sends to in what they do together."""
+        found = {*self.replicas, *self.tree.neighbours}
+        if self.hidden and self.leads:
+            found.add(self.around[1])
+        return found - {self.node}
+
+    def expected(self, widths: dict[Exchange, int]) -> dict[int, Expected]:
+        """What must come to this node in each exchange; `widths` are those of the rows that all nodes share."""
+        found: dict[int, Expected] = {exchange: self.tree.expected(width) for exchange, width in widths.items()}
+        found[Exchange.GRADIENT] = expected_parts(self.replicas, self.node, self.parameters, Exact())
+        if self.hidden and self.leads and len(self.leaders) > 1:
+            before = self.around[0]
+            found[Exchange.VALIDATION] = {
+                (MessageKind.HIDDEN, before, batch): shape for batch, shape in enumerate(self.hidden)
+            }
+        return found
 
     def sync(
-        self, optimizer: StageOptimizer, visits: int, last_backward: float, emulation: Emulation, clock: RunClock
+        self,
+        links: Links,
+        iteration: int,
+        optimizer: StageOptimizer,
+        visits: int,
+        last_backward: float,
+        emulation: Emulation,
+        clock: RunClock,
     ) -> float:
         """Average the stage's gradient over its replicas and microbatches; the monotonic time when it is done.
 
-        The emulated sync begins when the last replica's last backward is done (docs/architecture.md).
+        The emulated sync begins when the last replica's last backward is done (docs/architecture.md). The gradient must
+        not change before the figures of this iteration are shared: what others still wait for may be a view of it.
         """
-        if len(self.replicas) > 1:
-            latest = torch.tensor([clock.shared(last_backward)], dtype=torch.float64)
-            distributed.all_reduce(latest, distributed.ReduceOp.MAX, group=self.stage_group)
+        buffer = optimizer.flat.cpu()
+        mean = AllReduce(self.replicas, self.node, buffer, visits, Exact())
+        wire = clock.clock.wire(last_backward)
+        latest = links.run(mean, Identity(iteration, Exchange.GRADIENT), wire)
+        if buffer is not optimizer.flat:
+            optimizer.flat.copy_(buffer)
+        if latest > wire:
             # It lies in the past, whatever the clocks' offset is taken for: nobody waits for another's clock.
-            last_backward = min(clock.local(float(latest)), clock.now())
-            buffer = optimizer.flat.cpu()
-            distributed.all_reduce(buffer, group=self.stage_group)
-            if buffer is not optimizer.flat:
-                optimizer.flat.copy_(buffer)
-        optimizer.average(visits)
+            last_backward = min(clock.clock.from_wire(latest), clock.now())
         done = last_backward + emulation.sync_s
         sleep_until(done)
         return max(done, clock.now())
 
-    def share(self, figures: list[float]) -> list[list[float]]:
-        """Every node's figures, node by node."""
-        return share(figures, self.nodes)
-
-    def close(self) -> None:
-        """Leave the groups."""
-        distributed.destroy_process_group()
-
-
-def meet(endpoint: Endpoint, timeout_s: float) -> None:
-    """Join torch.distributed's default group of all nodes; node 0 serves the store."""
-    os.environ["GLOO_SOCKET_IFNAME"] = interface_of(endpoint.peers.host)
-    timeout = datetime.timedelta(seconds=timeout_s)
-    rendezvous = endpoint.rendezvous
-    serves = endpoint.node == 0
-    listener = rendezvous.listener.detach() if serves and rendezvous.listener is not None else None
-    store = distributed.TCPStore(  # type: ignore[attr-defined]
-        rendezvous.host,
-        rendezvous.port,
-        endpoint.nodes,
-        is_master=serves,
-        timeout=timeout,
-        wait_for_workers=False,
-        master_listen_fd=listener,
-    )
-    distributed.init_process_group("gloo", store=store, rank=endpoint.node, world_size=endpoint.nodes, timeout=timeout)
+    def share(self, links: Links, iteration: int, exchange: Exchange, figures: list[float]) -> list[list[float]]:
+        """Every node's figures, node by node; all nodes must call it with as many."""
+        sharing = Sharing(self.tree, figures)
+        links.run(sharing, Identity(iteration, exchange))
+        rows: list[list[float]] = sharing.table.tolist()
+        return rows
 
 
-def share(figures: list[float], nodes: int) -> list[list[float]]:
-    """Every node's figures, node by node; all nodes must call it with as many."""
-    mine = torch.tensor(figures, dtype=torch.float64)
-    everyone = [torch.empty_like(mine) for _ in range(nodes)]
-    distributed.all_gather(everyone, mine)
-    return [row.tolist() for row in everyone]
-
-
-def interface_of(host: str) -> str:
-    """Name of the network interface that has this IPv4 address: gloo would guess one from the host's name."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode()[:15])
-            try:
-                answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)
-            except OSError:
-                continue
-            address = socket.inet_ntoa(answer[20:24])
-            if address == host or (host.startswith("127.") and address.startswith("127.")):
-                return name
-    raise RuntimeError(f"no network interface has the address {host}")
+def largest_message(expected: dict[int, Expected]) -> int:
+    """Bytes of the largest frame that the exchanges bring, if none is compressed."""
+    shapes = [shape for messages in expected.values() for shape in messages.values()]
+    return HEADER.size + 8 * max(map(math.prod, shapes), default=0)

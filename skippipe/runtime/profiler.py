@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.distributed as distributed
 
 from skippipe.config import ModelConfig
 from skippipe.runtime.endpoint import Endpoint
 from skippipe.runtime.events import ComputeMeasured, LinkMeasured, MeasurementDone, SyncMeasured
-from skippipe.runtime.gradients import meet, share
+from skippipe.runtime.gradients import largest_message
 from skippipe.runtime.task_profiler import REST_SECONDS, measure_tasks
 from skippipe.schedule.costs import (
     activation_bytes,
@@ -31,9 +30,11 @@ from skippipe.schedule.costs import (
     hop_bandwidth,
     layer_parameters,
 )
+from skippipe.transport.all_reduce import AllReduce, Exact, expected_parts
+from skippipe.transport.collective import Expected, Identity
 from skippipe.transport.inbox import Inbox, Key
-from skippipe.transport.links import Links
 from skippipe.transport.message import HEADER, Header, MessageKind
+from skippipe.transport.sharing import Sharing, Tree
 
 PINGS = 20
 SMALL_BYTES, LARGE_BYTES = 1 << 18, 1 << 23
@@ -47,7 +48,8 @@ MESSAGES = PINGS + 2 * BULKS + HOPS
 SYNCS = 3
 """All-reduces of each group; their median counts."""
 TASK_FIGURES, SYNC_FIGURES, LINK_FIGURES = 4, 1, 3
-TIMEOUT_SECONDS = 600.0
+ROUND, RESULTS, GROUPS = 0, 1, 2
+"""Sequences of what nodes do together; from GROUPS on come, of each group, its SYNCS pairs of a start and a sync."""
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """The same in all network namespaces and containers of a machine (man 5 proc)."""
@@ -104,38 +106,92 @@ def sync_groups(nodes: int, replicas: int) -> list[list[int]]:
     return [sorted({(first + i) % nodes for i in range(replicas)}) for first in range(nodes)]
 
 
+class Rounds:
+    """A node's part in what all nodes do together; each sharing of figures ends a round, an iteration of the inbox."""
+
+    def __init__(self, endpoint: Endpoint, config: ProfileConfig) -> None:
+        """Connect to all other nodes; PeerLostError if one does not come."""
+        self.node = endpoint.node
+        nodes = range(endpoint.nodes)
+        self.groups = sync_groups(endpoint.nodes, config.replicas)
+        self.tree = Tree(nodes, self.node)
+        self.number = 0
+        senders = {
+            (MessageKind.ACTIVATION, other * MESSAGES + number): other for other in nodes for number in range(MESSAGES)
+        }
+        expected = self.expected(config)
+        self.inbox = Inbox(senders, lambda sender: 0.0, collectives=expected)
+        self.links = endpoint.open_links(self.inbox, max(HEADER.size + LARGE_BYTES, largest_message(expected)))
+        self.links.connect(other for other in nodes if other != self.node)
+
+    def expected(self, config: ProfileConfig) -> dict[int, Expected]:
+        """What must come, by sequence."""
+        figures = TASK_FIGURES + SYNC_FIGURES + LINK_FIGURES * len(self.tree.members)
+        found = {ROUND: self.tree.expected(1), RESULTS: self.tree.expected(figures)}
+        for number, group in enumerate(self.groups):
+            if self.node in group:
+                for turn in range(SYNCS):
+                    start, sync = self.sequences(number, turn)
+                    found[start] = Tree(group, self.node).expected(1)
+                    found[sync] = expected_parts(group, self.node, config.sync_parameters, Exact())
+        return found
+
+    def sequences(self, group: int, turn: int) -> tuple[int, int]:
+        """Sequences of the start and of the sync of a group's turn."""
+        first = GROUPS + 2 * (group * SYNCS + turn)
+        return first, first + 1
+
+    def share(self, figures: list[float], sequence: int = ROUND) -> list[list[float]]:
+        """Every node's figures, node by node, when all nodes are here."""
+        sharing = Sharing(self.tree, figures)
+        self.links.run(sharing, Identity(self.number, sequence))
+        self.number += 1
+        self.inbox.next_iteration(self.number)
+        rows: list[list[float]] = sharing.table.tolist()
+        return rows
+
+    def measure_syncs(self, config: ProfileConfig) -> float:
+        """Median seconds of the all-reduce of the group that bears this node's number; takes part in all of its own."""
+        measured = 0.0
+        for number, group in enumerate(self.groups):
+            if self.node in group:
+                times = [self.measure_sync(group, *self.sequences(number, turn), config) for turn in range(SYNCS)]
+                if number == self.node:
+                    measured = statistics.median(times)
+            self.share([0.0])
+        return measured
+
+    def measure_sync(self, group: list[int], start: int, sync: int, config: ProfileConfig) -> float:
+        """Seconds of an all-reduce of a group, whose members wait for each other before."""
+        gradient = torch.zeros(config.sync_parameters)
+        self.links.run(Sharing(Tree(group, self.node), [0.0]), Identity(self.number, start))
+        began = time.perf_counter()
+        self.links.run(AllReduce(group, self.node, gradient, 1, Exact()), Identity(self.number, sync))
+        return time.perf_counter() - began
+
+
 def run_profile(endpoint: Endpoint, config: ProfileConfig) -> None:
     """Take part in all turns and report this node's figures (in a process of its own)."""
     torch.set_num_threads(1)
-    nodes = range(endpoint.nodes)
-    senders = {
-        (MessageKind.ACTIVATION, other * MESSAGES + number): other for other in nodes for number in range(MESSAGES)
-    }
-    inbox = Inbox(senders, lambda sender: 0.0)
-    links = endpoint.open_links(inbox, HEADER.size + LARGE_BYTES)
-    # Before torch.distributed meets them, which could not be told that a peer is lost or another run's.
-    links.connect(other for other in nodes if other != endpoint.node)
-    meet(endpoint, endpoint.peers.connect_seconds + TIMEOUT_SECONDS)
-    hosts = [int(row[0]) for row in share([float(machine_number())], endpoint.nodes)]
+    rounds = Rounds(endpoint, config)
+    hosts = [int(row[0]) for row in rounds.share([float(machine_number())])]
     tasks, link_figures = [0.0] * TASK_FIGURES, [0.0] * (LINK_FIGURES * endpoint.nodes)
     for pairs in take_turns(hosts):
         for pair in pairs:
             if pair == (endpoint.node, endpoint.node):
                 tasks = list(measure_tasks(config.model, config.vocabulary, config.samples, config.device))
             elif endpoint.node in pair:
-                figures = measure_link(pair, endpoint.node, links, inbox, config)
-                link_figures[LINK_FIGURES * pair[1] : LINK_FIGURES * (pair[1] + 1)] = figures
+                link_figures[LINK_FIGURES * pair[1] : LINK_FIGURES * (pair[1] + 1)] = measure_link(pair, rounds, config)
             else:
                 continue
             endpoint.report(MeasurementDone())
-        distributed.barrier()
-    sync_s = measure_syncs(endpoint.node, sync_groups(endpoint.nodes, config.replicas), config)
-    rows = share([*tasks, sync_s, *link_figures], endpoint.nodes)
+        rounds.share([0.0])
+    sync_s = rounds.measure_syncs(config)
+    rows = rounds.share([*tasks, sync_s, *link_figures], RESULTS)
     if endpoint.first_here:
         report_all(endpoint, rows, config)
-    links.drain(10.0)
-    distributed.destroy_process_group()
-    links.close()
+    rounds.links.drain(10.0)
+    rounds.links.close()
 
 
 def report_all(endpoint: Endpoint, rows: list[list[float]], config: ProfileConfig) -> None:
@@ -162,17 +218,16 @@ def report_all(endpoint: Endpoint, rows: list[list[float]], config: ProfileConfi
         endpoint.report(SyncMeasured(node, moved))
 
 
-def measure_link(
-    pair: Pair, node: int, links: Links, inbox: Inbox, config: ProfileConfig
-) -> tuple[float, float, float]:
+def measure_link(pair: Pair, rounds: Rounds, config: ProfileConfig) -> tuple[float, float, float]:
     """Latency in ms, bandwidth in GiB/s, a hop's seconds; the first of the pair measures, the second answers."""
+    node, links, inbox, iteration = rounds.node, rounds.links, rounds.inbox, rounds.number
     other = pair[1] if node == pair[0] else pair[0]
     numbers = iter(range(MESSAGES))
 
     def headers() -> tuple[Header, Key]:
         number = next(numbers)
-        mine = Header(MessageKind.ACTIVATION, 0, node * MESSAGES + number, node, 0.0)
-        return mine, (MessageKind.ACTIVATION, 0, other * MESSAGES + number)
+        mine = Header(MessageKind.ACTIVATION, iteration, node * MESSAGES + number, node, 0.0)
+        return mine, (MessageKind.ACTIVATION, iteration, other * MESSAGES + number)
 
     def round_trips(count: int, size: int, rest_s: float = 0.0) -> list[float]:
         times = []
@@ -200,23 +255,3 @@ def measure_link(
     # Of the round trip of an activation and its answer, the way back is a latency.
     hop_s = statistics.median(round_trips(HOPS, config.hop_bytes, REST_SECONDS)) - latency_s
     return 1000 * latency_s, gib_per_second(large_bytes - SMALL_BYTES, seconds), hop_s
-
-
-def measure_syncs(node: int, groups: list[list[int]], config: ProfileConfig) -> float:
-    """Median seconds of the all-reduce of the group that bears this node's number; takes part in all of its groups."""
-    measured = 0.0
-    for number, group in enumerate(groups):
-        # All nodes take part: groups that overlap get names that differ from node to node otherwise.
-        replicas = distributed.new_group(group)
-        if node in group:
-            gradient = torch.zeros(config.sync_parameters)
-            times = []
-            for _ in range(SYNCS):
-                distributed.barrier(replicas)
-                began = time.perf_counter()
-                distributed.all_reduce(gradient, group=replicas)
-                times.append(time.perf_counter() - began)
-            if number == node:
-                measured = statistics.median(times)
-        distributed.barrier()
-    return measured

@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
-import secrets
 import signal
-import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,24 +24,22 @@ from skippipe.runtime.emulation import Emulation, RunClock
 from skippipe.runtime.endpoint import STOP_SIGNAL, Endpoint
 from skippipe.runtime.events import IterationLoss, Leaving, Ready
 from skippipe.runtime.executor import Executor, IterationRecord, expected_senders
-from skippipe.runtime.full_model import full_model_perplexity
-from skippipe.runtime.gradients import Group
-from skippipe.runtime.launcher import PEER_LOST_EXIT
+from skippipe.runtime.figures import WIDTHS, Figures, iteration_metrics, mean_loss, run_name, share_figures
+from skippipe.runtime.full_model import FullModel
+from skippipe.runtime.gradients import Exchange, Group, largest_message
 from skippipe.runtime.soundness import Drops, Poison, first_cause, is_finite
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.compression import compressed_links
 from skippipe.schedule.timeline import SYNC, Span
 from skippipe.transport.clocks import Clock
-from skippipe.transport.inbox import Inbox, PeerLostError
+from skippipe.transport.inbox import Inbox
 from skippipe.transport.message import HEADER, Encoding
 
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
-BITS_OF_A_FIGURE = 52
-"""A shared figure is a double, which holds whole numbers of so many bits."""
 SLOWEST_STEP_FACTOR = 10.0
-"""A collective may take this many expected steps before the run is given up."""
+"""A node may work on one thing for this many expected steps before it is taken for hung."""
 
 
 @dataclass(frozen=True)
@@ -85,24 +80,6 @@ class Job:
         return self.config.emulation.time_scale if self.config.emulation.enabled else 1.0
 
 
-@dataclass
-class Figures:
-    """What a node tells all others after an iteration, before the optimizer step."""
-
-    squared_norm: float
-    loss_sum: float
-    microbatches: float
-    first_forward: float
-    last_backward: float
-    previous_step_end: float
-    bytes_sent: float
-    """Message bytes of this iteration."""
-    stop_asked: float
-    """1 if the node's process was told to save and leave."""
-    poison: float
-    """What was not finite at the node (soundness.Poison), 0 if everything was."""
-
-
 class Worker:
     """One node of a run."""
 
@@ -123,20 +100,23 @@ class Worker:
         emulation = Emulation.of(config.emulation, job.schedule.costs, node, sync_s, messages)
         self.emulation = emulation
         clock, senders = Clock(), expected_senders(plan, node)
-        hop_from_s = emulation.hop_from_s
-        self.inbox = Inbox(senders, lambda sender: hop_from_s[sender], emulation.queue_s, clock, job.first_iteration)
         samples = job.schedule.pipeline.samples_per_microbatch
         nodes = range(job.schedule.nodes)
+        self.full_model = FullModel(self.stage, job.prepared, samples) if config.evaluate_every else None
+        hidden = self.full_model.shapes if self.full_model else []
+        self.group = Group(plan, node, len(self.optimizer.flat), hidden)
+        together, hop_from_s = self.group.expected(WIDTHS), emulation.hop_from_s
+        self.inbox = Inbox(senders, lambda sender: hop_from_s[sender], emulation.queue_s, clock, self.first, together)
         compressed = compressed_links(config.compression, job.schedule)[node]
         encoding = Encoding[config.compression.encoding.upper()]
         encodings = {other: encoding for other in nodes if compressed[other]}
-        largest = HEADER.size + 4 * samples * config.model.context * config.model.d_model
-        timeout = config.peers.connect_seconds + SLOWEST_STEP_FACTOR * plan.expected_step_s * job.time_scale
-        self.links = job.endpoint.open_links(self.inbox, largest, encodings, work_seconds=timeout)
+        largest = max(
+            HEADER.size + 4 * samples * config.model.context * config.model.d_model, largest_message(together)
+        )
+        patience = config.peers.connect_seconds + SLOWEST_STEP_FACTOR * plan.expected_step_s * job.time_scale
+        self.links = job.endpoint.open_links(self.inbox, largest, encodings, work_seconds=patience)
         self.work = self.links.work
         self.clock = RunClock(clock, self.links.axis_offset)
-        self.started = False
-        threading.Thread(target=self.end_if_lost_while_starting, name="start", daemon=True).start()
         origins = plan.stages[0]
         batches = None
         if node in origins:
@@ -146,38 +126,16 @@ class Worker:
         self.executor = Executor(
             node, plan, self.stage, batches, self.inbox, self.links.send, emulation, clock, self.work
         )
-        receivers = {other for other in nodes if node in expected_senders(plan, other).values()}
+        receivers = {other for other in nodes if node in expected_senders(plan, other).values()} | self.group.peers()
         if not job.endpoint.with_first_node:
             # Its clock is the run's time.
             receivers.add(0)
         self.work.wait("the other nodes")
-        # Before torch.distributed meets them, which could not be told that a peer is lost or another run's.
+        # All of them now: nothing is connected in the middle of an iteration.
         self.links.connect(sorted(receivers))
-        self.group = self.meet(timeout)
-        self.run = run_name(self.group)
+        self.run = run_name(self.group, self.links, self.first)
         self.bytes_reported = 0
-        with self.inbox.changed:
-            self.started = True
-            self.inbox.changed.notify_all()
         job.endpoint.report(Ready(node))
-
-    def meet(self, timeout: float) -> Group:
-        """Join all the others; PeerLostError if they don't come within so many seconds."""
-        try:
-            return Group(self.job.endpoint, self.job.plan, timeout)
-        except torch.distributed.DistError as error:
-            reason = str(error).splitlines()[0]
-            raise PeerLostError(self.inbox.failure or f"not all nodes met in {timeout:.0f} s ({reason})") from error
-
-    def end_if_lost_while_starting(self) -> None:
-        """End the process when a peer is lost before all have met: torch.distributed's meeting can't be interrupted."""
-        with self.inbox.changed:
-            self.inbox.changed.wait_for(lambda: self.started or self.inbox.failure is not None)
-            reason = None if self.started else self.inbox.failure
-        if reason is not None:
-            logger.error("%s", reason)
-            logging.shutdown()
-            os._exit(PEER_LOST_EXIT)
 
     def ask_to_stop(self, *_: object) -> None:
         """Remember that this process was told to save and leave."""
@@ -191,7 +149,7 @@ class Worker:
             self.optimizer.zero()
             record = self.executor.run_iteration(iteration)
             self.work.wait(f"the sync of iteration {iteration}")
-            figures, synced = self.sync(record, step_end)
+            figures, synced = self.sync(iteration, record, step_end)
             self.work.begin(f"the optimizer step of iteration {iteration}")
             cause = self.step(iteration, figures)
             step_end = self.clock.shared(self.clock.now())
@@ -209,7 +167,7 @@ class Worker:
         if self.drops.diverged and self.job.node == self.job.plan.stages[0][0]:
             # Before the figures are shared, so that every machine finds the same newest checkpoint.
             set_aside(self.job.folder, self.drops.proven + 1)
-        ends = [row[0] for row in self.group.share([step_end])]
+        ends = [row[0] for row in self.group.share(self.links, self.inbox.iteration, Exchange.ENDS, [step_end])]
         if endpoint.first_here and pending is not None:
             endpoint.report(self.metrics(*pending, ends))
             if asked := [node for node, row in enumerate(pending[1]) if row.stop_asked]:
@@ -230,22 +188,20 @@ class Worker:
         """Save and validate if it is time to, after so many iterations; the perplexity if it was measured."""
         job, config = self.job, self.job.config
         last = stopping or done == config.iterations
-        leads = self.group.replicas[0] == job.node
-        if config.checkpoint_every and leads and (last or done % config.checkpoint_every == 0):
+        if config.checkpoint_every and self.group.leads and (last or done % config.checkpoint_every == 0):
             digest = hashlib.sha256(job.schedule.to_json().encode()).hexdigest()
             self.work.begin(f"saving the checkpoint of iteration {done}")
             meta = Meta(done, len(job.plan.stages), job.prepared.vocabulary, job.setting, digest, self.run, config)
             # Weights that gave no finite numbers yet must not push out those that did.
             proven = self.drops.in_a_row == 0
             save_stage(job.folder, meta, self.stage, self.optimizer, job.prepared.tokenizer, rotate=proven)
-        if not config.evaluate_every or done % config.evaluate_every:
+        if self.full_model is None or done % config.evaluate_every:
             return None
-        samples = job.schedule.pipeline.samples_per_microbatch
-        # Its nodes wait for one another, and torch.distributed has timeouts of its own.
+        # Its nodes wait for one another.
         self.work.wait(f"the validation after iteration {done}")
-        return full_model_perplexity(job.node, job.plan, self.stage, config.model, samples, job.prepared)
+        return self.full_model.perplexity(self.group, self.links, done - 1)
 
-    def sync(self, record: IterationRecord, previous_step_end: float) -> tuple[list[Figures], Span]:
+    def sync(self, iteration: int, record: IterationRecord, previous_step_end: float) -> tuple[list[Figures], Span]:
         """Sync the stage's gradient and learn everyone's figures."""
         now = self.clock.now()
         first = min((span.start_s for span in record.spans), default=now)
@@ -255,26 +211,25 @@ class Worker:
         poison = record.poison
         if poison is None and not is_finite(self.optimizer.flat):
             poison = Poison.WEIGHT_GRADIENT
-        done = self.group.sync(self.optimizer, visits, 0.0 if idle else last, self.emulation, self.clock)
-        leads = self.group.replicas[0] == self.job.node
-        squared_norm = self.optimizer.squared_norm() if leads else 0.0
+        begun = 0.0 if idle else last
+        done = self.group.sync(self.links, iteration, self.optimizer, visits, begun, self.emulation, self.clock)
+        squared_norm = self.optimizer.squared_norm() if self.group.leads else 0.0
         if poison is None and not math.isfinite(squared_norm):
             poison = Poison.SUM
-        rows = self.group.share(
-            [
-                squared_norm,
-                sum(record.losses),
-                float(len(record.losses)),
-                float("inf") if idle else self.clock.shared(first),
-                0.0 if idle else self.clock.shared(last),
-                previous_step_end,
-                float(self.links.bytes_sent - self.bytes_reported),
-                float(self.stop_asked),
-                float(poison or 0),
-            ]
+        mine = Figures(
+            squared_norm=squared_norm,
+            loss_sum=sum(record.losses),
+            microbatches=float(len(record.losses)),
+            first_forward=math.inf if idle else self.clock.shared(first),
+            last_backward=0.0 if idle else self.clock.shared(last),
+            previous_step_end=previous_step_end,
+            bytes_sent=float(self.links.bytes_sent - self.bytes_reported),
+            stop_asked=float(self.stop_asked),
+            poison=float(poison or 0),
         )
+        figures = share_figures(self.group, self.links, iteration, mine)
         self.bytes_reported = self.links.bytes_sent
-        return [Figures(*row) for row in rows], Span(self.job.node, SYNC, None, last, done)
+        return figures, Span(self.job.node, SYNC, None, last, done)
 
     def metrics(
         self,
@@ -284,24 +239,10 @@ class Worker:
         cause: str | None,
         step_ends: list[float],
     ) -> IterationMetrics:
-        """What the finished iteration took; times divided by time_scale."""
-        begin = min(row.first_forward for row in figures)
-        scale = self.job.time_scale
-        step_s = (max(step_ends) - begin) / scale
+        """What the finished iteration took."""
         pipeline, model = self.job.schedule.pipeline, self.job.config.model
         tokens = len(self.job.plan.paths) * pipeline.samples_per_microbatch * model.context
-        return IterationMetrics(
-            iteration=iteration,
-            loss=mean_loss(figures),
-            gradient_norm=sum(row.squared_norm for row in figures) ** 0.5,
-            iteration_s=(max(row.last_backward for row in figures) - begin) / scale,
-            step_s=step_s,
-            tokens=tokens,
-            tokens_per_second=tokens / (step_s * scale),
-            bytes_sent=int(sum(row.bytes_sent for row in figures)),
-            validation_perplexity=perplexity,
-            dropped=cause,
-        )
+        return iteration_metrics(iteration, figures, step_ends, tokens, self.job.time_scale, perplexity, cause)
 
     def write_timeline(self, iteration: int, record: IterationRecord, synced: Span) -> None:
         """Add this node's spans to the run's timeline."""
@@ -314,19 +255,7 @@ class Worker:
 
     def close(self) -> None:
         """Leave the others."""
-        self.group.close()
         self.links.close()
-
-
-def run_name(group: Group) -> str:
-    """The run's random name, 26 hexadecimal digits, drawn by node 0; every node calls it once."""
-    rows = group.share([float(secrets.randbits(BITS_OF_A_FIGURE)) for _ in range(2)])
-    return "".join(f"{int(part):013x}" for part in rows[0])
-
-
-def mean_loss(figures: list[Figures]) -> float:
-    """Mean loss over all microbatches of an iteration, in nats a token."""
-    return sum(row.loss_sum for row in figures) / sum(row.microbatches for row in figures)
 
 
 def run_worker(job: Job) -> None:
@@ -335,12 +264,7 @@ def run_worker(job: Job) -> None:
     started = time.monotonic()
     worker = Worker(job)
     logger.info("node %d ready in %.1f s: stage %d", job.node, time.monotonic() - started, worker.stage_index)
-    try:
-        worker.train()
-    except torch.distributed.DistError as error:
-        # A collective only says that somebody is gone; the links soon know who.
-        lost = worker.inbox.wait_for_failure(job.config.peers.silence_seconds)
-        raise PeerLostError(lost or f"a collective failed: {str(error).splitlines()[0]}") from error
+    worker.train()
     worker.close()
     digest = weights_digest(worker.stage)
     logger.info("node %d done: %d bytes sent, weights %s", job.node, worker.links.bytes_sent, digest)

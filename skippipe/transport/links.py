@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 import functools
 import logging
-import math
 import os
 import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -22,13 +20,14 @@ from numpy.typing import NDArray
 
 from skippipe.transport.addresses import Address, Neighbourhood, shown_address
 from skippipe.transport.buffers import BufferPool
+from skippipe.transport.collective import Collective, Identity, Outgoing
 from skippipe.transport.discovery import Discovery, SealedDatagrams, adapt_deccom
 from skippipe.transport.greeting import Greetings
 from skippipe.transport.identity import node_id, public_name
 from skippipe.transport.inbox import Inbox, PeerLostError
-from skippipe.transport.listeners import Listeners
+from skippipe.transport.membership import Limits, Listeners, Membership
 from skippipe.transport.message import HEADER, Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
-from skippipe.transport.run_identity import RUN_ID, RunIdentity
+from skippipe.transport.run_identity import RUN_ID
 from skippipe.transport.sender import Sender, Surroundings
 from skippipe.transport.streams import Handlers, PeerStreams
 from skippipe.transport.work import Work, WorkState
@@ -39,32 +38,6 @@ NOTICE_BYTES = 32
 START_SECONDS = 20.0
 FAREWELL_SECONDS = 5.0
 """How long peers that are still starting are waited for, to tell them that a node is lost."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What peers may ask of this node, and how patient it is."""
-
-    message_bytes: int
-    """Longest frame body that is accepted."""
-    connect_seconds: float
-    """How long a peer is looked for at first."""
-    silence_seconds: float
-    """How long a connection may stay broken, or a peer without progress."""
-    work_seconds: float = math.inf
-    """How long a peer's executor may work on one thing."""
-
-
-@dataclass(frozen=True)
-class Membership:
-    """What makes a node one of a run."""
-
-    node: int
-    nodes: int
-    """Of the run; they are numbered from 0."""
-    secret: bytes | None
-    """None: authentication is off."""
-    run: RunIdentity = field(default_factory=RunIdentity)
 
 
 class Links:
@@ -269,6 +242,33 @@ class Links:
     def send_now(self, node: int, packed: bytes, payload: memoryview) -> None:
         """Queue a packed message (network thread)."""
         self.sender(node).send(packed, payload)
+
+    def run(self, collective: Collective, identity: Identity, sent_at: float = 0.0) -> float:
+        """Take part in a collective until it is done; the latest `sent_at` of all from whom something came, and ours.
+
+        These are wire seconds of our clock. Raises PeerLostError if the network's thread has given up a peer.
+        """
+        self.post(identity, collective.begin(), sent_at)
+        latest = sent_at
+        while not collective.done:
+            header, tensor = self.inbox.take_arrived(identity)
+            latest = max(latest, header.sent_at)
+            self.post(identity, collective.receive(header, tensor), sent_at)
+        return latest
+
+    def post(self, identity: Identity, messages: Iterable[Outgoing], sent_at: float) -> None:
+        """Send what belongs to a collective, exactly; the tensors' memory must not change until it is delivered."""
+        packed = [
+            (receiver, *pack(Header(kind, *identity, self.node, sent_at, part), tensor))
+            for receiver, kind, part, tensor in messages
+        ]
+        if packed:
+            self.loop.call_soon_threadsafe(self.send_all, packed)
+
+    def send_all(self, packed: list[tuple[int, bytes, memoryview]]) -> None:
+        """Queue packed messages (network thread)."""
+        for message in packed:
+            self.send_now(*message)
 
     def drain(self, seconds: float) -> None:
         """Wait until peers have acknowledged everything, at most so long."""

@@ -11,28 +11,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-VERSION = 1
-HEADER = struct.Struct("<BBBBIIIdIIIIQ16x")
-"""version, kind, encoding, dimensions, iteration, microbatch, sender, sent at (wire s), shape x 4, payload length."""
+VERSION = 2
+HEADER = struct.Struct("<BBBBIIIdIIIIQI12x")
+"""version, kind, encoding, dimensions, iteration, microbatch, sender, sent at (wire s), shape x 4, length, part."""
 MOST_DIMENSIONS = 4
 
 assert HEADER.size == 64, "the payload begins at an offset that every dtype is aligned to"
 
 
 class Encoding(IntEnum):
-    """How the fp32 numbers of a tensor are written."""
+    """How the numbers of a tensor are written."""
 
     FP32 = 0
     BF16 = 1
     INT8 = 2
     """Rows of the last dimension: a float32 scale each (largest magnitude / 127), then one signed byte a number."""
+    FP64 = 3
+    """Of float64 tensors, which figures are."""
 
     def payload_bytes(self, shape: list[int]) -> int:
         """Bytes of a tensor of this shape."""
         numbers = math.prod(shape)
         if self is Encoding.INT8:
             return numbers + 4 * (numbers // shape[-1] if numbers else 0)
-        return numbers * (4 if self is Encoding.FP32 else 2)
+        return numbers * {Encoding.FP32: 4, Encoding.BF16: 2, Encoding.FP64: 8}[self]
 
 
 class MalformedMessageError(ValueError):
@@ -40,13 +42,28 @@ class MalformedMessageError(ValueError):
 
 
 class MessageKind(IntEnum):
-    """Which way a tensor walks its path, or that no more will come."""
+    """What a tensor is, and so whose turn it is to send it."""
 
     ACTIVATION = 1
     GRADIENT = 2
     LOST = 3
     """The node in the microbatch's place has failed; the tensor says nothing."""
+    SHARD = 4
+    """A part of one replica's gradient, to the replica that sums it."""
+    SUM = 5
+    """The part summed, from there to all other replicas."""
+    FIGURES = 6
+    """Rows of figures on their way to the root of a tree."""
+    TABLE = 7
+    """Everyone's figures on their way back."""
+    HIDDEN = 8
+    """The hidden state of a validation batch, from stage to stage."""
 
+
+COLLECTIVE = frozenset((MessageKind.SHARD, MessageKind.SUM, MessageKind.FIGURES, MessageKind.TABLE, MessageKind.HIDDEN))
+"""Kinds of what nodes do together (collectives.py): `microbatch` is then the collective's sequence in the iteration."""
+DOUBLE = frozenset((MessageKind.FIGURES, MessageKind.TABLE))
+"""Kinds whose tensors are float64; those of all others are float32."""
 
 KINDS = {int(kind): kind for kind in MessageKind}
 ENCODINGS = {int(encoding): encoding for encoding in Encoding}
@@ -61,6 +78,8 @@ class Header(NamedTuple):
     sender: int
     sent_at: float
     """Wire seconds (clocks.py) at which the sending task ended; link emulation counts from here."""
+    part: int = 0
+    """Of what a collective sends in several."""
 
     @property
     def key(self) -> tuple[MessageKind, int, int]:
@@ -69,11 +88,13 @@ class Header(NamedTuple):
 
 
 def pack(header: Header, tensor: torch.Tensor, encoding: Encoding = Encoding.FP32) -> tuple[bytes, memoryview]:
-    """Header bytes and payload of a float32 tensor; uncompressed, the payload is a view of the tensor's own memory."""
+    """Header bytes and payload of a tensor; uncompressed, the payload is a view of the tensor's own memory."""
     tensor = tensor.detach()
     if tensor.device.type != "cpu" or not tensor.is_contiguous():
         tensor = tensor.to("cpu").contiguous()
-    assert tensor.dtype == torch.float32
+    double = header.kind in DOUBLE
+    assert tensor.dtype == (torch.float64 if double else torch.float32)
+    encoding = Encoding.FP64 if double else encoding
     assert 0 < tensor.dim() <= MOST_DIMENSIONS
     payload = encode(tensor, encoding)
     # Missing dimensions are written in front, so that the last one stays the row that int8 scales.
@@ -89,13 +110,14 @@ def pack(header: Header, tensor: torch.Tensor, encoding: Encoding = Encoding.FP3
         header.sent_at,
         *shape,
         len(payload),
+        header.part,
     )
     return packed, payload
 
 
 def encode(tensor: torch.Tensor, encoding: Encoding) -> memoryview:
     """The tensor's bytes."""
-    if encoding is Encoding.FP32:
+    if encoding in (Encoding.FP32, Encoding.FP64):
         # NumPy's views cost a tenth of torch's, which small messages would notice.
         return tensor.numpy().reshape(-1).view(np.uint8).data
     if encoding is Encoding.INT8:
@@ -107,9 +129,10 @@ def encode(tensor: torch.Tensor, encoding: Encoding) -> memoryview:
 
 
 def decode(data: NDArray[np.uint8], encoding: Encoding, shape: list[int]) -> torch.Tensor:
-    """The float32 tensor of a message's bytes; uncompressed, it shares their memory."""
-    if encoding is Encoding.FP32:
-        return torch.from_numpy(np.ndarray(shape, np.float32, data.data, HEADER.size))
+    """The tensor of a message's bytes; uncompressed, it shares their memory."""
+    if encoding in (Encoding.FP32, Encoding.FP64):
+        dtype = np.float32 if encoding is Encoding.FP32 else np.float64
+        return torch.from_numpy(np.ndarray(shape, dtype, data.data, HEADER.size))
     raw = torch.from_numpy(data[HEADER.size :])
     if encoding is Encoding.BF16:
         return raw.view(torch.bfloat16).view(shape).float()
@@ -120,11 +143,11 @@ def decode(data: NDArray[np.uint8], encoding: Encoding, shape: list[int]) -> tor
 
 
 def unpack(data: NDArray[np.uint8]) -> tuple[Header, torch.Tensor]:
-    """Header and float32 tensor of a message; MalformedMessageError if they disagree."""
+    """Header and tensor of a message; MalformedMessageError if they disagree."""
     if len(data) < HEADER.size:
         raise MalformedMessageError(f"{len(data)} bytes are too few for a header")
     fields = HEADER.unpack_from(data.data)
-    version, kind, code, dimensions, iteration, microbatch, sender, sent_at, *padded, length = fields
+    version, kind, code, dimensions, iteration, microbatch, sender, sent_at, *padded, length, part = fields
     if version != VERSION:
         raise MalformedMessageError(f"version {version}, expected {VERSION}")
     if kind not in KINDS or code not in ENCODINGS or not 0 < dimensions <= MOST_DIMENSIONS:
@@ -132,10 +155,12 @@ def unpack(data: NDArray[np.uint8]) -> tuple[Header, torch.Tensor]:
     if not math.isfinite(sent_at):
         raise MalformedMessageError("its time is not a number")
     encoding, missing = ENCODINGS[code], MOST_DIMENSIONS - dimensions
+    if (encoding is Encoding.FP64) != (kind in DOUBLE):
+        raise MalformedMessageError(f"{KINDS[kind].name} written as {encoding.name}")
     shape = padded[missing:]
     if 0 in shape or padded[:missing] != [1] * missing:
         raise MalformedMessageError(f"shape {padded} with {dimensions} dimensions")
     size, came = encoding.payload_bytes(shape), len(data) - HEADER.size
     if length != size or came != size:
         raise MalformedMessageError(f"shape {shape} needs {size} bytes, it says {length}, {came} came")
-    return Header(KINDS[kind], iteration, microbatch, sender, sent_at), decode(data, encoding, shape)
+    return Header(KINDS[kind], iteration, microbatch, sender, sent_at, part), decode(data, encoding, shape)

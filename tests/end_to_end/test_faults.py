@@ -16,7 +16,7 @@ from skippipe.report.run_folder import process_ids
 from tests.end_to_end.conftest import SECONDS, Start, alive, can_make_namespaces, free_ports, ports_are_free, wait_for
 
 END_SECONDS = 60
-PORTS = 7
+PORTS = 6
 FOREVER = "iterations=100000"
 SECRET = {"SKIPPIPE_SECRET": "a secret that both machines know"}
 
@@ -102,7 +102,7 @@ def test_a_fault(fault: Fault, start: Start, workplace: Path, request: pytest.Fi
 
 def two_machines(workplace: Path, hosts: tuple[str, str], port: int) -> list[list[str]]:
     """Arguments of a run whose nodes 0 and 1 are on one host, 2 to 5 on another; it takes PORTS ports."""
-    meeting = [f'peers.bootstrap=["{hosts[0]}:{port}"]', f"peers.rendezvous={hosts[0]}:{port + 6}"]
+    meeting = [f'peers.bootstrap=["{hosts[0]}:{port}"]']
     common = ["ca-partial", "2", f"{workplace}/small.yaml", FOREVER, f"peers.first_port={port}", *meeting]
     return [
         ["0", "2", *common, f"peers.host={hosts[0]}"],

@@ -44,7 +44,7 @@ class Refused(Enum):
         ['peers.bootstrap=["nobody.invalid:4000"]'],
         "peers.bootstrap: 'nobody.invalid' has no IPv4 address",
     )
-    NO_PORT = (['peers.rendezvous="localhost:99999"'], 'rendezvous needs an address like "10.0.0.1:4000"')
+    NO_PORT = (['peers.bootstrap=["localhost:99999"]'], 'bootstrap needs an address like "10.0.0.1:4000"')
     NO_ENDPOINT = (["peers.secret_file=/nowhere"], "peers.secret_file: /nowhere can't be read")
 
 
@@ -76,17 +76,13 @@ def test_a_child_that_fails_ends_the_imports_beside_it(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("field", ["peers.first_port", "peers.rendezvous"])
-def test_a_taken_port_is_named_with_its_field(start: Start, workplace: Path, field: str) -> None:
-    first = free_ports(7)
-    with socket.create_server(("127.0.0.1", first + (2 if field == "peers.first_port" else 6))) as taken:
-        port = taken.getsockname()[1]
-        fields = [f"peers.first_port={first}", f"peers.rendezvous=127.0.0.1:{first + 6}", "name=port"]
-        process = start(*SIX, f"{workplace}/small.yaml", *fields)
+def test_a_taken_port_is_named_with_its_field(start: Start, workplace: Path) -> None:
+    first = free_ports(6)
+    with socket.create_server(("127.0.0.1", first + 2)):
+        process = start(*SIX, f"{workplace}/small.yaml", f"peers.first_port={first}", "name=port")
         _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 2, errors
-    assert f"error: {field}: " in errors
-    assert f"can't listen on 127.0.0.1:{port} (Address already in use)" in errors
+    assert f"error: peers.first_port: node 2 can't listen on 127.0.0.1:{first + 2} (Address already in use)" in errors
     assert not list((workplace / "runs" / "port").glob("node-*"))
 
 
@@ -160,8 +156,8 @@ def test_a_second_signal_while_stopping_is_no_error(start: Start, workplace: Pat
 def test_sigterm_to_one_launcher_is_known_to_all_and_saved_is_checked(
     start: Start, workplace: Path, shared: bool
 ) -> None:
-    port = free_ports(7)
-    meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]', f"peers.rendezvous=127.0.0.1:{port + 6}"]
+    port = free_ports(6)
+    meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]']
     common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", *meeting]
     common += ["iterations=100000", "checkpoint_every=100000"]
     names = ["together", "together"] if shared else ["left", "right"]
@@ -187,9 +183,9 @@ def test_sigterm_to_one_launcher_is_known_to_all_and_saved_is_checked(
 
 
 def test_a_loss_while_starting_up_reaches_the_other_machine(start: Start, workplace: Path) -> None:
-    port = free_ports(7)
-    # By name, too: bootstrap and rendezvous need not be addresses.
-    meeting = [f'peers.bootstrap=["localhost:{port}"]', f"peers.rendezvous=localhost:{port + 6}"]
+    port = free_ports(6)
+    # By name, too: bootstrap need not be addresses.
+    meeting = [f'peers.bootstrap=["localhost:{port}"]']
     # Whoever is not told waits for this long.
     meeting += ["peers.connect_seconds=1000"]
     common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", *meeting]
@@ -208,9 +204,9 @@ def test_a_loss_while_starting_up_reaches_the_other_machine(start: Start, workpl
     assert not any(alive(pid) for pid in process_ids(folder).values())
 
 
-def test_names_serve_in_bootstrap_and_rendezvous(start: Start, workplace: Path) -> None:
-    port = free_ports(7)
-    meeting = [f'peers.bootstrap=["localhost:{port}"]', f"peers.rendezvous=localhost:{port + 6}"]
+def test_names_serve_in_bootstrap(start: Start, workplace: Path) -> None:
+    port = free_ports(6)
+    meeting = [f'peers.bootstrap=["localhost:{port}"]']
     common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", "iterations=1", *meeting]
     runs = [start("0", "2", *common, "name=by-name", **SECRET), start("2", "6", *common, "name=by-name", **SECRET)]
     for run in runs:

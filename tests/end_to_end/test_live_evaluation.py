@@ -84,7 +84,7 @@ def test_a_killed_driver_ends_the_evaluation(start: Start, workplace: Path) -> N
     [("0", "nowhere", "nowhere: no such folder"), ("1", "nowhere", "--evaluate needs all nodes on this machine")],
 )
 def test_bad_arguments_give_one_line(start: Start, workplace: Path, first: str, path: str, expected: str) -> None:
-    peers = ["peers.first_port=4000", 'peers.bootstrap=["127.0.0.1:4000"]', "peers.rendezvous=127.0.0.1:3999"]
+    peers = ["peers.first_port=4000", 'peers.bootstrap=["127.0.0.1:4000"]']
     process = start(first, "6", "ca-partial", "2", f"{workplace}/small.yaml", *peers, "--evaluate", path)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 2

@@ -18,8 +18,8 @@ CLOCK_AHEAD = 1_000_000
 
 def machines(workplace: Path, *fields: str) -> list[list[str]]:
     """Arguments of two machines that run nodes 0 and 1, and 2 to 5."""
-    port = free_ports(7)
-    meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]', f"peers.rendezvous=127.0.0.1:{port + 6}"]
+    port = free_ports(6)
+    meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]']
     common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", *meeting, *fields]
     return [["0", "2", *common], ["2", "6", *common]]
 
@@ -106,7 +106,7 @@ def test_a_second_machine_with_the_same_nodes_is_refused_and_the_run_goes_on(sta
     deadline = time.monotonic() + SECONDS
     while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    port = free_ports(7)
+    port = free_ports(6)
     moved = [f"peers.first_port={port}" if field.startswith("peers.first_port=") else field for field in there]
     second = start(*moved, "name=twice-there", **SECRET)
     _, errors = second.communicate(timeout=SECONDS)

@@ -86,8 +86,8 @@ def test_emulated_messages_wait_for_each_other_as_the_schedule_expects(
 
 
 def test_two_machines_meet_through_configured_ports(start: Start, workplace: Path) -> None:
-    port = free_ports(7)
-    meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]', f"peers.rendezvous=127.0.0.1:{port + 6}"]
+    port = free_ports(6)
+    meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]']
     common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", *meeting]
     secret = {"SKIPPIPE_SECRET": "a secret that both machines know"}
     halves = [

@@ -13,8 +13,8 @@ import torch
 
 from skippipe.transport.clocks import Clock
 from skippipe.transport.inbox import Inbox
-from skippipe.transport.links import Limits, Links, Membership
-from skippipe.transport.listeners import Listeners
+from skippipe.transport.links import Links
+from skippipe.transport.membership import Limits, Listeners, Membership
 from skippipe.transport.message import Header, MessageKind
 from skippipe.transport.run_identity import RunIdentity
 

@@ -24,8 +24,8 @@ from skippipe.transport.addresses import (
     unpack_address,
 )
 from skippipe.transport.inbox import Inbox
-from skippipe.transport.links import Limits, Links, Membership
-from skippipe.transport.listeners import Listeners
+from skippipe.transport.links import Links
+from skippipe.transport.membership import Limits, Listeners, Membership
 from skippipe.transport.message import Header, MessageKind
 
 SECRET = b"s" * 32

@@ -16,8 +16,8 @@ import torch
 from skippipe.transport.handshake import MAGIC, OPENING_BYTES
 from skippipe.transport.identity import node_id
 from skippipe.transport.inbox import Inbox, PeerLostError
-from skippipe.transport.links import Limits, Links, Membership
-from skippipe.transport.listeners import Listeners
+from skippipe.transport.links import Links
+from skippipe.transport.membership import Limits, Listeners, Membership
 from skippipe.transport.message import Header, MessageKind
 
 SECRET = b"s" * 32

@@ -8,7 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from skippipe.transport.message import HEADER, Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
+from skippipe.transport.message import (
+    DOUBLE,
+    HEADER,
+    Encoding,
+    Header,
+    MalformedMessageError,
+    MessageKind,
+    pack,
+    unpack,
+)
 
 headers = some.builds(
     Header,
@@ -17,7 +26,13 @@ headers = some.builds(
     microbatch=some.integers(0, 2**32 - 1),
     sender=some.integers(0, 2**32 - 1),
     sent_at=some.floats(0, 1e10),
+    part=some.integers(0, 2**32 - 1),
 )
+
+
+def type_of(kind: MessageKind) -> torch.dtype:
+    """Of the kind's tensors."""
+    return torch.float64 if kind in DOUBLE else torch.float32
 
 
 def to_bytes(header: Header, tensor: torch.Tensor, encoding: Encoding = Encoding.FP32) -> np.ndarray:
@@ -26,24 +41,25 @@ def to_bytes(header: Header, tensor: torch.Tensor, encoding: Encoding = Encoding
 
 
 shapes = some.lists(some.integers(1, 5), min_size=1, max_size=4)
+COMPRESSED = [Encoding.FP32, Encoding.BF16, Encoding.INT8]
 LARGEST_ERROR = {Encoding.FP32: 0.0, Encoding.BF16: 2**-8, Encoding.INT8: 1 / 254}
 """Of a number, in parts of its row's largest magnitude."""
 
 
-@given(headers, shapes, some.sampled_from(Encoding), some.floats(1e-6, 1e6))
+@given(headers, shapes, some.sampled_from(COMPRESSED), some.floats(1e-6, 1e6))
 def test_a_message_arrives_as_it_was_sent(header: Header, shape: list[int], encoding: Encoding, size: float) -> None:
-    tensor = size * torch.randn(shape)
+    tensor = size * torch.randn(shape, dtype=type_of(header.kind))
     received, copy = unpack(to_bytes(header, tensor, encoding))
     assert received == header
-    assert copy.shape == tensor.shape
-    bound = LARGEST_ERROR[encoding] * tensor.abs().amax(-1, keepdim=True)
+    assert (copy.shape, copy.dtype) == (tensor.shape, tensor.dtype)
+    bound = (0.0 if header.kind in DOUBLE else LARGEST_ERROR[encoding]) * tensor.abs().amax(-1, keepdim=True)
     assert ((copy - tensor).abs() <= 1.001 * bound).all()
 
 
 def test_compression_saves_bytes() -> None:
     tensor = torch.randn(8, 64, 64)
     header = Header(MessageKind.ACTIVATION, 0, 0, 0, 0.0)
-    sizes = [len(pack(header, tensor, encoding)[1]) for encoding in Encoding]
+    sizes = [len(pack(header, tensor, encoding)[1]) for encoding in COMPRESSED]
     assert sizes == [4 * tensor.numel(), 2 * tensor.numel(), tensor.numel() + 4 * 8 * 64]
 
 
@@ -69,7 +85,7 @@ def test_random_bytes_are_refused(data: bytes) -> None:
 def test_an_altered_header_is_refused_or_still_describes_the_bytes(
     header: Header, place: int, value: int, cut: int
 ) -> None:
-    data = to_bytes(header, torch.ones(2, 3))
+    data = to_bytes(header, torch.ones(2, 3, dtype=type_of(header.kind)))
     data[place] = value
     data = data[: len(data) - cut]
     try:
@@ -77,3 +93,18 @@ def test_an_altered_header_is_refused_or_still_describes_the_bytes(
     except MalformedMessageError:
         return
     assert Encoding(data[2]).payload_bytes(list(tensor.shape)) == len(data) - HEADER.size
+
+
+@pytest.mark.parametrize("kind", MessageKind)
+def test_only_figures_are_doubles(kind: MessageKind) -> None:
+    data = to_bytes(Header(kind, 0, 0, 0, 0.0), torch.ones(2, 4, dtype=type_of(kind)))
+    assert unpack(data)[1].dtype == type_of(kind)
+    other = Encoding.FP32 if kind in DOUBLE else Encoding.FP64
+    data[2] = other
+    rows = 4 if kind in DOUBLE else 1
+    data[: HEADER.size] = np.frombuffer(
+        HEADER.pack(*HEADER.unpack(data[: HEADER.size].tobytes())[:8], 1, 1, rows, 4, len(data) - HEADER.size, 0),
+        np.uint8,
+    )
+    with pytest.raises(MalformedMessageError, match=f"{kind.name} written as {other.name}"):
+        unpack(data)

@@ -1,11 +1,13 @@
-"""A node's bound sockets, and where its peers reach them."""
+"""What a node brings into a run: its bound sockets, who it is among how many, and what it lets peers ask of it."""
 
 from __future__ import annotations
 
+import math
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from skippipe.transport.addresses import LOOPBACK, Address, family_of
+from skippipe.transport.run_identity import RunIdentity
 
 BACKLOG = 256
 
@@ -56,3 +58,29 @@ class Listeners:
         """Close both sockets."""
         self.datagrams.close()
         self.streams.close()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What peers may ask of this node, and how patient it is."""
+
+    message_bytes: int
+    """Longest frame body that is accepted."""
+    connect_seconds: float
+    """How long a peer is looked for at first."""
+    silence_seconds: float
+    """How long a connection may stay broken, or a peer without progress."""
+    work_seconds: float = math.inf
+    """How long a peer's executor may work on one thing."""
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What makes a node one of a run."""
+
+    node: int
+    nodes: int
+    """Of the run; they are numbered from 0."""
+    secret: bytes | None
+    """None: authentication is off."""
+    run: RunIdentity = field(default_factory=RunIdentity)

@@ -1,0 +1,90 @@
+"""What each node tells all others after an iteration, and the metrics that become of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from dataclasses import dataclass
+
+from skippipe.report.metrics import IterationMetrics
+from skippipe.runtime.gradients import Exchange, Group
+from skippipe.transport.links import Links
+
+BITS_OF_A_FIGURE = 52
+"""A shared figure is a double, which holds whole numbers of so many bits."""
+NAME_FIGURES = 2
+"""Of which the run's name is made."""
+
+
+@dataclass
+class Figures:
+    """What a node tells all others after an iteration, before the optimizer step."""
+
+    squared_norm: float
+    loss_sum: float
+    microbatches: float
+    first_forward: float
+    last_backward: float
+    previous_step_end: float
+    bytes_sent: float
+    """Message bytes of this iteration: activations and gradients."""
+    stop_asked: float
+    """1 if the node's process was told to save and leave."""
+    poison: float
+    """What was not finite at the node (soundness.Poison), 0 if everything was."""
+
+
+WIDTHS = {
+    Exchange.MEETING: NAME_FIGURES,
+    Exchange.FIGURES: len(dataclasses.fields(Figures)),
+    Exchange.PERPLEXITY: 2,
+    Exchange.ENDS: 1,
+}
+"""Figures that each node shares."""
+
+
+def share_figures(group: Group, links: Links, iteration: int, figures: Figures) -> list[Figures]:
+    """Every node's figures of an iteration, node by node."""
+    rows = group.share(links, iteration, Exchange.FIGURES, list(dataclasses.astuple(figures)))
+    return [Figures(*row) for row in rows]
+
+
+def run_name(group: Group, links: Links, iteration: int) -> str:
+    """The run's random name, 26 hexadecimal digits, drawn by node 0; every node calls it once, before an iteration."""
+    mine = [float(secrets.randbits(BITS_OF_A_FIGURE)) for _ in range(NAME_FIGURES)]
+    first, *_ = group.share(links, iteration, Exchange.MEETING, mine)
+    return "".join(f"{int(part):013x}" for part in first)
+
+
+def mean_loss(figures: list[Figures]) -> float:
+    """Mean loss over all microbatches of an iteration, in nats a token."""
+    return sum(row.loss_sum for row in figures) / sum(row.microbatches for row in figures)
+
+
+def iteration_metrics(
+    iteration: int,
+    figures: list[Figures],
+    step_ends: list[float],
+    tokens: int,
+    time_scale: float,
+    perplexity: float | None,
+    cause: str | None,
+) -> IterationMetrics:
+    """What an iteration of so many tokens took until all nodes' optimizer steps had ended, at `step_ends`.
+
+    `cause` says why it was dropped, if it was. Times are divided by `time_scale`.
+    """
+    begin = min(row.first_forward for row in figures)
+    step_s = (max(step_ends) - begin) / time_scale
+    return IterationMetrics(
+        iteration=iteration,
+        loss=mean_loss(figures),
+        gradient_norm=sum(row.squared_norm for row in figures) ** 0.5,
+        iteration_s=(max(row.last_backward for row in figures) - begin) / time_scale,
+        step_s=step_s,
+        tokens=tokens,
+        tokens_per_second=tokens / (step_s * time_scale),
+        bytes_sent=int(sum(row.bytes_sent for row in figures)),
+        validation_perplexity=perplexity,
+        dropped=cause,
+    )
