@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Literal
 
 from skippipe.errors import UserError, shown
 from skippipe.fields import require_positive
+from skippipe.peers import PeersConfig
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 """What is shipped: default.yaml, networks, schedules, and the paper's setups."""
@@ -23,7 +23,6 @@ MOST_MODEL = {
 }
 """Far beyond any LLaMA: a typing error, or a stranger's checkpoint, must not ask for all memory."""
 MOST_NAME = 100
-MOST_PORT = 65535
 
 
 def shipped_file(kind: str, name: str, ending: str) -> Path:
@@ -179,39 +178,6 @@ class CompressionConfig:
 
 
 @dataclass(frozen=True)
-class PeersConfig:
-    """Where the nodes listen and how they find each other."""
-
-    host: str = "127.0.0.1"
-    """IPv4 address that this machine's nodes listen on and are reached at."""
-    first_port: int = 0
-    """Node i listens on first_port + i (UDP and TCP); 0 lets the launcher choose free ports (one machine only)."""
-    bootstrap: tuple[str, ...] = ()
-    """Addresses "host:port" of nodes that every node introduces itself to; empty: this machine's first nodes. A host
-    is an IPv4 address or a name that resolves to one."""
-    secret_file: str | None = None
-    """File with the cluster's secret, the same on every machine; also taken from SKIPPIPE_SECRET. A run whose nodes
-    are all on loopback makes its own."""
-    authenticate: bool = True
-    """Off: anyone who reaches the ports may talk (for benchmarks on a closed network)."""
-    connect_seconds: float = 60.0
-    """How long a node looks for a peer and tries to reach it before it gives up."""
-    silence_seconds: float = 25.0
-    """How long a peer may be silent, or a link broken, before the run is given up."""
-
-    def __post_init__(self) -> None:
-        require_positive(self, "connect_seconds", "silence_seconds")
-        if not 0 <= self.first_port <= 65000:
-            raise UserError(f"first_port must lie between 0 and 65000, not {self.first_port}")
-        try:
-            ipaddress.IPv4Address(self.host)
-        except ValueError:
-            raise UserError(f"host must be an IPv4 address of this machine, not {self.host!r}") from None
-        for address in self.bootstrap:
-            split_address(address, "bootstrap")
-
-
-@dataclass(frozen=True)
 class RunConfig:
     """One training run: which schedule, which model, which data, how long."""
 
@@ -254,34 +220,3 @@ class RunConfig:
 def is_folder_name(name: str) -> bool:
     """Whether a text can name a folder inside another one."""
     return re.fullmatch(r"[^/\x00-\x1f]+", name) is not None and name not in (".", "..") and len(name) <= MOST_NAME
-
-
-def check_reachable(peers: PeersConfig, nodes: int, local: range) -> None:
-    """Nodes that run on other machines must be able to find those of this one; UserError names what is missing."""
-    if peers.first_port and peers.first_port + local.stop - 1 > MOST_PORT:
-        raise UserError(
-            f"peers.first_port: {peers.first_port} leaves no port for node {local.stop - 1}; use a lower one"
-        )
-    if len(local) == nodes:
-        return
-    missing = [
-        name
-        for name, given in (
-            ("first_port", peers.first_port > 0),
-            ("bootstrap", bool(peers.bootstrap)),
-        )
-        if not given
-    ]
-    if missing:
-        raise UserError(
-            f"only nodes {local.start} to {local.stop - 1} of {nodes} start here; for the others to find them"
-            f" set {', '.join('peers.' + name for name in missing)} (docs/machines.md)"
-        )
-
-
-def split_address(address: str, field: str) -> tuple[str, int]:
-    """Host and port of "host:port"; UserError names the field."""
-    host, _, port = address.rpartition(":")
-    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) <= MOST_PORT:
-        raise UserError(f'{field} needs an address like "10.0.0.1:4000", not {shown(address)}')
-    return host, int(port)

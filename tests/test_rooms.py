@@ -20,13 +20,14 @@ MAY_IMPORT = {
     "model": GROUND | {"data"},
     "report": GROUND | {"schedule"},
     "search": GROUND | {"schedule"},
-    "runtime": GROUND | {"schedule", "model", "data", "transport", "report"},
+    "runtime": GROUND | {"peers", "schedule", "model", "data", "transport", "report"},
     "reference": GROUND | {"schedule", "model", "data"},
-    "cli": GROUND | {"schedule", "model", "data", "transport", "report", "search", "runtime"},
+    "cli": GROUND | {"peers", "schedule", "model", "data", "transport", "report", "search", "runtime"},
     "__main__": {"errors"},
     "errors": set(),
     "fields": {"errors"},
-    "config": {"errors", "fields"},
+    "peers": {"errors", "fields"},
+    "config": {"errors", "fields", "peers"},
 }
 """Rooms and single modules of the package, and what each of them may import beside itself."""
 MOST_LINES, MOST_KERNEL_LINES = 60, 90

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skippipe.config import PeersConfig
+from skippipe.peers import PeersConfig
 
 if TYPE_CHECKING:
     from skippipe.runtime.endpoint import Endpoint

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from skippipe.cli.launch import launch
 from skippipe.cli.prepare import config_from_arguments, whole_number
-from skippipe.config import DataConfig, check_reachable
+from skippipe.config import DataConfig
 from skippipe.errors import UserError
+from skippipe.peers import check_reachable
 from skippipe.runtime.events import ComputeMeasured, Event, LinkMeasured, MeasurementDone, SyncMeasured
 from skippipe.schedule.costs import Rates
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from skippipe.cli.launch import launch
 from skippipe.cli.prepare import DEFAULT_CONFIG, config_from_arguments, prepare_and_import, whole_number
 from skippipe.cli.room import check_room
-from skippipe.config import RunConfig, check_reachable
+from skippipe.config import RunConfig
 from skippipe.errors import UserError
+from skippipe.peers import check_reachable
 from skippipe.report.run_folder import make_run_folder
 from skippipe.schedule import Schedule
 from skippipe.schedule.compression import with_compression

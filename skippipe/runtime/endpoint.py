@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from skippipe.config import PeersConfig, split_address
 from skippipe.errors import UserError
+from skippipe.peers import PeersConfig, split_address
 from skippipe.runtime.events import Event, encode
+from skippipe.transport.addresses import Address, Neighbourhood, family_of, shown_address
 from skippipe.transport.identity import cluster_secret
 from skippipe.transport.inbox import Inbox
 from skippipe.transport.links import Links
@@ -37,7 +38,9 @@ class Endpoint:
     """Number of nodes, on all machines."""
     peers: PeersConfig
     listeners: Listeners
-    bootstrap: tuple[tuple[str, int], ...]
+    bootstrap: tuple[Address, ...]
+    neighbourhood: Neighbourhood
+    """How it reaches the nodes of this machine."""
     secret: bytes | None
     run: RunIdentity
     """What must be equal on all machines."""
@@ -68,18 +71,27 @@ class Endpoint:
         """
         limits = Limits(message_bytes, self.peers.connect_seconds, self.peers.silence_seconds, work_seconds)
         membership = Membership(self.node, self.nodes, self.secret, self.run)
-        links = Links(membership, self.listeners, self.bootstrap, limits, inbox, encodings, self.notices)
+        links = Links(
+            membership,
+            self.listeners,
+            self.bootstrap,
+            limits,
+            inbox,
+            encodings,
+            notices=self.notices,
+            neighbourhood=self.neighbourhood,
+        )
         links.start()
         return links
 
 
-def resolved(address: str, field: str) -> tuple[str, int]:
-    """IPv4 address and port of "host:port", whose host may be a name; UserError if nobody knows the name."""
-    host, port = split_address(address, field)
+def resolved(host: str, port: int, field: str, family: socket.AddressFamily) -> Address:
+    """Address of a host, which may be a name, and port; UserError if the name has no address of this family."""
     try:
-        found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise UserError(f"{field}: {host!r} has no IPv4 address ({error})") from None
+        kind = "IPv6" if family == socket.AF_INET6 else "IPv4"
+        raise UserError(f"{field}: {host!r} has no {kind} address, which peers.host is ({error})") from None
     return str(found[0][4][0]), port
 
 
@@ -92,7 +104,8 @@ def refused_as(field: str, who: str, host: str, port: int) -> Iterator[None]:
         if error.errno == errno.EADDRNOTAVAIL:
             raise UserError(f"peers.host: {host} is no address of this machine") from None
         raise UserError(
-            f"{field}: {who} can't listen on {host}:{port} ({os.strerror(error.errno or 0)}); choose another"
+            f"{field}: {who} can't listen on {shown_address((host, port))}"
+            f" ({os.strerror(error.errno or 0)}); choose another"
         ) from None
 
 
@@ -104,15 +117,21 @@ def open_endpoints(
     `fields` must be equal on all machines. Raises UserError if a port is taken, or a node by another launcher.
     """
     claim(folder, local)
-    secret = cluster_secret(peers.host, peers.secret_file) if peers.authenticate else None
+    secret = cluster_secret(peers.secret_file, peers.for_this_machine_only) if peers.authenticate else None
     run = RunIdentity(fields, os.urandom(RUN_ID_BYTES) if 0 in local else UNKNOWN)
-    listeners = {}
+    listeners, family = {}, family_of(peers.host)
+    bootstrap = [
+        resolved(*split_address(address, "peers.bootstrap"), "peers.bootstrap", family) for address in peers.bootstrap
+    ]
+    public = None
+    if peers.advertise is not None:
+        public = resolved(*peers.split_advertise(), "peers.advertise", family)
     for node in local:
         port = peers.first_port + node if peers.first_port else 0
         with refused_as("peers.first_port" if port else "peers.host", f"node {node}", peers.host, port):
-            listeners[node] = Listeners.bind(peers.host, port)
-    bootstrap = [resolved(address, "peers.bootstrap") for address in peers.bootstrap]
+            listeners[node] = Listeners.bind(peers.host, port, (public[0], public[1] + node) if public else None)
     bootstrap = bootstrap or [listeners[node].address for node in local[:BOOTSTRAP_NODES]]
+    neighbourhood = Neighbourhood({own.address: own.bound for own in listeners.values() if public})
     reader, writer = os.pipe()
     endpoints = [
         Endpoint(
@@ -121,6 +140,7 @@ def open_endpoints(
             peers=peers,
             listeners=listeners[node],
             bootstrap=tuple(bootstrap),
+            neighbourhood=neighbourhood,
             secret=secret,
             run=run,
             with_first_node=0 in local,

@@ -35,8 +35,8 @@ def node_id(node: int) -> bytes:
     return bytes(SHA256(public_name(node)))
 
 
-def cluster_secret(host: str, secret_file: str | None) -> bytes:
-    """The cluster's secret: from a file, from SKIPPIPE_SECRET, or for a run on loopback a fresh random one.
+def cluster_secret(secret_file: str | None, alone: bool) -> bytes:
+    """The cluster's secret: from a file, from SKIPPIPE_SECRET, or for a run that no other machine reaches a fresh one.
 
     Raises UserError if none is given for an address that other machines can reach, and for a file that others can read.
     """
@@ -44,10 +44,10 @@ def cluster_secret(host: str, secret_file: str | None) -> bytes:
         secret = read_secret(Path(secret_file).expanduser())
     elif SECRET_VARIABLE in os.environ:
         secret = os.environ[SECRET_VARIABLE].encode()
-    elif host.startswith("127."):
+    elif alone:
         return secrets.token_bytes(KEY_BYTES)
     else:
-        raise UserError(f"peers.host {host} is not loopback: give every machine the same peers.secret_file")
+        raise UserError("peers.host: other machines can reach it; give every machine the same peers.secret_file")
     if len(secret) < SHORTEST_SECRET:
         raise UserError(f"the cluster secret must have at least {SHORTEST_SECRET} bytes, not {len(secret)}")
     memory = 2 * 128 * SCRYPT_COST * SCRYPT_BLOCK

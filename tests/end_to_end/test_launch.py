@@ -45,6 +45,12 @@ class Refused(Enum):
         "peers.bootstrap: 'nobody.invalid' has no IPv4 address",
     )
     NO_PORT = (['peers.bootstrap=["localhost:99999"]'], 'bootstrap needs an address like "10.0.0.1:4000"')
+    NO_ADVERTISED_PORT = (["peers.advertise=10.0.0.1:4000"], "advertise needs first_port")
+    NO_ADVERTISED_NAME = (
+        ["peers.first_port=23000", "peers.advertise=nobody.invalid"],
+        "peers.advertise: 'nobody.invalid' has no IPv4 address, which peers.host is",
+    )
+    NO_HOST = (["peers.host=fe80::zz"], "host must be an IPv4 or IPv6 address of this machine")
     NO_ENDPOINT = (["peers.secret_file=/nowhere"], "peers.secret_file: /nowhere can't be read")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -85,21 +86,30 @@ def test_emulated_messages_wait_for_each_other_as_the_schedule_expects(
     assert summary["measured_step_s"] >= 0.99 * expected
 
 
-def test_two_machines_meet_through_configured_ports(start: Start, workplace: Path) -> None:
+class Addresses(Enum):
+    """How two machines are reached: fields of each, and the host of the first."""
+
+    IPV4 = (["peers.host=127.0.0.1"], ["peers.host=127.0.0.1"], "127.0.0.1")
+    IPV6 = (["peers.host=::1"], ["peers.host=::1"], "[::1]")
+    ADVERTISED = (["peers.host=127.0.0.1"], ["peers.host=0.0.0.0", "peers.advertise=127.0.0.3"], "127.0.0.1")
+
+
+@pytest.mark.parametrize("addresses", Addresses)
+def test_two_machines_meet_through_configured_ports(addresses: Addresses, start: Start, workplace: Path) -> None:
     port = free_ports(6)
-    meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]']
-    common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", *meeting]
+    here, there, host = addresses.value
+    common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}"]
+    common.append(f'peers.bootstrap=["{host}:{port}"]')
     secret = {"SKIPPIPE_SECRET": "a secret that both machines know"}
+    names = [f"{addresses.name}-first-half", f"{addresses.name}-second-half"]
     halves = [
-        start("0", "2", *common, "name=first-half", **secret),
-        start("2", "6", *common, "name=second-half", **secret),
+        start("0", "2", *common, *here, f"name={names[0]}", **secret),
+        start("2", "6", *common, *there, f"name={names[1]}", **secret),
     ]
     for process in halves:
         _, errors = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, errors
-    summaries = [
-        json.loads((workplace / "runs" / name / "summary.json").read_text()) for name in ("first-half", "second-half")
-    ]
+    summaries = [json.loads((workplace / "runs" / name / "summary.json").read_text()) for name in names]
     assert summaries[0]["loss_last"] == summaries[1]["loss_last"]
     assert summaries[0]["bytes_sent"] == summaries[1]["bytes_sent"]
 

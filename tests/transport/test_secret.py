@@ -21,15 +21,15 @@ def secret_file(folder: Path, mode: int, text: str = "correct horse battery stap
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620])
 def test_a_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     with pytest.raises(UserError, match=r"peers.secret_file: others can read or write .* chmod 600"):
-        cluster_secret("10.0.0.1", secret_file(tmp_path, mode))
+        cluster_secret(secret_file(tmp_path, mode), alone=False)
 
 
 def test_file_and_variable_give_the_same_key_which_is_not_the_passphrase(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = cluster_secret("10.0.0.1", secret_file(tmp_path, 0o600))
+    key = cluster_secret(secret_file(tmp_path, 0o600), alone=False)
     monkeypatch.setenv(SECRET_VARIABLE, "correct horse battery staple")
-    assert cluster_secret("10.0.0.1", None) == key
+    assert cluster_secret(None, alone=False) == key
     assert len(key) == 32
     assert b"horse" not in key
 
@@ -37,10 +37,10 @@ def test_file_and_variable_give_the_same_key_which_is_not_the_passphrase(
 def test_short_secrets_and_none_at_all_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SECRET_VARIABLE, raising=False)
     with pytest.raises(UserError, match="at least 16 bytes, not 5"):
-        cluster_secret("10.0.0.1", secret_file(tmp_path, 0o600, "short"))
+        cluster_secret(secret_file(tmp_path, 0o600, "short"), alone=False)
     with pytest.raises(UserError, match=r"give every machine the same peers.secret_file"):
-        cluster_secret("10.0.0.1", None)
-    assert cluster_secret("127.0.0.1", None) != cluster_secret("127.0.0.1", None)
+        cluster_secret(None, alone=False)
+    assert cluster_secret(None, alone=True) != cluster_secret(None, alone=True)
 
 
 def test_a_tag_tells_apart_what_is_cut_otherwise() -> None:
