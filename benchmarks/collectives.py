@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import argparse
+import gc
+import logging
 import multiprocessing
 import os
 import socket
@@ -77,6 +79,10 @@ class Replica:
 def be_a_replica(node: int, listeners: list[Listeners], store: int, pipe: Connection) -> None:
     """A replica's process: does what it is told, and answers with seconds or, asked for memory, with bytes."""
     torch.set_num_threads(1)
+    # As the launcher does before it forks nodes: what is imported is not looked through again and again.
+    gc.freeze()
+    # Replicas end one after the other, which the others would report.
+    logging.disable(logging.CRITICAL)
     replica = Replica(node, listeners, store)
     gradient = torch.ones(0)
     pipe.send(0.0)
