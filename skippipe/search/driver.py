@@ -82,7 +82,8 @@ def search(instance: Instance, config: SearchConfig, progress: Progress) -> Sche
             placed, paths = choose_stages(instance, ranked, config, share("own stages"), rng, progress)
     plans: dict[str, Plan] = {}
     for setting in settings:
-        options = SolverOptions(config, share(setting), paths, plans, progress)
+        assigned = instance.stages if own_stages else None
+        options = SolverOptions(config, share(setting), paths, plans, progress, assigned)
         started = time.monotonic()
         own = own_stages and setting not in BASELINES
         plan = SOLVERS[setting](placed if own else instance, options)

@@ -25,6 +25,8 @@ class SolverOptions:
     found: dict[str, Plan] = field(default_factory=dict)
     """Plans of the settings searched before this one, to start from."""
     progress: Progress = field(default_factory=Progress)
+    assigned: tuple[tuple[int, ...], ...] | None = None
+    """GCMA's best stages, if the search chose others."""
 
 
 Solver = Callable[[Instance, SolverOptions], Plan]

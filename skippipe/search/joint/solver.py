@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import groupby
@@ -76,18 +77,45 @@ def solve_joint(instance: Instance, options: SolverOptions) -> Plan:
     plans = [plan for plan in options.found.values() if plan.path_length == instance.pipeline.path_length]
     if not plans:
         raise UserError("setting joint starts from another one's plan; add ca-partial to settings")
-    warm_start = min(plans, key=lambda plan: plan.expected_step_s)
+    starts = [min(plans, key=lambda plan: plan.expected_step_s)]
+    if options.assigned is not None:
+        starts += moved(instance, starts[0], options.assigned)
     config, seconds = options.config, max(options.seconds, SHORTEST_S)
     joint_options = JointOptions(
         seconds, config.joint_steps, config.seed, robust=config.robust, chains=chains_of(config)
     )
-    return search_joint(instance, warm_start, joint_options, options.progress)
+    warm_start, *others = sorted(starts, key=lambda plan: plan.expected_step_s)
+    return search_joint(instance, warm_start, joint_options, options.progress, others)
 
 
-def search_joint(instance: Instance, warm_start: Plan, options: JointOptions, progress: Progress | None = None) -> Plan:
+def moved(instance: Instance, plan: Plan, stages: Sequence[Sequence[int]]) -> list[Plan]:
+    """The plan with other nodes in its stages, first come, first served; none if its nodes then wait for ever.
+
+    Stages annealed for the iteration may all have a long sync: no exchange of two nodes shortens the step then, before
+    most of them are made. GCMA's stages have a short one.
+    """
+    there = {
+        old: new for olds, news in zip(plan.stages, stages, strict=True) for old, new in zip(olds, news, strict=True)
+    }
+    paths = np.array([[there[node] for node in path] for path in plan.paths])
+    lists, sync_s = [list(stage) for stage in stages], instance.sync_s(tuple(tuple(stage) for stage in stages))
+    try:
+        return [make_plan(lists, paths, instance.costs, instance.pipeline.memory, sync_s, {"solver": "moved"})]
+    except UserError:
+        return []
+
+
+def search_joint(
+    instance: Instance,
+    warm_start: Plan,
+    options: JointOptions,
+    progress: Progress | None = None,
+    others: Sequence[Plan] = (),
+) -> Plan:
     """A plan of the warm start's stage sizes that is at least as good as it in the objective.
 
-    Stopping `progress` ends the search with the best plan so far. UserError for a budget that can't be used.
+    Chains beside the first start in turns from `others`, plans of the same sizes, and from the warm start. Stopping
+    `progress` ends the search with the best plan so far. UserError for a budget that can't be used.
     """
     if not options.time_budget_s > 0:
         raise UserError(f"time budget of the joint search must be above 0 s, not {options.time_budget_s}")
@@ -95,11 +123,13 @@ def search_joint(instance: Instance, warm_start: Plan, options: JointOptions, pr
     hop_s = link_scenarios(costs.hop_s, options.robust, SCENARIOS, options.seed)
     pair_sync_s = instance.pair_sync_s * options.sync
     problem = make_problem(hop_s, costs, pipeline.memory, warm_start, pair_sync_s)
-    start_s = simulate_order(warm_start.paths_array, costs, *warm_start.order_arrays(instance.nodes))
-    chains = [
-        Chain(problem, warm_start, start_s, options.seed * 1_000 + number, options.move_parts, options.focus)
-        for number in range(options.chains)
-    ]
+    plans = [warm_start, *others]
+    chains = []
+    for number in range(options.chains):
+        plan = plans[number % len(plans)]
+        start_s = simulate_order(plan.paths_array, costs, *plan.order_arrays(instance.nodes))
+        seed = options.seed * 1_000 + number
+        chains.append(Chain(problem, plan, start_s, seed, options.move_parts, options.focus))
     chains[0].compile()  # off the clock
     cool(chains, options, progress or Progress())
     best = min(chains, key=lambda chain: chain.best_s)

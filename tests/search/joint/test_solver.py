@@ -10,8 +10,9 @@ import pytest
 from skippipe.errors import UserError
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.plan import make_plan
-from skippipe.search.joint.solver import JointOptions, search_joint
+from skippipe.search.joint.solver import JointOptions, moved, search_joint, solve_joint
 from skippipe.search.problem import Instance
+from tests.search.instances import light_options
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,18 @@ def test_same_seed_and_iterations_same_plan(instance, schedule):
 def test_never_worse_even_without_time(instance, schedule):
     plan = searched(instance, schedule, iterations=None, time_budget_s=0.01)
     assert plan.expected_step_s <= schedule.plan("ca-partial").expected_step_s + 1e-9
+
+
+def test_starts_from_assigned_stages_too_if_those_of_the_plan_are_bad(instance, schedule):
+    good = schedule.plan("ca-partial")
+    nodes = [int(node) for node in np.random.default_rng(1).permutation(instance.nodes)]
+    (bad,) = moved(instance, good, [[nodes.pop() for _ in stage] for stage in good.stages])
+    assert bad.expected_step_s > 5 * good.expected_step_s
+    options = replace(light_options(joint_steps=10), found={"ca-partial": bad})
+    assert solve_joint(instance, options).expected_step_s > 1.2 * good.expected_step_s
+    found = solve_joint(instance, replace(options, assigned=good.stages))
+    instance.schedule({"joint": found}).validate()
+    assert found.expected_step_s <= good.expected_step_s
 
 
 def test_time_budget_must_be_positive(instance, schedule):
