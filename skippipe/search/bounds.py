@@ -22,7 +22,7 @@ def bounds_of_given_stages(instance: Instance, plan: Plan) -> tuple[float, float
     trips = shortest_round_trips(instance, stages, plan.path_length)
     iteration = max(last_return(instance, origin, count, trips[origin]) for origin, count in sends.items())
     sync_s = instance.sync_s(stages)
-    step = iteration + sync_s[0]
+    step = 0.0
     visits = visits_of_a_stage(plan)
     origins = np.array(sorted(sends))
     for stage in range(1, len(stages)):
@@ -36,7 +36,7 @@ def bounds_of_given_stages(instance: Instance, plan: Plan) -> tuple[float, float
         done = arrive + busiest_node_s(visit_seconds(instance)[nodes], visits) - costs.task_gap_s
         iteration = max(iteration, done + leave)
         step = max(step, done + sync_s[stage])
-    return float(iteration), float(max(step, iteration))
+    return float(iteration), float(max(step, iteration + sync_s[0]))
 
 
 def bounds_of_any_stages(instance: Instance, plan: Plan) -> tuple[float, float]:
