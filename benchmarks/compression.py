@@ -1,39 +1,52 @@
-"""What compressed links save, and what they do to training: `python benchmarks/compression.py`.
+"""What compressed hops and syncs save, and what they do to training: `python benchmarks/compression.py PART`.
 
-The expected step is the cost model's with the hops of compressed links shortened; losses are of the same batches.
+    runs      the main job under each encoding: bytes, expected and measured step, losses of the same batches
+    expected  the cost model's step: of ca-partial, and of joint searched for the encoding
+    codec     GB of fp32 a second that a sync writes and reads on one core, and what blocks of int8 round away
+
+Each part replaces its own section of the results file.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 import whole_runs
 
+from skippipe.config import SYNC_BLOCK, CompressionConfig, Encoding
+from skippipe.model import gradient_codec
+from skippipe.model.gradient_codec import GradientCodec
 from skippipe.report.metrics import read_summary
+from skippipe.schedule import Schedule
+from skippipe.schedule.compression import with_compression
+from skippipe.search.joint.solver import JointOptions, search_joint
+from skippipe.search.problem import Instance
 
+SCHEDULE = Path("configs/schedules/original-20-nodes.json")
 CASES = {
     "fp32": [],
-    "bf16": ["compression.encoding=bf16"],
-    "int8": ["compression.encoding=int8"],
-    "int8 below 0.05 GiB/s": ["compression.encoding=int8", "compression.below_gib_s=0.05"],
+    "hops in bf16": ["compression.encoding=bf16"],
+    "hops in int8": ["compression.encoding=int8"],
+    "hops in int8 below 0.05 GiB/s": ["compression.encoding=int8", "compression.below_gib_s=0.05"],
+    "hops and syncs in bf16": ["compression.encoding=bf16", "compression.sync=bf16"],
+    "hops and syncs in int8": ["compression.encoding=int8", "compression.sync=int8"],
 }
+ENCODINGS: tuple[Encoding, ...] = ("fp32", "bf16", "int8")
+PART = 1 << 18
+"""Numbers of a part of an all-reduce."""
 
 
-def main() -> None:
-    """Run every case on the same schedule and data, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--iterations", type=int, default=8, help="optimizer steps of each run")
-
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/compression.md"), help="results file")
-    arguments = parser.parse_args()
-    command = f"python benchmarks/compression.py --iterations {arguments.iterations}"
-    lines = whole_runs.header("Compressed links: the main job, ca-partial", command)
-    lines += [
-        "| links | MB sent | expected step s | measured step s | loss first | loss last |",
-        "|---|---|---|---|---|---|",
-    ]
+def runs(arguments: argparse.Namespace) -> list[str]:
+    """Every case on the same schedule and data."""
+    lines = ["| case | MB of hops and syncs sent | expected step s | measured step s | loss first | loss last |"]
+    lines += ["|---|---|---|---|---|---|"]
     for number, (name, fields) in enumerate(CASES.items()):
         folder = Path("runs") / f"compression-{number}-{time.strftime('%H%M%S')}"
         process = whole_runs.start(
@@ -46,7 +59,106 @@ def main() -> None:
             f" {found.measured_step_s:.2f} | {found.loss_first:.4f} | {found.loss_last:.4f} |"
         )
         print(lines[-1], flush=True)
-    arguments.out.write_text("\n".join(lines) + "\n")
+    return lines
+
+
+def expected(arguments: argparse.Namespace) -> list[str]:
+    """The step with hops and syncs in each encoding, of the shipped paths and of those searched for it."""
+    lines = ["| hops and syncs in | ca-partial: iteration s | step s | joint: iteration s | step s | seeds' steps |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for encoding in arguments.encodings:
+        config = CompressionConfig(encoding, sync=encoding)
+        schedule = with_compression(config, Schedule.load(SCHEDULE))
+        start, instance = schedule.plan("ca-partial"), Instance.from_schedule(schedule, "ca-partial")
+        plans = []
+        for seed in range(arguments.seeds):
+            plans.append(search_joint(instance, start, JointOptions(arguments.seconds, seed=seed)))
+            instance.schedule({"joint": plans[-1]}).validate()
+        plans.sort(key=lambda plan: plan.expected_step_s)
+        middle = plans[(len(plans) - 1) // 2]
+        steps = ", ".join(f"{plan.expected_step_s:.2f}" for plan in plans)
+        lines.append(
+            f"| {encoding} | {start.expected_iteration_s:.2f} | {start.expected_step_s:.2f} |"
+            f" {middle.expected_iteration_s:.2f} | {middle.expected_step_s:.2f} | {steps} |"
+        )
+        print(lines[-1], flush=True)
+    return [f"`joint` searched for {arguments.seconds:g} s a seed on {os.cpu_count()} cores.", "", *lines]
+
+
+def codec(_arguments: argparse.Namespace) -> list[str]:
+    """Speed of writing and reading a sync's parts, and the error of int8 by block, on one core."""
+    torch.set_num_threads(1)
+    numbers = 64 * PART
+    lines = ["| encoding | writes GB/s | reads GB/s | RMS of what is left out, of the part's |", "|---|---|---|---|"]
+    cases: list[tuple[Encoding, int]] = [("bf16", SYNC_BLOCK), *(("int8", 64 << step) for step in range(5))]
+    for encoding, block in cases:
+        gradient_codec.SYNC_BLOCK = block
+        form, gradient = GradientCodec(encoding, numbers), torch.empty(numbers)
+        # Scales of neighbouring numbers differ as between a layer's rows.
+        original = torch.randn(numbers // 1024, 1024).mul_(torch.randn(numbers // 1024, 1).exp()).flatten()
+        places = [slice(begin, begin + PART) for begin in range(0, numbers, PART)]
+
+        def write(form: GradientCodec = form, gradient: torch.Tensor = gradient, places: list[slice] = places) -> None:
+            for place in places:
+                form.write(place.start, gradient[place], 0)
+
+        def read(form: GradientCodec = form, places: list[slice] = places) -> None:
+            for place in places:
+                form.read(form.messages[place.start], PART)
+
+        def again(gradient: torch.Tensor = gradient, original: torch.Tensor = original) -> None:
+            gradient.copy_(original)
+
+        write_s, read_s = seconds(write, again), seconds(read, again)
+        error = float(form.pending.norm() / original.norm())
+        name = f"int8, blocks of {block}" if encoding == "int8" else encoding
+        lines.append(f"| {name} | {4e-9 * numbers / write_s:.2f} | {4e-9 * numbers / read_s:.2f} | {error:.4f} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def seconds(work: Callable[[], None], before: Callable[[], None], repeats: int = 7) -> float:
+    """Median seconds of some work, with something done before each time."""
+    taken = []
+    for _ in range(repeats + 1):
+        before()
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[1:])
+
+
+PARTS: dict[str, tuple[str, Callable[[argparse.Namespace], list[str]]]] = {
+    "runs": ("The main job, ca-partial", runs),
+    "expected": ("Expected times on the original's network, simulated", expected),
+    "codec": ("Writing and reading a sync", codec),
+}
+
+
+def with_section(text: str, title: str, lines: list[str]) -> str:
+    """A results file's text with a section of this title, in the place of an older one of that title."""
+    sections = re.split(r"^(?=## )", text, flags=re.M)
+    kept = [section for section in sections if not section.startswith(f"## {title}\n")]
+    return "".join(kept).rstrip() + "\n\n" + "\n".join([f"## {title}", *lines]) + "\n"
+
+
+def main() -> None:
+    """Run a part and write its section."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=list(PARTS))
+    parser.add_argument("--iterations", type=int, default=8, help="of each run: optimizer steps")
+    parser.add_argument("--encodings", nargs="+", default=ENCODINGS, choices=ENCODINGS, help="of the expected times")
+    parser.add_argument("--seeds", type=int, default=1, help="of joint")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each search of joint")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/compression.md"), help="results file")
+    arguments = parser.parse_args()
+    title, measure = PARTS[arguments.part]
+    chosen = {"runs": ("iterations",), "expected": ("seeds", "seconds"), "codec": ()}[arguments.part]
+    options = "".join(f" --{name} {getattr(arguments, name):g}" for name in chosen)
+    lines = measure(arguments)
+    head = whole_runs.header(title, f"python benchmarks/compression.py {arguments.part}{options}")
+    text = arguments.out.read_text() if arguments.out.exists() else "# Compressed hops and syncs\n"
+    arguments.out.write_text(with_section(text, title, [*head[1:], *lines]))
 
 
 if __name__ == "__main__":
