@@ -2,6 +2,7 @@
 
     runs      the main job under each encoding: bytes, expected and measured step, losses of the same batches
     expected  the cost model's step: of ca-partial, and of joint searched for the encoding
+    training  losses of a small model whose syncs are compressed, against the spread of exact ones over seeds
     codec     GB of fp32 a second that a sync writes and reads on one core, and what blocks of int8 round away
 
 Each part replaces its own section of the results file.
@@ -10,6 +11,7 @@ Each part replaces its own section of the results file.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import statistics
@@ -20,11 +22,14 @@ from pathlib import Path
 import torch
 import whole_runs
 
-from skippipe.config import SYNC_BLOCK, CompressionConfig, Encoding
+from skippipe.config import SYNC_BLOCK, CompressionConfig, Encoding, ModelConfig, OptimizerConfig, RunConfig
+from skippipe.data.batches import prepare, validation_batches
 from skippipe.model import gradient_codec
 from skippipe.model.gradient_codec import GradientCodec
+from skippipe.model.inference import all_stages, validation_loss
+from skippipe.reference import ReferenceTrainer
 from skippipe.report.metrics import read_summary
-from skippipe.schedule import Schedule
+from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.compression import with_compression
 from skippipe.search.joint.solver import JointOptions, search_joint
 from skippipe.search.problem import Instance
@@ -38,6 +43,11 @@ CASES = {
     "hops and syncs in bf16": ["compression.encoding=bf16", "compression.sync=bf16"],
     "hops and syncs in int8": ["compression.encoding=int8", "compression.sync=int8"],
 }
+MODEL, OPTIMIZER = ModelConfig(d_model=64, heads=2, context=64), OptimizerConfig(2e-3, warmup_iterations=20)
+STAGES = ((0, 1, 2), (3, 4), (5, 6), (7, 8))
+PATHS = ((0, 3, 5), (1, 6, 7), (2, 4, 8), (0, 5, 8), (1, 3, 7), (2, 4, 6))
+SAMPLES = 2
+"""Of the part `training`."""
 ENCODINGS: tuple[Encoding, ...] = ("fp32", "bf16", "int8")
 PART = 1 << 18
 """Numbers of a part of an all-reduce."""
@@ -83,6 +93,45 @@ def expected(arguments: argparse.Namespace) -> list[str]:
         )
         print(lines[-1], flush=True)
     return [f"`joint` searched for {arguments.seconds:g} s a seed on {os.cpu_count()} cores.", "", *lines]
+
+
+def training(arguments: argparse.Namespace) -> list[str]:
+    """Losses after training with each encoding of syncs, in one process; what runs/ has is not trained again."""
+    folder = Path("runs/compression-training")
+    folder.mkdir(parents=True, exist_ok=True)
+    losses: dict[str, list[list[float]]] = {}
+    for encoding in arguments.encodings:
+        for seed in range(arguments.seeds):
+            file = folder / f"{encoding}-{seed}-{arguments.iterations}.json"
+            if not file.exists():
+                file.write_text(json.dumps(trained(encoding, seed, arguments.iterations)))
+            losses.setdefault(encoding, []).append(json.loads(file.read_text()))
+    lines = ["| syncs in | training loss, by seed | mean | held-out loss, by seed | mean |", "|---|---|---|---|---|"]
+    for encoding, rows in losses.items():
+        cells = []
+        for column in zip(*rows, strict=True):
+            cells += [", ".join(f"{loss:.4f}" for loss in column), f"{statistics.mean(column):.4f}"]
+        lines.append(f"| {encoding} | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
+    text = (
+        f"Stages {[list(nodes) for nodes in STAGES]}, a layer each of width {MODEL.d_model}, context {MODEL.context};"
+        f" {len(PATHS)} skipping paths of {SAMPLES} sequences, learning rate {OPTIMIZER.learning_rate:g}."
+        " Training loss is the mean of the last 20 iterations; the same seed has the same batches."
+    )
+    return [text, "", *lines]
+
+
+def trained(encoding: Encoding, seed: int, iterations: int) -> tuple[float, float]:
+    """Training loss, the mean of the last 20 iterations, and held-out loss of the full model."""
+    torch.set_num_threads(1)
+    config = RunConfig(
+        iterations=iterations, seed=seed, model=MODEL, optimizer=OPTIMIZER, compression=CompressionConfig(sync=encoding)
+    )
+    plan, prepared = Plan(STAGES, PATHS, {}, (0.0,) * len(STAGES), 0.0, 0.0), prepare(config.data)
+    trainer = ReferenceTrainer(config, plan, SAMPLES, prepared)
+    losses = [trainer.train_iteration(iteration) for iteration in range(iterations)]
+    held_out = validation_batches(prepared, 8, MODEL.context, 16)
+    return statistics.mean(losses[-20:]), validation_loss(trainer.stages, all_stages(len(trainer.stages)), held_out)
 
 
 def codec(_arguments: argparse.Namespace) -> list[str]:
@@ -131,6 +180,7 @@ def seconds(work: Callable[[], None], before: Callable[[], None], repeats: int =
 PARTS: dict[str, tuple[str, Callable[[argparse.Namespace], list[str]]]] = {
     "runs": ("The main job, ca-partial", runs),
     "expected": ("Expected times on the original's network, simulated", expected),
+    "training": ("Losses with compressed syncs", training),
     "codec": ("Writing and reading a sync", codec),
 }
 
@@ -146,14 +196,16 @@ def main() -> None:
     """Run a part and write its section."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=list(PARTS))
-    parser.add_argument("--iterations", type=int, default=8, help="of each run: optimizer steps")
-    parser.add_argument("--encodings", nargs="+", default=ENCODINGS, choices=ENCODINGS, help="of the expected times")
-    parser.add_argument("--seeds", type=int, default=1, help="of joint")
+    parser.add_argument("--iterations", type=int, default=8, help="of each run or training: optimizer steps")
+    parser.add_argument("--encodings", nargs="+", default=ENCODINGS, choices=ENCODINGS, help="to look at")
+    parser.add_argument("--seeds", type=int, default=1, help="of joint, of training")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each search of joint")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/compression.md"), help="results file")
     arguments = parser.parse_args()
     title, measure = PARTS[arguments.part]
-    chosen = {"runs": ("iterations",), "expected": ("seeds", "seconds"), "codec": ()}[arguments.part]
+    chosen = {"runs": ("iterations",), "expected": ("seeds", "seconds"), "training": ("iterations", "seeds")}.get(
+        arguments.part, ()
+    )
     options = "".join(f" --{name} {getattr(arguments, name):g}" for name in chosen)
     lines = measure(arguments)
     head = whole_runs.header(title, f"python benchmarks/compression.py {arguments.part}{options}")
