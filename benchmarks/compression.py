@@ -5,7 +5,7 @@
     training  losses of a small model whose syncs are compressed, against the spread of exact ones over seeds
     codec     GB of fp32 a second that a sync writes and reads on one core, and what blocks of int8 round away
 
-Each part replaces its own section of the results file.
+Each part replaces its own section of the results file. What runs/ has of it already is not measured again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from skippipe.model import gradient_codec
 from skippipe.model.gradient_codec import GradientCodec
 from skippipe.model.inference import all_stages, validation_loss
 from skippipe.reference import ReferenceTrainer
-from skippipe.report.metrics import read_summary
+from skippipe.report.metrics import SUMMARY, read_summary
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.compression import with_compression
 from skippipe.search.joint.solver import JointOptions, search_joint
@@ -36,7 +36,7 @@ from skippipe.search.problem import Instance
 
 SCHEDULE = Path("configs/schedules/original-20-nodes.json")
 CASES = {
-    "fp32": [],
+    "all in fp32": [],
     "hops in bf16": ["compression.encoding=bf16"],
     "hops in int8": ["compression.encoding=int8"],
     "hops in int8 below 0.05 GiB/s": ["compression.encoding=int8", "compression.below_gib_s=0.05"],
@@ -55,68 +55,81 @@ PART = 1 << 18
 
 def runs(arguments: argparse.Namespace) -> list[str]:
     """Every case on the same schedule and data."""
-    lines = ["| case | MB of hops and syncs sent | expected step s | measured step s | loss first | loss last |"]
+    lines = ["| case | MB of hops sent | expected step s | measured step s | loss first | loss last |"]
     lines += ["|---|---|---|---|---|---|"]
     for number, (name, fields) in enumerate(CASES.items()):
-        folder = Path("runs") / f"compression-{number}-{time.strftime('%H%M%S')}"
-        process = whole_runs.start(
-            ["0", "20", "ca-partial", "8", f"name={folder.name}", f"iterations={arguments.iterations}", *fields]
-        )
-        whole_runs.finish(process)
+        folder = Path("runs") / f"compression-{number}-{arguments.iterations}"
+        if not (folder / SUMMARY).exists():
+            if name not in arguments.rows:
+                continue
+            shape = ["0", "20", "ca-partial", "8", f"name={folder.name}", f"iterations={arguments.iterations}"]
+            whole_runs.finish(whole_runs.start([*shape, *fields]))
         found = read_summary(folder)
         lines.append(
             f"| {name} | {found.bytes_sent / 1e6:.1f} | {found.expected_step_s:.2f} |"
             f" {found.measured_step_s:.2f} | {found.loss_first:.4f} | {found.loss_last:.4f} |"
         )
-        print(lines[-1], flush=True)
     return lines
+
+
+def pairs(
+    name: str, arguments: argparse.Namespace, measure: Callable[[Encoding, int], tuple[float, float]]
+) -> dict[str, list[list[float]]]:
+    """What `measure` finds for each encoding and seed."""
+    folder = Path("runs/compression")
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[list[float]]] = {}
+    for encoding in ENCODINGS:
+        for seed in range(arguments.seeds):
+            file = folder / f"{name}-{encoding}-{seed}.json"
+            if encoding in arguments.rows and not file.exists():
+                file.write_text(json.dumps(measure(encoding, seed)))
+            if file.exists():
+                found.setdefault(encoding, []).append(json.loads(file.read_text()))
+    return found
 
 
 def expected(arguments: argparse.Namespace) -> list[str]:
     """The step with hops and syncs in each encoding, of the shipped paths and of those searched for it."""
-    lines = ["| hops and syncs in | ca-partial: iteration s | step s | joint: iteration s | step s | seeds' steps |"]
-    lines += ["|---|---|---|---|---|---|"]
-    for encoding in arguments.encodings:
-        config = CompressionConfig(encoding, sync=encoding)
-        schedule = with_compression(config, Schedule.load(SCHEDULE))
-        start, instance = schedule.plan("ca-partial"), Instance.from_schedule(schedule, "ca-partial")
-        plans = []
-        for seed in range(arguments.seeds):
-            plans.append(search_joint(instance, start, JointOptions(arguments.seconds, seed=seed)))
-            instance.schedule({"joint": plans[-1]}).validate()
-        plans.sort(key=lambda plan: plan.expected_step_s)
-        middle = plans[(len(plans) - 1) // 2]
-        steps = ", ".join(f"{plan.expected_step_s:.2f}" for plan in plans)
-        lines.append(
-            f"| {encoding} | {start.expected_iteration_s:.2f} | {start.expected_step_s:.2f} |"
-            f" {middle.expected_iteration_s:.2f} | {middle.expected_step_s:.2f} | {steps} |"
-        )
-        print(lines[-1], flush=True)
+
+    def schedule_for(encoding: Encoding) -> Schedule:
+        return with_compression(CompressionConfig(encoding, sync=encoding), Schedule.load(SCHEDULE))
+
+    def joint(encoding: Encoding, seed: int) -> tuple[float, float]:
+        schedule = schedule_for(encoding)
+        instance = Instance.from_schedule(schedule, "ca-partial")
+        plan = search_joint(instance, schedule.plan("ca-partial"), JointOptions(arguments.seconds, seed=seed))
+        instance.schedule({"joint": plan}).validate()
+        return plan.expected_iteration_s, plan.expected_step_s
+
+    found = pairs(f"joint-{arguments.seconds:g}", arguments, joint)
+    lines = ["| hops and syncs in | ca-partial: iteration s | step s | joint, by seed: iteration s | step s |"]
+    lines += ["|---|---|---|---|---|"]
+    for encoding in ENCODINGS:
+        plan = schedule_for(encoding).plan("ca-partial")
+        columns = zip(*found.get(encoding, []), strict=True)
+        cells = [", ".join(f"{value:.2f}" for value in column) for column in columns] or ["-", "-"]
+        times = f"{plan.expected_iteration_s:.2f} | {plan.expected_step_s:.2f}"
+        lines.append(f"| {encoding} | {times} | {' | '.join(cells)} |")
     return [f"`joint` searched for {arguments.seconds:g} s a seed on {os.cpu_count()} cores.", "", *lines]
 
 
 def training(arguments: argparse.Namespace) -> list[str]:
-    """Losses after training with each encoding of syncs, in one process; what runs/ has is not trained again."""
-    folder = Path("runs/compression-training")
-    folder.mkdir(parents=True, exist_ok=True)
-    losses: dict[str, list[list[float]]] = {}
-    for encoding in arguments.encodings:
-        for seed in range(arguments.seeds):
-            file = folder / f"{encoding}-{seed}-{arguments.iterations}.json"
-            if not file.exists():
-                file.write_text(json.dumps(trained(encoding, seed, arguments.iterations)))
-            losses.setdefault(encoding, []).append(json.loads(file.read_text()))
+    """Losses after training with each encoding of syncs, in one process."""
+
+    def losses(encoding: Encoding, seed: int) -> tuple[float, float]:
+        return trained(encoding, seed, arguments.iterations)
+
     lines = ["| syncs in | training loss, by seed | mean | held-out loss, by seed | mean |", "|---|---|---|---|---|"]
-    for encoding, rows in losses.items():
+    for encoding, rows in pairs(f"training-{arguments.iterations}", arguments, losses).items():
         cells = []
         for column in zip(*rows, strict=True):
             cells += [", ".join(f"{loss:.4f}" for loss in column), f"{statistics.mean(column):.4f}"]
         lines.append(f"| {encoding} | {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
     text = (
         f"Stages {[list(nodes) for nodes in STAGES]}, a layer each of width {MODEL.d_model}, context {MODEL.context};"
         f" {len(PATHS)} skipping paths of {SAMPLES} sequences, learning rate {OPTIMIZER.learning_rate:g}."
-        " Training loss is the mean of the last 20 iterations; the same seed has the same batches."
+        " Training loss is the mean of the last 20 iterations; the same seed has the same batches. Hops were exact."
     )
     return [text, "", *lines]
 
@@ -162,7 +175,6 @@ def codec(_arguments: argparse.Namespace) -> list[str]:
         error = float(form.pending.norm() / original.norm())
         name = f"int8, blocks of {block}" if encoding == "int8" else encoding
         lines.append(f"| {name} | {4e-9 * numbers / write_s:.2f} | {4e-9 * numbers / read_s:.2f} | {error:.4f} |")
-        print(lines[-1], flush=True)
     return lines
 
 
@@ -197,7 +209,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=list(PARTS))
     parser.add_argument("--iterations", type=int, default=8, help="of each run or training: optimizer steps")
-    parser.add_argument("--encodings", nargs="+", default=ENCODINGS, choices=ENCODINGS, help="to look at")
+    rows = [*ENCODINGS, *CASES]
+    parser.add_argument("--rows", nargs="*", default=rows, choices=rows, help="measure these only (or none)")
     parser.add_argument("--seeds", type=int, default=1, help="of joint, of training")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each search of joint")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/compression.md"), help="results file")
@@ -208,6 +221,7 @@ def main() -> None:
     )
     options = "".join(f" --{name} {getattr(arguments, name):g}" for name in chosen)
     lines = measure(arguments)
+    print("\n".join(lines))
     head = whole_runs.header(title, f"python benchmarks/compression.py {arguments.part}{options}")
     text = arguments.out.read_text() if arguments.out.exists() else "# Compressed hops and syncs\n"
     arguments.out.write_text(with_section(text, title, [*head[1:], *lines]))

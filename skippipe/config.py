@@ -26,7 +26,7 @@ MOST_NAME = 100
 Encoding = Literal["fp32", "bf16", "int8"]
 """How the numbers of a message are written; fp32 is exact."""
 SYNC_BLOCK = 256
-"""Neighbouring numbers of a gradient that share a scale in an int8 sync; measured: benchmarks/results/compression.md."""
+"""Neighbouring numbers of a gradient that share a scale in an int8 sync: benchmarks/results/compression.md."""
 
 
 def shipped_file(kind: str, name: str, ending: str) -> Path:
