@@ -41,6 +41,8 @@ HYPERPARAMETERS: dict[str, Any] = {
     "loss_factor": None,  # loss over forward; gcp-12: 0.25; a network may give seconds instead
     "sync_bytes_per_parameter": None,  # bytes that an all-reduce moves over a stage's slowest link; gcp-12: 8
     "queueing": None,  # what messages wait for: "none", "link" (a link carries one after the other), "uplink"
+    "hop_encoding": "fp32",  # how the run will write activations and gradients: fp32, bf16 or int8 (fewer bytes)
+    "sync_encoding": "fp32",  # how it will write the gradients of its syncs; run.sh must be told the same two
     # The search.
     "method": "ours",  # of the partial settings: "paper" (GCMA's stages, A* and CBS alone) or "ours" (annealed, too)
     "settings": [],  # what to search: some of baseline, random, non-ca-partial, ca-partial, joint; empty: all of them

@@ -23,6 +23,10 @@ MOST_MODEL = {
 }
 """Far beyond any LLaMA: a typing error, or a stranger's checkpoint, must not ask for all memory."""
 MOST_NAME = 100
+Encoding = Literal["fp32", "bf16", "int8"]
+"""How the numbers of a message are written; fp32 is exact."""
+SYNC_BLOCK = 256
+"""Neighbouring numbers of a gradient that share a scale in an int8 sync: benchmarks/results/compression.md."""
 
 
 def shipped_file(kind: str, name: str, ending: str) -> Path:
@@ -165,12 +169,16 @@ class EmulationConfig:
 
 @dataclass(frozen=True)
 class CompressionConfig:
-    """How activations and gradients are written on links; the cost model shortens their hops accordingly."""
+    """How messages are written on links; the cost model shortens hops and syncs accordingly."""
 
-    encoding: Literal["fp32", "bf16", "int8"] = "fp32"
-    """fp32 is exact; bf16 halves the bytes; int8 with one scale a row quarters them."""
+    encoding: Encoding = "fp32"
+    """Of activations and gradients of hops. fp32 is exact; bf16 halves the bytes; int8 with one scale a row quarters
+    them."""
     below_gib_s: float | None = None
-    """Only links of the schedule's network that are slower than this are compressed; by default all are."""
+    """Only hops over links of the schedule's network that are slower than this are compressed; by default all are."""
+    sync: Encoding = "fp32"
+    """Of the data-parallel sync: bf16, or int8 with one scale a block; sums are fp32's, and what rounding left out at
+    a node is added to what it sends in the next iteration."""
 
     def __post_init__(self) -> None:
         if self.below_gib_s is not None:

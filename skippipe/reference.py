@@ -4,22 +4,67 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from skippipe.config import RunConfig
+from skippipe.config import Encoding, RunConfig
 from skippipe.data.batches import Batches, Prepared
 from skippipe.errors import DivergedError
 from skippipe.model.checkpoint import Checkpoint, check_same_model, load_stage, save_stage
 from skippipe.model.checkpoint_meta import Meta
+from skippipe.model.feedback import Replica, load_feedback, save_feedback
+from skippipe.model.gradient_codec import GradientCodec
 from skippipe.model.inference import forward
 from skippipe.model.llama_folder import check_llama_folder
 from skippipe.model.optimizer import StageOptimizer
 from skippipe.model.stage import Stage
 from skippipe.schedule import Plan
+from skippipe.transport.all_reduce import PART_NUMBERS, shards
+from skippipe.transport.message import MessageKind
 
 log = logging.getLogger(__name__)
+
+
+class CompressedReplicas:
+    """The nodes of a stage whose sync is compressed: each has a gradient of its own, and leaves out something else."""
+
+    def __init__(self, encoding: Encoding, nodes: tuple[int, ...], numbers: int, most: int = PART_NUMBERS) -> None:
+        """The stage has so many parameters; a part of its gradient has at most `most`."""
+        self.codecs = {node: GradientCodec(encoding, numbers) for node in nodes}
+        self.gradients = {node: torch.zeros(numbers) for node in nodes}
+        self.shards = shards(numbers, len(nodes), most)
+
+    def zero(self) -> None:
+        """Forget the gradients of the iteration before."""
+        for gradient in self.gradients.values():
+            gradient.zero_()
+
+    def collect(self, node: int, gradient: torch.Tensor) -> None:
+        """Add a microbatch's gradient to that of the node that it visited, and make it zero."""
+        self.gradients[node] += gradient.cpu()
+        gradient.zero_()
+
+    def mean(self, visits: int) -> torch.Tensor:
+        """What every node has after the sync: shards summed by their owners in fp32, in the order of ranks."""
+        mean = torch.empty_like(next(iter(self.gradients.values())))
+        for owner, places in zip(self.codecs, self.shards, strict=True):
+            for place in places:
+                for node, codec in self.codecs.items():
+                    if node != owner:
+                        codec.write(place.start, self.gradients[node][place], MessageKind.SHARD)
+                # What was written is now what its readers read.
+                first, *others = (gradient[place] for gradient in self.gradients.values())
+                total = sum(others, first.clone()) / visits
+                self.codecs[owner].write(place.start, total, MessageKind.SUM)
+                mean[place] = total
+        return mean
+
+    def commit(self) -> None:
+        """The iteration counts."""
+        for codec in self.codecs.values():
+            codec.commit()
 
 
 class ReferenceTrainer:
@@ -43,6 +88,13 @@ class ReferenceTrainer:
             for stage in range(len(plan.stages))
         ]
         self.optimizers = [StageOptimizer(stage, config.optimizer) for stage in self.stages]
+        sync = config.compression.sync
+        self.compressed = {
+            stage: CompressedReplicas(sync, nodes, len(self.optimizers[stage].flat))
+            for stage, nodes in enumerate(plan.stages)
+            if sync != "fp32" and len(nodes) > 1
+        }
+        """By stage, if compression.sync asks for it."""
         origins = plan.stages[0]
         self.batches = {
             node: Batches(prepared, part, len(origins), samples, config.model.context, config.seed)
@@ -57,6 +109,8 @@ class ReferenceTrainer:
         """
         for optimizer in self.optimizers:
             optimizer.zero()
+        for replicas in self.compressed.values():
+            replicas.zero()
         total = 0.0
         for microbatch, path in enumerate(self.plan.paths):
             tokens_BT, targets_BT = self.batches[path[0]].batch(iteration, self.plan.own_number(microbatch))
@@ -65,17 +119,28 @@ class ReferenceTrainer:
             )
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
-        visits = self.plan.stage_visits()
-        for optimizer, count in zip(self.optimizers, visits, strict=True):
-            optimizer.average(count)
+            for node in path:
+                if (stage := self.stage_of[node]) in self.compressed:
+                    self.compressed[stage].collect(node, self.optimizers[stage].flat)
+        self.average()
         squared_norm = sum(optimizer.squared_norm() for optimizer in self.optimizers)
         if math.isfinite(total) and math.isfinite(squared_norm):
             self.dropped_in_a_row = 0
             for optimizer in self.optimizers:
                 optimizer.step(iteration, squared_norm)
+            for replicas in self.compressed.values():
+                replicas.commit()
         else:
             self.drop(iteration)
         return total / len(self.plan.paths)
+
+    def average(self) -> None:
+        """Turn every stage's sum over the microbatches that visited it into their mean, as its sync does."""
+        for stage, count in enumerate(self.plan.stage_visits()):
+            if stage in self.compressed:
+                self.optimizers[stage].flat.copy_(self.compressed[stage].mean(count))
+            else:
+                self.optimizers[stage].average(count)
 
     def drop(self, iteration: int) -> None:
         """Leave weights and optimizer as they are; DivergedError if that happened too often in a row."""
@@ -93,9 +158,19 @@ class ReferenceTrainer:
         """Save every stage into a checkpoint of the run."""
         for stage, optimizer in zip(self.stages, self.optimizers, strict=True):
             save_stage(run, meta, stage, optimizer, self.prepared.tokenizer)
+        for replica, codec in self.codecs():
+            save_feedback(run, meta, replica, codec.left_out)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same model; the next iteration is checkpoint.meta.iteration."""
         check_same_model(checkpoint, self.config, len(self.stages), self.prepared.vocabulary)
         for stage, optimizer in zip(self.stages, self.optimizers, strict=True):
             load_stage(checkpoint, stage, optimizer)
+        for replica, codec in self.codecs():
+            load_feedback(checkpoint, self.config, replica, codec.left_out)
+
+    def codecs(self) -> Iterator[tuple[Replica, GradientCodec]]:
+        """Every node whose sync is compressed, and what it has left out."""
+        for stage, replicas in self.compressed.items():
+            for node, codec in replicas.codecs.items():
+                yield Replica(stage, node, self.plan.stages[stage]), codec

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "report": GROUND | {"schedule"},
     "search": GROUND | {"schedule"},
     "runtime": GROUND | {"peers", "schedule", "model", "data", "transport", "report"},
-    "reference": GROUND | {"schedule", "model", "data"},
+    "reference": GROUND | {"schedule", "model", "data", "transport"},
     "cli": GROUND | {"peers", "schedule", "model", "data", "transport", "report", "search", "runtime"},
     "__main__": {"errors"},
     "errors": set(),

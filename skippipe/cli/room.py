@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 FP32_BYTES = 4
 KEPT_WHILE_TRAINING, KEPT_ON_DISK = 4, 3
 """Numbers a parameter: weight, gradient and AdamW's two moments; on the disk all but the gradient."""
+KEPT_OF_SYNCS = 2
+"""More of them at each node if syncs are compressed: what they left out, before and after; on the disk one of them."""
 
 
 def check_room(config: RunConfig, plan: Plan, samples: int, local: range, prepared: Prepared, folder: Path) -> None:
@@ -31,12 +33,15 @@ def check_room(config: RunConfig, plan: Plan, samples: int, local: range, prepar
     stage_bytes = [FP32_BYTES * parameters(config, stage, prepared.vocabulary) for stage in range(len(plan.stages))]
     stage_of = plan.stage_of()
     if config.device == "cpu":
-        needed = KEPT_WHILE_TRAINING * sum(stage_bytes[stage_of[node]] for node in local)
+        kept = KEPT_WHILE_TRAINING + (KEPT_OF_SYNCS if config.compression.sync != "fp32" else 0)
+        needed = kept * sum(stage_bytes[stage_of[node]] for node in local)
         check_enough("memory for weights, gradients and moments", needed, memory_bytes(), "a smaller model")
     if config.checkpoint_every:
         saved = KEPT_ON_DISK * sum(
             size for size, nodes in zip(stage_bytes, plan.stages, strict=True) if nodes[0] in local
         )
+        if config.compression.sync != "fp32":
+            saved += sum(stage_bytes[stage_of[node]] for node in local)
         count = min(config.checkpoints_kept + 1, -(-config.iterations // config.checkpoint_every))
         free = shutil.disk_usage(folder).free
         check_enough(f"disk for {count} checkpoints in {folder}", count * saved, free, "fewer checkpoints_kept")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from skippipe.cli.launch import launch
 from skippipe.cli.prepare import DEFAULT_CONFIG, config_from_arguments, prepare_and_import, whole_number
 from skippipe.cli.room import check_room
-from skippipe.config import RunConfig
+from skippipe.config import Encoding, RunConfig
 from skippipe.errors import UserError
 from skippipe.peers import check_reachable
 from skippipe.report.run_folder import make_run_folder
@@ -162,10 +162,23 @@ def check(arguments: argparse.Namespace) -> tuple[RunConfig, Schedule, range]:
             file=sys.stderr,
         )
         schedule = schedule.with_samples(samples)
+    made_for = {"hops": schedule.pipeline.hop_encoding, "syncs": schedule.pipeline.sync_encoding}
+    asked = {"hops": config.compression.encoding, "syncs": config.compression.sync}
+    if set(made_for.values()) != {"fp32"} and made_for != asked:
+        print(
+            f"warning: {config.schedule} was made for {describe(made_for)}; expected times are simulated again for"
+            f" {describe(asked)} (compression.encoding, compression.sync)",
+            file=sys.stderr,
+        )
     schedule = with_compression(config.compression, schedule)
     local = range(first, last)
     check_reachable(config.peers, schedule.nodes, local)
     return config, schedule, local
+
+
+def describe(encodings: dict[str, Encoding]) -> str:
+    """Encodings of hops and syncs in words."""
+    return " and ".join(f"{name} in {encoding}" for name, encoding in encodings.items())
 
 
 def check_model(config: RunConfig, schedule: Schedule) -> None:

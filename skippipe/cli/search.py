@@ -88,7 +88,7 @@ def describe(instance: Instance) -> str:
     return (
         f"{instance.nodes} nodes on {instance.network_name}, {pipeline.stages} stages of {list(instance.stage_sizes)},"
         f" path length {pipeline.path_length} (skips {1 - pipeline.path_length / pipeline.stages:.0%}),"
-        f" forward {instance.costs.forward_s.mean():.2f} s, {pipeline.activation_bytes / 2**20:.0f} MiB a hop"
+        f" forward {instance.costs.forward_s.mean():.2f} s, {pipeline.hop_bytes / 2**20:.0f} MiB a hop"
     )
 
 
@@ -108,7 +108,7 @@ def result_table(schedule: Schedule) -> str:
     rows: list[tuple[str, ...]] = [(*heads, "over these stages' bound")]
     baseline = schedule.settings.get("baseline")
     for setting, plan in schedule.settings.items():
-        moved = len(plan.paths) * 2 * plan.path_length * schedule.pipeline.activation_bytes / GIB
+        moved = len(plan.paths) * 2 * plan.path_length * schedule.pipeline.hop_bytes / GIB
         saving = f"{plan.expected_iteration_s / baseline.expected_iteration_s - 1:+.1%}" if baseline else "-"
         gaps = [
             f"{plan.expected_iteration_s / plan.search[bound] - 1:+.1%}"

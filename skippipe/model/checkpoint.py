@@ -73,15 +73,16 @@ def folders_in(parent: Path) -> list[Path]:
 
 
 def save_stage(
-    run: Path, meta: Meta, stage: Stage, optimizer: StageOptimizer, tokenizer: Path, rotate: bool = True
+    run: Path, meta: Meta, stage: Stage, optimizer: StageOptimizer, tokenizer: Path, remove_old: bool = True
 ) -> None:
     """Save one stage into the run's checkpoint for meta.iteration; stage 0 brings the tokenizer along.
 
     The checkpoint counts once all of its stages are there. Each file appears complete, under its name, or not at all.
-    With `rotate` the stage's files in all but the newest meta.config.checkpoints_kept checkpoints are removed.
+    With `remove_old` the stage's files in all but the newest meta.config.checkpoints_kept checkpoints are removed.
     UserError if the disk is full or can't be written.
     """
     folder = checkpoint_folder(run, meta.iteration)
+    files = [stage_file(folder, stage.stage).name, *([TOKENIZER] if stage.stage == 0 else [])]
     names = [name for name, _ in stage.named_parameters()]
     tensors = dict(canonical_state(stage))
     for moment in MOMENTS:
@@ -92,16 +93,15 @@ def save_stage(
     text = json.dumps({"format": FORMAT, "stage": stage.stage, **dataclasses.asdict(meta)})
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        clean(folder.parent, stage.stage)
+        clean(folder.parent, files)
         if stage.stage == 0:
             write_durably(folder / TOKENIZER, lambda path: path.write_bytes(tokenizer.read_bytes()))
         write_durably(stage_file(folder, stage.stage), lambda path: save_file(held, path, metadata={"skippipe": text}))
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"{folder}: stage {stage.stage} can't be saved ({reason})") from None
-    if rotate:
-        for old in folders_in(folder.parent)[meta.config.checkpoints_kept :]:
-            forget_stage(old, stage.stage)
+    if remove_old:
+        rotate(folder.parent, meta.config.checkpoints_kept, files)
 
 
 def temporary_file(path: Path) -> Path:
@@ -109,21 +109,20 @@ def temporary_file(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def clean(parent: Path, stage: int) -> None:
-    """Remove what a process that died left half written of a stage, in all checkpoints of a run."""
-    names = [stage_file(parent, stage).name, *([TOKENIZER] if stage == 0 else [])]
-    for name in names:
+def clean(parent: Path, files: list[str]) -> None:
+    """Remove what a process that died left half written of some files, in all checkpoints of a run."""
+    for name in files:
         for left_over in parent.glob(f"*/{temporary_file(Path(name)).name}"):
             left_over.unlink(missing_ok=True)
 
 
-def forget_stage(folder: Path, stage: int) -> None:
-    """Remove one stage from a checkpoint, and the folder with the last one."""
-    stage_file(folder, stage).unlink(missing_ok=True)
-    if stage == 0:
-        (folder / TOKENIZER).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # not empty yet
-        folder.rmdir()
+def rotate(parent: Path, kept: int, files: list[str]) -> None:
+    """Remove some files from all but the newest `kept` checkpoints of a run, and a folder with its last file."""
+    for folder in folders_in(parent)[kept:]:
+        for name in files:
+            (folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty yet
+            folder.rmdir()
 
 
 def set_aside(run: Path, first: int) -> None:

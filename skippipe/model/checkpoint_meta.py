@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -78,8 +79,8 @@ def read_meta(file: Path) -> Meta:
     return meta
 
 
-def parse_meta(text: str | None, file: Path) -> tuple[Meta, int]:
-    """Metadata, and the stage that the file says it holds; UserError names what is wrong."""
+def read_document(text: str | None, file: Path) -> dict[str, Any]:
+    """The fields of a file's metadata, not checked yet; UserError if it is none of ours."""
     foreign = UserError(f"{file}: not a checkpoint of SkipPipe")
     if text is None or len(text) > MOST_TEXT:
         raise foreign
@@ -91,13 +92,24 @@ def parse_meta(text: str | None, file: Path) -> tuple[Meta, int]:
         raise foreign
     if document.pop("format", None) != FORMAT:
         raise UserError(f"{file}: written by another version of SkipPipe")
+    return document
+
+
+def parse_meta(text: str | None, file: Path) -> tuple[Meta, int]:
+    """Metadata, and the stage that the file says it holds; UserError names what is wrong."""
+    document = read_document(text, file)
     stage = document.pop("stage")
     if type(stage) is not int or f"stage-{stage}" != file.stem:
         raise UserError(f"{file}: holds another stage than its name says")
-    try:
-        meta = build(Meta, document, str(file))
-    except TypeError:  # a field is missing
-        raise foreign from None
+    meta = build_meta(document, file)
     if not 0 <= stage < meta.stages:
         raise UserError(f"{file}: stage {stage} of {meta.stages}")
     return meta, stage
+
+
+def build_meta(document: dict[str, Any], file: Path) -> Meta:
+    """What the file says of its run, every field checked; UserError names what is wrong."""
+    try:
+        return build(Meta, document, str(file))
+    except TypeError:  # a field is missing
+        raise UserError(f"{file}: not a checkpoint of SkipPipe") from None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from enum import IntEnum
 
+from skippipe.config import Encoding
+from skippipe.model.gradient_codec import GradientCodec
 from skippipe.model.optimizer import StageOptimizer
 from skippipe.runtime.emulation import Emulation, RunClock, sleep_until
 from skippipe.schedule import Plan
-from skippipe.transport.all_reduce import AllReduce, Exact, expected_parts
+from skippipe.transport.all_reduce import AllReduce, Exact, PartFormat, expected_parts
 from skippipe.transport.collective import Expected, Identity
 from skippipe.transport.links import Links
 from skippipe.transport.message import HEADER, MessageKind
@@ -33,14 +35,25 @@ class Exchange(IntEnum):
 class Group:
     """All nodes of the run, the replicas of this node's stage, and the leaders of the stages, their first replicas."""
 
-    def __init__(self, plan: Plan, node: int, parameters: int, hidden: list[tuple[int, ...]]) -> None:
-        """The node's stage has so many parameters; `hidden` are the shapes of validation's hidden states, if any."""
+    def __init__(
+        self, plan: Plan, node: int, parameters: int, hidden: list[tuple[int, ...]], sync: Encoding = "fp32"
+    ) -> None:
+        """The node's stage has so many parameters; `hidden` are the shapes of validation's hidden states, if any.
+
+        `sync` is how gradients are written.
+        """
         self.node = node
         self.replicas = next(stage for stage in plan.stages if node in stage)
         self.leaders = [replicas[0] for replicas in plan.stages]
         self.tree = Tree(sorted(plan.stage_of()), node)
         self.parameters = parameters
+        self.codec = GradientCodec(sync, parameters) if sync != "fp32" and len(self.replicas) > 1 else None
         self.hidden = hidden
+
+    @property
+    def form(self) -> PartFormat:
+        """How parts of gradients are written."""
+        return self.codec or Exact()
 
     @property
     def leads(self) -> bool:
@@ -63,7 +76,7 @@ class Group:
     def expected(self, widths: dict[Exchange, int]) -> dict[int, Expected]:
         """What must come to this node in each exchange; `widths` are those of the rows that all nodes share."""
         found: dict[int, Expected] = {exchange: self.tree.expected(width) for exchange, width in widths.items()}
-        found[Exchange.GRADIENT] = expected_parts(self.replicas, self.node, self.parameters, Exact())
+        found[Exchange.GRADIENT] = expected_parts(self.replicas, self.node, self.parameters, self.form)
         if self.hidden and self.leads and len(self.leaders) > 1:
             before = self.around[0]
             found[Exchange.VALIDATION] = {
@@ -87,7 +100,7 @@ class Group:
         not change before the figures of this iteration are shared: what others still wait for may be a view of it.
         """
         buffer = optimizer.flat.cpu()
-        mean = AllReduce(self.replicas, self.node, buffer, visits, Exact())
+        mean = AllReduce(self.replicas, self.node, buffer, visits, self.form)
         wire = clock.clock.wire(last_backward)
         latest = links.run(mean, Identity(iteration, Exchange.GRADIENT), wire)
         if buffer is not optimizer.flat:

@@ -16,6 +16,7 @@ from skippipe.config import RunConfig
 from skippipe.data.batches import Batches, Prepared
 from skippipe.model.checkpoint import Checkpoint, load_stage, save_stage, set_aside
 from skippipe.model.checkpoint_meta import Meta
+from skippipe.model.feedback import Replica, load_feedback, save_feedback
 from skippipe.model.optimizer import StageOptimizer
 from skippipe.model.stage import Stage
 from skippipe.report.metrics import IterationMetrics
@@ -93,6 +94,7 @@ class Worker:
         if job.checkpoint is not None:
             load_stage(job.checkpoint, self.stage, self.optimizer)
         self.first = job.checkpoint.meta.iteration if job.checkpoint else 0
+        self.replica = Replica(self.stage_index, node, plan.stages[self.stage_index])
         self.drops = Drops(config.optimizer.dropped_in_a_row, self.first)
         self.stop_asked = False
         signal.signal(STOP_SIGNAL, self.ask_to_stop)
@@ -104,7 +106,9 @@ class Worker:
         nodes = range(job.schedule.nodes)
         self.full_model = FullModel(self.stage, job.prepared, samples) if config.evaluate_every else None
         hidden = self.full_model.shapes if self.full_model else []
-        self.group = Group(plan, node, len(self.optimizer.flat), hidden)
+        self.group = Group(plan, node, len(self.optimizer.flat), hidden, config.compression.sync)
+        if job.checkpoint is not None and self.group.codec is not None:
+            load_feedback(job.checkpoint, config, self.replica, self.group.codec.left_out)
         together, hop_from_s = self.group.expected(WIDTHS), emulation.hop_from_s
         self.inbox = Inbox(senders, lambda sender: hop_from_s[sender], emulation.queue_s, clock, self.first, together)
         compressed = compressed_links(config.compression, job.schedule)[node]
@@ -180,26 +184,37 @@ class Worker:
         self.drops.count(iteration, cause)
         if cause is None:
             self.optimizer.step(iteration, sum(row.squared_norm for row in figures))
+            if self.group.codec is not None:
+                self.group.codec.commit()
         else:
             logger.warning("iteration %d dropped: %s", iteration, cause)
         return cause
 
     def after_step(self, done: int, stopping: bool) -> float | None:
         """Save and validate if it is time to, after so many iterations; the perplexity if it was measured."""
-        job, config = self.job, self.job.config
+        config = self.job.config
         last = stopping or done == config.iterations
-        if config.checkpoint_every and self.group.leads and (last or done % config.checkpoint_every == 0):
-            digest = hashlib.sha256(job.schedule.to_json().encode()).hexdigest()
-            self.work.begin(f"saving the checkpoint of iteration {done}")
-            meta = Meta(done, len(job.plan.stages), job.prepared.vocabulary, job.setting, digest, self.run, config)
-            # Weights that gave no finite numbers yet must not push out those that did.
-            proven = self.drops.in_a_row == 0
-            save_stage(job.folder, meta, self.stage, self.optimizer, job.prepared.tokenizer, rotate=proven)
+        if config.checkpoint_every and (last or done % config.checkpoint_every == 0):
+            self.save(done)
         if self.full_model is None or done % config.evaluate_every:
             return None
         # Its nodes wait for one another.
         self.work.wait(f"the validation after iteration {done}")
         return self.full_model.perplexity(self.group, self.links, done - 1)
+
+    def save(self, done: int) -> None:
+        """Save this node's part of a checkpoint after so many iterations."""
+        job, codec = self.job, self.group.codec
+        digest = hashlib.sha256(job.schedule.to_json().encode()).hexdigest()
+        meta = Meta(done, len(job.plan.stages), job.prepared.vocabulary, job.setting, digest, self.run, job.config)
+        # Weights that gave no finite numbers yet must not push out those that did.
+        proven = self.drops.in_a_row == 0
+        if codec is not None or self.group.leads:
+            self.work.begin(f"saving the checkpoint of iteration {done}")
+        if codec is not None:
+            save_feedback(job.folder, meta, self.replica, codec.left_out, remove_old=proven)
+        if self.group.leads:
+            save_stage(job.folder, meta, self.stage, self.optimizer, job.prepared.tokenizer, remove_old=proven)
 
     def sync(self, iteration: int, record: IterationRecord, previous_step_end: float) -> tuple[list[Figures], Span]:
         """Sync the stage's gradient and learn everyone's figures."""

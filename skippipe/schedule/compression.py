@@ -1,11 +1,14 @@
-"""Which links carry compressed messages, and what their hops cost then."""
+"""Which links carry compressed messages, and what hops and syncs cost then."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from skippipe.config import CompressionConfig
 from skippipe.schedule.arrays import Flags
+from skippipe.schedule.costs import hop_ratio, sync_ratio
 from skippipe.schedule.schedule import Schedule
 
 
@@ -18,15 +21,21 @@ def compressed_links(config: CompressionConfig, schedule: Schedule) -> Flags:
     return schedule.bandwidth_gib_s < config.below_gib_s
 
 
-def bytes_ratio(config: CompressionConfig, d_model: int) -> float:
-    """Bytes of a compressed message over those of the exact one; int8 adds one fp32 scale to a row of d_model."""
-    return {"fp32": 1.0, "bf16": 0.5, "int8": 0.25 + 1.0 / d_model}[config.encoding]
-
-
 def with_compression(config: CompressionConfig, schedule: Schedule) -> Schedule:
-    """The schedule with the hops of compressed links shortened and its expected times simulated again."""
-    links = compressed_links(config, schedule)
-    if not links.any():
+    """The schedule with hops and syncs as long as they are in this run, and its expected times simulated again.
+
+    The result does not say which of its links are compressed if config.below_gib_s leaves some out.
+    """
+    pipeline = schedule.pipeline
+    ratio = np.where(compressed_links(config, schedule), hop_ratio(config.encoding, pipeline.d_model), 1.0)
+    ratio /= hop_ratio(pipeline.hop_encoding, pipeline.d_model)
+    sync = sync_ratio(config.sync) / sync_ratio(pipeline.sync_encoding)
+    if sync == 1.0 and (ratio == 1.0).all():
         return schedule
-    ratio = np.where(links, bytes_ratio(config, schedule.pipeline.d_model), 1.0)
-    return schedule.with_costs(schedule.costs.for_compression(ratio, schedule.transfer_s), schedule.pipeline)
+    settings = {
+        name: replace(plan, sync_s=tuple(seconds * sync for seconds in plan.sync_s))
+        for name, plan in schedule.settings.items()
+    }
+    costs = schedule.costs.for_compression(ratio, schedule.transfer_s)
+    pipeline = replace(pipeline, hop_encoding=config.encoding, sync_encoding=config.sync)
+    return replace(schedule, settings=settings).with_costs(costs, pipeline)

@@ -33,7 +33,7 @@ class Content:
     @property
     def transfer_s(self) -> Floats:
         """Seconds that an activation's bytes take from node to node, latency and copies left out, (nodes, nodes)."""
-        return transfer_seconds(self.pipeline.activation_bytes, self.bandwidth_gib_s)
+        return transfer_seconds(self.pipeline.hop_bytes, self.bandwidth_gib_s)
 
     def plan(self, setting: str, where: str = "schedule") -> Plan:
         """The plan of a setting; UserError names those that there are."""

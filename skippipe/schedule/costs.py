@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from skippipe.config import SYNC_BLOCK, Encoding
 from skippipe.schedule.arrays import Floats
 
 GIB = 1024**3
@@ -147,7 +148,17 @@ def activation_bytes(d_model: int, context: int, samples: int) -> int:
     return 4 * d_model * context * samples
 
 
-def transfer_seconds(message_bytes: int, bandwidth_gib_s: Quantity) -> Quantity:
+def hop_ratio(encoding: Encoding, d_model: int) -> float:
+    """Bytes of an encoded activation over fp32's; int8 adds one fp32 scale to a row of d_model."""
+    return {"fp32": 1.0, "bf16": 0.5, "int8": 0.25 + 1.0 / d_model}[encoding]
+
+
+def sync_ratio(encoding: Encoding) -> float:
+    """Bytes of an encoded sync over fp32's; int8 adds one fp32 scale to a block of SYNC_BLOCK numbers."""
+    return {"fp32": 1.0, "bf16": 0.5, "int8": 0.25 + 1.0 / SYNC_BLOCK}[encoding]
+
+
+def transfer_seconds(message_bytes: float, bandwidth_gib_s: Quantity) -> Quantity:
     """Seconds that bytes take over a link of this bandwidth, latency left out."""
     return message_bytes / (bandwidth_gib_s * GIB)
 
@@ -157,7 +168,7 @@ def gib_per_second(message_bytes: int, seconds: float) -> float:
     return message_bytes / seconds / GIB
 
 
-def hop_seconds(latency_ms: Quantity, bandwidth_gib_s: Quantity, message_bytes: int, fixed_s: float) -> Quantity:
+def hop_seconds(latency_ms: Quantity, bandwidth_gib_s: Quantity, message_bytes: float, fixed_s: float) -> Quantity:
     """Seconds that a message takes from node to node; fixed_s is Rates.hop_fixed_s."""
     return latency_ms / 1000 + transfer_seconds(message_bytes, bandwidth_gib_s) + fixed_s
 
@@ -189,11 +200,11 @@ def head_parameters(d_model: int, vocabulary: int) -> int:
 
 
 def sync_bytes(parameters: int, bytes_per_parameter: float) -> int:
-    """Bytes that the data-parallel sync of these parameters moves (Rates.sync_bytes_per_parameter)."""
+    """Bytes that the data-parallel sync of these parameters moves in fp32 (Rates.sync_bytes_per_parameter)."""
     return round(bytes_per_parameter * parameters)
 
 
-def pair_sync_seconds(bandwidth_gib_s: Floats, stage_bytes: int) -> Floats:
+def pair_sync_seconds(bandwidth_gib_s: Floats, stage_bytes: float) -> Floats:
     """Seconds of the data-parallel sync of a stage whose slowest link is this one, (nodes, nodes), 0 on the diagonal.
 
     The sync moves its bytes over the slowest link, in either direction, between two nodes of the stage; latency is
@@ -204,7 +215,7 @@ def pair_sync_seconds(bandwidth_gib_s: Floats, stage_bytes: int) -> Floats:
     return seconds
 
 
-def sync_seconds(stage: list[int], bandwidth_gib_s: Floats, stage_bytes: int) -> float:
+def sync_seconds(stage: list[int], bandwidth_gib_s: Floats, stage_bytes: float) -> float:
     """Seconds of the data-parallel sync of a stage's nodes; a single one has nothing to sync."""
     if len(stage) < 2:
         return 0.0

@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from skippipe.config import shipped_file
+from skippipe.config import Encoding, shipped_file
 from skippipe.errors import UserError, shown
+from skippipe.fields import convert
 from skippipe.schedule.arrays import Floats
 from skippipe.schedule.content import Content
 from skippipe.schedule.costs import Costs
@@ -24,8 +25,9 @@ VERSION = 2
 MOST_NODES = 10_000
 MOST_MICROBATCHES = 50_000
 MOST_SECONDS = 1e9
-PIPELINE_OPTIONS = {"feed_forward", "head_bytes"}
-"""Fields of the pipeline that are written only if the schedule has them."""
+PIPELINE_ENCODINGS = {"hop_encoding", "sync_encoding"}
+PIPELINE_OPTIONS = {"feed_forward", "head_bytes", *PIPELINE_ENCODINGS}
+"""Fields of the pipeline that are written only if they are not the default."""
 PLAN_FIELDS = {"stages", "microbatches", "order", "sync_s", "expected_iteration_s", "expected_step_s", "search"}
 """What the file says of each setting."""
 INLINE_FROM_DEPTH = 4
@@ -72,7 +74,11 @@ def write(schedule: Content) -> str:
             "latency_ms": schedule.latency_ms.tolist(),
             "bandwidth_gib_s": schedule.bandwidth_gib_s.tolist(),
         },
-        "pipeline": {name: value for name, value in dataclasses.asdict(pipeline).items() if value is not None},
+        "pipeline": {
+            entry.name: value
+            for entry in dataclasses.fields(pipeline)
+            if (value := getattr(pipeline, entry.name)) != entry.default
+        },
         "costs": {
             "forward_s": costs.forward_s.tolist(),
             "loss_factor": costs.loss_factor,
@@ -171,10 +177,16 @@ def costs_from(document: Any, nodes: int) -> Costs:
 
 
 def pipeline_from(document: Any) -> Pipeline:
-    """The pipeline section: positive whole numbers that fit each other."""
+    """The pipeline section: positive whole numbers that fit each other, and names of encodings."""
     names = {entry.name for entry in dataclasses.fields(Pipeline)} - PIPELINE_OPTIONS
     fields = section(document, "pipeline", names, PIPELINE_OPTIONS)
-    pipeline = Pipeline(**{name: whole_number(fields[name], f"pipeline.{name}", smallest=1) for name in fields})
+    values: dict[str, Any] = {
+        name: convert(value, Encoding, f"pipeline.{name}")
+        if name in PIPELINE_ENCODINGS
+        else whole_number(value, f"pipeline.{name}", smallest=1)
+        for name, value in fields.items()
+    }
+    pipeline = Pipeline(**values)
     if not 2 <= pipeline.path_length <= pipeline.stages:
         raise UserError(f"pipeline.path_length {pipeline.path_length} must lie between 2 and stages {pipeline.stages}")
     return pipeline

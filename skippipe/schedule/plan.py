@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from skippipe.config import Encoding
 from skippipe.errors import UserError
 from skippipe.schedule.arrays import Floats, Integers
-from skippipe.schedule.costs import Costs
+from skippipe.schedule.costs import Costs, hop_ratio, sync_ratio
 from skippipe.schedule.simulate import (
     iteration_seconds,
     order_from_starts,
@@ -74,13 +75,17 @@ class Pipeline:
     microbatches_per_node: int
     """Microbatches that each stage-0 node sends in an iteration."""
     activation_bytes: int
-    """Bytes of one microbatch's activation."""
+    """Bytes of one microbatch's activation in fp32."""
     stage_bytes: int
-    """Bytes that the data-parallel sync of one stage's layers moves."""
+    """Bytes that the data-parallel sync of one stage's layers moves in fp32."""
     feed_forward: int | None = None
     """Hidden width of the feed-forward part, if it is not 4 x d_model."""
     head_bytes: int | None = None
-    """Bytes that the sync of stage 0 moves for embedding, norm and head, if they are counted."""
+    """Bytes that the sync of stage 0 moves for embedding, norm and head in fp32, if they are counted."""
+    hop_encoding: Encoding = "fp32"
+    """How activations and gradients are written in the hops that the costs are for."""
+    sync_encoding: Encoding = "fp32"
+    """How gradients are written in the syncs that the plans are for."""
 
     @property
     def hidden_width(self) -> int:
@@ -88,9 +93,15 @@ class Pipeline:
         return self.feed_forward or 4 * self.d_model
 
     @property
-    def sync_bytes(self) -> tuple[int, ...]:
-        """Bytes that the data-parallel sync of each stage moves."""
-        return (self.stage_bytes + (self.head_bytes or 0), *(self.stage_bytes,) * (self.stages - 1))
+    def hop_bytes(self) -> float:
+        """Bytes of one microbatch's activation as it is written."""
+        return self.activation_bytes * hop_ratio(self.hop_encoding, self.d_model)
+
+    @property
+    def sync_bytes(self) -> tuple[float, ...]:
+        """Bytes that the data-parallel sync of each stage moves, as they are written."""
+        exact = (self.stage_bytes + (self.head_bytes or 0), *(self.stage_bytes,) * (self.stages - 1))
+        return tuple(moved * sync_ratio(self.sync_encoding) for moved in exact)
 
 
 @dataclass(frozen=True)

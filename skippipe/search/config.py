@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from skippipe.config import Encoding
 from skippipe.errors import UserError
 from skippipe.fields import require_positive
 from skippipe.schedule.costs import Queueing, Rates
@@ -68,6 +69,11 @@ class SearchConfig:
     queueing: Queueing | None = None
     """What messages wait for before they leave: none, link (those before to the same node) or uplink (all of the
     sender's); null: the network's. joint looks for plans as if it were none; its expected times have it."""
+    hop_encoding: Encoding = "fp32"
+    """How the run will write activations and gradients (its compression.encoding): bf16 halves a hop's bytes, int8
+    quarters them."""
+    sync_encoding: Encoding = "fp32"
+    """How the run will write the gradients of its syncs (its compression.sync), with the same choice."""
     method: Literal["ours", "paper"] = "ours"
     """How the partial settings are searched. paper: GCMA's stages, A* and conflict-based search alone; ours: stages and
     paths annealed on the simulation, too. baseline and random are the paper's either way; joint is ours."""

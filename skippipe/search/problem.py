@@ -61,10 +61,10 @@ class Instance:
         loss_s = network.loss_seconds(locations) if config.loss_factor is None else None
         if loss_s is not None:
             loss_s = loss_s * config.samples_per_microbatch
-        hop_s = hop_seconds(latency_ms, bandwidth, pipeline.activation_bytes, rates.hop_fixed_s)
+        hop_s = hop_seconds(latency_ms, bandwidth, pipeline.hop_bytes, rates.hop_fixed_s)
         np.fill_diagonal(hop_s, 0.0)
         costs = Costs.of_rates(forward_s, rates, hop_s, loss_s).with_queueing(
-            config.queueing or network.queueing, transfer_seconds(pipeline.activation_bytes, bandwidth)
+            config.queueing or network.queueing, transfer_seconds(pipeline.hop_bytes, bandwidth)
         )
         return cls(network.name, locations, latency_ms, bandwidth, pipeline, costs, config.stage_sizes)
 
@@ -136,4 +136,6 @@ def pipeline_of(config: SearchConfig, rates: Rates) -> Pipeline:
         stage_bytes=sync_bytes(config.layers_per_stage * layer, moved),
         feed_forward=None if config.feed_forward == 4 * config.d_model else config.feed_forward,
         head_bytes=sync_bytes(head, moved) if config.sync_head else None,
+        hop_encoding=config.hop_encoding,
+        sync_encoding=config.sync_encoding,
     )

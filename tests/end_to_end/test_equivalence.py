@@ -52,3 +52,40 @@ def test_peers_train_what_one_process_trains(start: Start, workplace: Path, sett
     for replicas in STAGES:
         assert len({match[1] for node in replicas if (match := digests[node])}) == 1, "replicas differ"
     assert all(digests)
+
+
+COMPRESSED_TOLERANCE = 1e-3
+"""As above for compressed syncs: a sum's last bit, which hangs on its order, may round a number to its neighbour."""
+
+
+def test_compressed_syncs_train_what_one_process_trains_and_resume(start: Start, workplace: Path) -> None:
+    fields = ["compression.sync=int8", f"checkpoint_every={ITERATIONS}", "name=compressed"]
+    arguments = ("0", "6", "ca-partial", "2", f"{workplace}/small.yaml")
+    process = start(*arguments, *fields)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    folder = workplace / "runs" / "compressed"
+
+    torch.set_num_threads(1)
+    config = load_config(RunConfig, workplace / "small.yaml", fields)
+    plan = Schedule.load(Path(config.schedule)).settings["ca-partial"]
+    reference = ReferenceTrainer(config, plan, 2, prepare(config.data))
+    expected = [reference.train_iteration(iteration) for iteration in range(ITERATIONS)]
+    losses = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert losses == pytest.approx(expected, rel=COMPRESSED_TOLERANCE)
+    digests = [re.search(r"weights (\w+)", (folder / f"node-{node}.log").read_text()) for node in range(6)]
+    for replicas in STAGES:
+        assert len({match[1] for node in replicas if (match := digests[node])}) == 1, "replicas differ"
+
+    resumed = ReferenceTrainer(config, plan, 2, prepare(config.data))
+    resumed.resume(find_latest(folder))
+    for (replica, codec), (_, wanted) in zip(resumed.codecs(), reference.codecs(), strict=True):
+        assert 0 < codec.left_out.norm() < 1.5 * wanted.left_out.norm(), replica
+    process = start(*arguments, "compression.sync=int8", "iterations=7", "name=resumed", "--resume", str(folder))
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    lines = (workplace / "runs" / "resumed" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["loss"] == pytest.approx(
+        reference.train_iteration(ITERATIONS), rel=COMPRESSED_TOLERANCE
+    )
+    assert all("left out" not in (workplace / "runs" / "resumed" / f"node-{node}.log").read_text() for node in range(6))

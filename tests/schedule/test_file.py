@@ -97,6 +97,11 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "many microbatches": (lambda d: plan(d).update(microbatches=[{"id": 0, "path": [0]}] * 10**5), "100000 entries"),
     "memory true": (lambda d: d["pipeline"].update(memory=True), "pipeline.memory"),
     "memory zero": (lambda d: d["pipeline"].update(memory=0), "pipeline.memory"),
+    "encoding of nobody": (
+        lambda d: d["pipeline"].update(sync_encoding="fp8"),
+        "pipeline.sync_encoding must be one of",
+    ),
+    "encoding a list": (lambda d: d["pipeline"].update(hop_encoding=["bf16"]), "pipeline.hop_encoding"),
     "path too long": (lambda d: d["pipeline"].update(path_length=9), "path_length 9"),
     "stages don't agree": (lambda d: d["pipeline"].update(stages=4), "lists 3 stages"),
     "node twice": (lambda d: plan(d)["stages"][1].append(0), "node 0 is in stages 0 and 1"),
@@ -223,14 +228,15 @@ ORIGINAL_PLACES = [path for path in leaves(json.loads(ORIGINAL_TEXT))[1:] if pat
 
 def test_optional_fields_come_back_and_are_written_only_if_used() -> None:
     schedule = small_schedule()
-    for name in ("loss_s", "feed_forward", "head_bytes"):
+    for name in ("loss_s", "feed_forward", "head_bytes", "hop_encoding", "sync_encoding"):
         assert f'"{name}"' not in schedule.to_json()
     loss_s = np.linspace(0.1, 0.2, schedule.nodes)
-    pipeline = dataclasses.replace(schedule.pipeline, feed_forward=200, head_bytes=77)
+    pipeline = dataclasses.replace(schedule.pipeline, feed_forward=200, head_bytes=77, hop_encoding="bf16")
     changed = schedule.with_costs(dataclasses.replace(schedule.costs, measured_loss_s=loss_s), pipeline)
     again = Schedule.from_json(changed.to_json())
     assert again.to_json() == changed.to_json()
     assert again.costs.loss_s.tolist() == loss_s.tolist()
+    assert again.pipeline == pipeline
     assert (again.pipeline.hidden_width, again.pipeline.sync_bytes[0]) == (200, schedule.pipeline.stage_bytes + 77)
     with pytest.raises(UserError, match="loss_s"):
         Schedule.from_json(changed.to_json().replace('"loss_s": [0.1', '"loss_s": [-0.1'))

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skippipe.config import SYNC_BLOCK, CompressionConfig
 from skippipe.schedule import Schedule
+from skippipe.schedule.compression import with_compression
 from skippipe.schedule.costs import GIB
 from skippipe.search.bounds import bounds_of_any_stages, bounds_of_given_stages
 from skippipe.search.driver import search
@@ -54,6 +56,24 @@ def test_what_the_search_is_told_counts_more(network: str) -> None:
     assert instance.costs.loss_s[:2].tolist() == pytest.approx([0.4, 0.8])
     assert instance.costs.hop_s[0, 1] < 0.011
     assert instance.pipeline.stage_bytes == 2 * (4 * 64**2 + 3 * 64 * 100 + 2 * 64)
+
+
+def test_a_search_for_compressed_messages_has_shorter_hops_and_syncs_and_says_so_in_the_file(network: str) -> None:
+    fields = {"network": network, "layers_per_stage": 1, "settings": ["ca-partial"], **SMALL}
+    plain = Instance.from_config(light_config(**fields))
+    config = light_config(hop_encoding="bf16", sync_encoding="int8", **fields)
+    instance = Instance.from_config(config)
+    assert instance.costs.hop_s[0, 1] - 0.03 == pytest.approx((plain.costs.hop_s[0, 1] - 0.03) / 2)
+    ratio = 0.25 + 1 / SYNC_BLOCK
+    np.testing.assert_allclose(instance.pair_sync_s, ratio * plain.pair_sync_s)
+    schedule = Schedule.from_json(search(instance, config, Progress()).to_json())
+    plan = schedule.plan("ca-partial")
+    assert list(plan.sync_s) == pytest.approx(instance.sync_s(plan.stages))
+    assert (schedule.pipeline.hop_encoding, schedule.pipeline.sync_encoding) == ("bf16", "int8")
+    assert Instance.from_schedule(schedule, "ca-partial").sync_s(plan.stages) == pytest.approx(plan.sync_s)
+    exact = with_compression(CompressionConfig(), schedule)
+    np.testing.assert_allclose(exact.costs.hop_s, plain.costs.hop_s)
+    assert exact.plan("ca-partial").sync_s == pytest.approx(plain.sync_s(plan.stages))
 
 
 def test_messages_wait_as_the_network_or_the_search_says(network: str) -> None:
