@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from skippipe.cli.run import check
 from skippipe.config import SYNC_BLOCK, CompressionConfig, Encoding
 from skippipe.schedule import Schedule
 from skippipe.schedule.compression import with_compression
@@ -60,3 +63,22 @@ def test_samples_and_compression_go_in_either_order() -> None:
     second = with_compression(asked, exact.with_samples(8))
     np.testing.assert_allclose(first.costs.hop_s, second.costs.hop_s, rtol=1e-12)
     assert first.pipeline == second.pipeline
+
+
+def test_a_run_says_so_if_its_messages_are_written_otherwise_than_the_schedules(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = with_compression(CompressionConfig("bf16", sync="int8"), small_schedule())
+    made.save(tmp_path / "made.json")
+    small_schedule().save(tmp_path / "exact.json")
+
+    def checked(name: str, *fields: str) -> Schedule:
+        overrides = [f"schedule={tmp_path / name}", *fields]
+        arguments = argparse.Namespace(first="0", last="6", setting="ca-partial", samples="2", overrides=overrides)
+        return check(arguments)[1]
+
+    assert checked("made.json", "compression.encoding=bf16", "compression.sync=int8").to_json() == made.to_json()
+    checked("exact.json", "compression.sync=int8")
+    assert capsys.readouterr().err == ""
+    assert checked("made.json").pipeline == small_schedule().pipeline
+    assert "made.json was made for hops in bf16 and syncs in int8; expected times" in capsys.readouterr().err
