@@ -68,7 +68,7 @@ class SearchConfig:
     """Bytes that a stage's all-reduce moves over its slowest link for each parameter; null: the network's."""
     queueing: Queueing | None = None
     """What messages wait for before they leave: none, link (those before to the same node) or uplink (all of the
-    sender's); null: the network's. joint looks for plans as if it were none; its expected times have it."""
+    sender's); null: the network's."""
     hop_encoding: Encoding = "fp32"
     """How the run will write activations and gradients (its compression.encoding): bf16 halves a hop's bytes, int8
     quarters them."""
