@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from instances import DEFAULTS, PAPER_NAMES, config_of, instance_of
-from joint import DEEP, ROWS, WIDE, original
+from joint_rows import DEEP, ROWS, WIDE, original
 
 from skippipe.fields import build
 from skippipe.schedule import Plan
