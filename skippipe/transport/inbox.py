@@ -131,12 +131,6 @@ class Inbox:
             for identity in [identity for identity in self.arrived if identity.iteration < iteration]:
                 assert not self.arrived.pop(identity), "a collective ended with messages left"
 
-    def wait_for_failure(self, seconds: float) -> str | None:
-        """Why a peer is lost, if that becomes known within so many seconds."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.failure is not None, seconds)
-            return self.failure
-
     def lose(self, node: int, reason: str) -> None:
         """A peer is lost (network thread): in training nobody can go on without it."""
         self.fail(reason)

@@ -117,6 +117,13 @@ def receive(inbox: Inbox, number: int, seconds: float = 60) -> tuple[float, torc
         watchdog.cancel()
 
 
+def wait_for_failure(inbox: Inbox, seconds: float) -> str | None:
+    """Why a peer is lost, if that becomes known within so many seconds."""
+    with inbox.changed:
+        inbox.changed.wait_for(lambda: inbox.failure is not None, seconds)
+        return inbox.failure
+
+
 @contextlib.contextmanager
 def open_pair(setup: Setup | None = None) -> Iterator[Pair]:
     """Two nodes that are not connected yet."""

@@ -19,7 +19,7 @@ from deccom.peers.peer import Peer
 from skippipe.transport.clocks import Clock
 from skippipe.transport.inbox import PeerLostError
 from skippipe.transport.run_identity import RunIdentity
-from tests.transport.link_pair import LIMITS, Pair, Setup, open_pair, receive
+from tests.transport.link_pair import LIMITS, Pair, Setup, open_pair, receive, wait_for_failure
 
 HOP_SECONDS = 0.5
 BIG = 3_000_000
@@ -139,7 +139,7 @@ def lost(pair: Pair) -> list[str]:
     """Why each end gives up."""
     reasons = []
     for links in (pair.sender, pair.receiver):
-        reason = links.inbox.wait_for_failure(30)
+        reason = wait_for_failure(links.inbox, 30)
         assert reason is not None, "nobody gave up"
         reasons.append(reason)
     return reasons
@@ -167,9 +167,9 @@ def test_a_hung_executor_is_named_and_one_that_waits_is_not() -> None:
     with open_pair(Setup(limits=limits)) as pair:
         pair.sender.work.wait("the input of F7 in iteration 3")
         pair.sender.connect([1])
-        assert pair.inbox.wait_for_failure(3.0) is None
+        assert wait_for_failure(pair.inbox, 3.0) is None
         pair.sender.work.begin("F7 of iteration 3")
-        reason = pair.inbox.wait_for_failure(30)
+        reason = wait_for_failure(pair.inbox, 30)
         assert reason is not None
         assert reason.startswith("node 0 hangs: F7 of iteration 3 has taken")
 
@@ -195,7 +195,7 @@ def test_a_second_launcher_of_the_same_run_is_refused_and_the_first_goes_on() ->
             loop, stack = other.sender.loop, other.sender.streams
             known = stack.get_lowest().sendto(b"anything" * 2, pair.receiver.listeners.address)
             loop.call_soon_threadsafe(loop.create_task, known)
-            reason = other.sender.inbox.wait_for_failure(30)
+            reason = wait_for_failure(other.sender.inbox, 30)
             assert reason is not None
             assert "runs the same under another launcher" in reason
         pair.send(0, torch.ones(1))
@@ -221,7 +221,7 @@ def test_a_node_that_is_there_already_is_refused_as_another_process() -> None:
         pair.sender.connect([1])
         pair.sender.streams.session = os.urandom(16)
         pair.receiver.loop.call_soon_threadsafe(cut_all, pair)
-        reason = pair.sender.inbox.wait_for_failure(30)
+        reason = wait_for_failure(pair.sender.inbox, 30)
         assert reason is not None
         assert "part of the run already" in reason
         assert pair.inbox.failure is None
