@@ -22,12 +22,13 @@ from skippipe.fields import build
 from skippipe.schedule import Costs, Plan, Schedule
 from skippipe.schedule.network import find_network, load_network
 from skippipe.schedule.plan import make_plan, timed
-from skippipe.search.bounds import bounds_of_any_stages, bounds_of_given_stages
+from skippipe.search.bounds import bounds_of_given_stages
 from skippipe.search.config import SearchConfig
 from skippipe.search.driver import search
 from skippipe.search.joint import chain, moves
 from skippipe.search.joint.solver import JointOptions, search_joint
 from skippipe.search.joint.state import link_scenarios
+from skippipe.search.origin_bounds import closer_bounds_of_any_stages
 from skippipe.search.problem import Instance
 from skippipe.search.progress import Progress
 
@@ -101,7 +102,7 @@ def measure(name: str, seeds: int, seconds: float) -> None:
         busy.append((time.process_time() - busy_before) / (time.monotonic() - began))
         starts.append(objective(warm_start, sync))
         values.append(objective(plan, sync))
-        bounds = bounds_of_any_stages(instance, plan)[sync], bounds_of_given_stages(instance, plan)[sync]
+        bounds = closer_bounds_of_any_stages(instance, plan)[sync], bounds_of_given_stages(instance, plan)[sync]
         gaps.append([values[-1] / bound - 1 for bound in bounds])
         simulations.append(plan.search["simulations"])
         print(f"{name}, seed {seed}: {starts[-1]:.2f} to {values[-1]:.2f} s", file=sys.stderr, flush=True)

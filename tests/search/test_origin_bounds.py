@@ -59,6 +59,30 @@ def test_between_the_quick_bounds_and_every_plan(
         assert step <= plan.expected_step_s + 1e-9
 
 
+@settings(max_examples=40, deadline=None)
+@given(SHAPES, st.integers(1, 3), st.integers(1, 3), st.sampled_from([0.01, 1.0]), st.booleans(), st.integers(0, 10**6))
+def test_every_plan_keeps_the_rules(
+    shape: tuple[tuple[int, ...], int], memory: int, rounds: int, hops: float, sync: bool, seed: int
+) -> None:
+    """Visits have room on every node, round trips at every origin; with short hops there is little room left."""
+    instance = shuffled(random_instance(*shape, memory, memory * rounds, seed), seed)
+    instance = replace(instance, costs=replace(instance.costs, hop_s=instance.costs.hop_s * hops))
+    plan = some_plan(instance, seed)
+    if plan is None:
+        return
+    costs, paths, rules = instance.costs, plan.paths_array, OriginBounds(instance, plan, sync)
+    total_s = plan.expected_step_s if sync else plan.expected_iteration_s
+    sync_s = plan.sync_s[0] if sync else 0.0
+    case = replace(rules.first_cases()[0], inside=frozenset(plan.stages[0]), outside=frozenset(), sync_s=sync_s)
+    visits = np.bincount(paths[:, 1:].ravel(), minlength=instance.nodes)
+    assert (visits <= rules.visits_until(case, total_s)).all()
+    starts = plan.starts(costs)
+    trips_s = starts[:, -1] + costs.backward_s[paths[:, 0]] - starts[:, 0]
+    room_s = rules.room_s(case, total_s)
+    for slot, (origin, _) in enumerate(sorted(plan.sends.items(), key=lambda entry: entry[1])):
+        assert trips_s[paths[:, 0] == origin].sum() <= room_s[slot, origin] + 1e-9
+
+
 def even(sync: bool) -> Instance:
     """An instance in which every node and every link is like the others."""
     instance = random_instance((2, 2, 2), 3, 2, 2, 0)
