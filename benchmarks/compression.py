@@ -162,7 +162,7 @@ def codec(_arguments: argparse.Namespace) -> list[str]:
 
         def write(form: GradientCodec = form, gradient: torch.Tensor = gradient, places: list[slice] = places) -> None:
             for place in places:
-                form.write(place.start, gradient[place], 0)
+                form.write(place.start, gradient[place])
 
         def read(form: GradientCodec = form, places: list[slice] = places) -> None:
             for place in places:

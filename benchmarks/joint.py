@@ -19,10 +19,11 @@ from joint_rows import ROWS, Row, original
 
 from skippipe.schedule import Costs, Plan
 from skippipe.schedule.plan import timed
-from skippipe.search.bounds import bounds_of_any_stages, bounds_of_given_stages
+from skippipe.search.bounds import bounds_of_given_stages
 from skippipe.search.joint import chain, moves
 from skippipe.search.joint.solver import JointOptions, search_joint
 from skippipe.search.joint.state import link_scenarios
+from skippipe.search.origin_bounds import closer_bounds_of_any_stages
 
 
 def objective(plan: Plan, sync: bool) -> float:
@@ -49,7 +50,7 @@ def measure(name: str, seeds: int, seconds: float) -> None:
         busy.append((time.process_time() - busy_before) / (time.monotonic() - began))
         starts.append(objective(warm_start, sync))
         values.append(objective(plan, sync))
-        bounds = bounds_of_any_stages(instance, plan)[sync], bounds_of_given_stages(instance, plan)[sync]
+        bounds = closer_bounds_of_any_stages(instance, plan)[sync], bounds_of_given_stages(instance, plan)[sync]
         gaps.append([values[-1] / bound - 1 for bound in bounds])
         simulations.append(plan.search["simulations"])
         print(f"{name}, seed {seed}: {starts[-1]:.2f} to {values[-1]:.2f} s", file=sys.stderr, flush=True)

@@ -22,7 +22,6 @@ from skippipe.model.optimizer import StageOptimizer
 from skippipe.model.stage import Stage
 from skippipe.schedule import Plan
 from skippipe.transport.all_reduce import PART_NUMBERS, shards
-from skippipe.transport.message import MessageKind
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +52,11 @@ class CompressedReplicas:
             for place in places:
                 for node, codec in self.codecs.items():
                     if node != owner:
-                        codec.write(place.start, self.gradients[node][place], MessageKind.SHARD)
+                        codec.write(place.start, self.gradients[node][place])
                 # What was written is now what its readers read.
                 first, *others = (gradient[place] for gradient in self.gradients.values())
                 total = sum(others, first.clone()) / visits
-                self.codecs[owner].write(place.start, total, MessageKind.SUM)
+                self.codecs[owner].write(place.start, total)
                 mean[place] = total
         return mean
 

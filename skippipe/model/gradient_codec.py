@@ -41,7 +41,7 @@ class GradientCodec:
             return (-(-numbers // 2),)
         return (-(-numbers // SYNC_BLOCK) - (-numbers // 4),)
 
-    def write(self, begin: int, part: Tensor, _kind: int) -> Tensor:
+    def write(self, begin: int, part: Tensor) -> Tensor:
         """The message of a part that begins at a place of the gradient; `part` then holds what its readers will read.
 
         The message stays as it is until the part is written again, in the next iteration.

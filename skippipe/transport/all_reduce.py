@@ -28,7 +28,7 @@ class PartFormat(Protocol):
     def shape(self, numbers: int) -> tuple[int, ...]:
         """Shape of the message of so many numbers."""
 
-    def write(self, begin: int, part: Tensor, kind: MessageKind) -> Tensor:
+    def write(self, begin: int, part: Tensor) -> Tensor:
         """The message of a part that begins at a place of the gradient; `part` then holds what its readers will read.
 
         The message may be a view of the part, whose memory stays as it is until every reader has it.
@@ -45,7 +45,7 @@ class Exact:
         """One number for each."""
         return (numbers,)
 
-    def write(self, begin: int, part: Tensor, kind: MessageKind) -> Tensor:
+    def write(self, begin: int, part: Tensor) -> Tensor:
         """The part itself."""
         return part
 
@@ -119,7 +119,7 @@ class AllReduce(Collective):
             for rank in self.others:
                 if number < len(self.parts[rank]):
                     place = self.parts[rank][number]
-                    message = self.form.write(place.start, self.gradient[place], MessageKind.SHARD)
+                    message = self.form.write(place.start, self.gradient[place])
                     yield Outgoing(self.members[rank], MessageKind.SHARD, number, message)
 
     def take(self, header: Header, rank: int, message: Tensor) -> Iterator[Outgoing]:
@@ -143,6 +143,6 @@ class AllReduce(Collective):
             # Until it is our own turn, the sum lies in what came first.
             total = torch.add(total, came.get(rank, own), out=own if rank >= self.rank else total)
         own.div_(self.divisor)
-        message = self.form.write(place.start, own, MessageKind.SUM)
+        message = self.form.write(place.start, own)
         for rank in self.others:
             yield Outgoing(self.members[rank], MessageKind.SUM, number, message)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from skippipe.transport.addresses import Address, Neighbourhood, shown_address
 from skippipe.transport.buffers import BufferPool
 from skippipe.transport.collective import Collective, Identity, Outgoing
+from skippipe.transport.conversation import Handlers
 from skippipe.transport.discovery import Discovery, SealedDatagrams, adapt_deccom
 from skippipe.transport.greeting import Greetings
 from skippipe.transport.identity import node_id, public_name
@@ -29,7 +30,7 @@ from skippipe.transport.membership import Limits, Listeners, Membership
 from skippipe.transport.message import HEADER, Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
 from skippipe.transport.run_identity import RUN_ID
 from skippipe.transport.sender import Sender, Surroundings
-from skippipe.transport.streams import Handlers, PeerStreams
+from skippipe.transport.streams import PeerStreams
 from skippipe.transport.work import Work, WorkState
 
 logger = logging.getLogger(__name__)

@@ -11,21 +11,15 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
-import numpy as np
 from deccom.protocols.streamprotocol import StreamProtocol
-from numpy.typing import NDArray
 
 from skippipe.transport.addresses import Address, Neighbourhood, family_of, shown_address
-from skippipe.transport.beat import ANSWER, unpack_beat
 from skippipe.transport.clocks import ClockOffset
+from skippipe.transport.conversation import Conversation, Handlers, Neighbour
 from skippipe.transport.discovery import Discovery
 from skippipe.transport.framing import (
     STATE,
-    FrameReceiver,
-    Incoming,
     SocketReader,
     receive,
     refusal,
@@ -44,12 +38,10 @@ from skippipe.transport.handshake import (
     ServerHandshake,
 )
 from skippipe.transport.identity import AuthenticationError
-from skippipe.transport.life import Refusals
 from skippipe.transport.message import MalformedMessageError
 from skippipe.transport.records import HEAD, TAG_BYTES, RecordKind, Session, record_shape
 from skippipe.transport.run_identity import RunIdentity
 from skippipe.transport.sender import Connected, RefusedError, Surroundings
-from skippipe.transport.work import WorkState
 
 logger = logging.getLogger(__name__)
 
@@ -59,38 +51,7 @@ MOST_STRANGERS = 64
 MOST_OF_AN_ADDRESS = 32
 """Or as many as there are nodes: they may all be on one machine."""
 ACCEPT_AGAIN_SECONDS = 0.2
-ACKNOWLEDGE_SECONDS = 0.02
-PROMPT_BYTES = 1 << 16
-"""Larger frames are acknowledged at once: the sender keeps their memory until then."""
 FAREWELL_SECONDS = 1.0
-PROGRESS_SECONDS = 0.2
-"""How often a frame on its way is acknowledged as far as it has come."""
-
-
-@dataclass
-class Neighbour:
-    """A peer that has connected to us, across its connections."""
-
-    session: bytes
-    """Of its process."""
-    incoming: Incoming = field(default_factory=Incoming)
-    offset: float = 0.0
-    """Seconds that our wire clock is ahead of its, as it measured."""
-    refusals: Refusals = field(default_factory=Refusals)
-    reader: SocketReader | None = None
-    """Of its connection, if there is one."""
-
-
-@dataclass(frozen=True)
-class Handlers:
-    """Where what comes from a peer goes; each is told the peer's node id."""
-
-    deliver: Callable[[bytes, float, NDArray[np.uint8]], None]
-    """Each frame's body once, with the offset from the peer's wire clock to ours; MalformedMessageError refuses it."""
-    refuse: Callable[[bytes, str], None]
-    """The same frame was refused once too often."""
-    works: Callable[[bytes, WorkState], None]
-    """How far the peer's executor is."""
 
 
 class PeerStreams(StreamProtocol):  # type: ignore[misc]
@@ -247,7 +208,9 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         self, connection: socket.socket, identity: bytes, neighbour: Neighbour, session: Session
     ) -> None:
         """Deliver frames in order, each once, and acknowledge them, until the connection ends (raises why)."""
-        conversation = Conversation(self, connection, identity, neighbour, session)
+        conversation = Conversation(
+            connection, identity, neighbour, session, self.most_bytes, self.handlers, self.around
+        )
         reader = SocketReader(connection, conversation.receiver.stream, conversation.acknowledge_progress)
         neighbour.reader = reader
         try:
@@ -280,73 +243,6 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await super().stop()
-
-
-class Conversation:
-    """What is done with the frames and heartbeats of one accepted connection."""
-
-    def __init__(
-        self,
-        streams: PeerStreams,
-        connection: socket.socket,
-        identity: bytes,
-        neighbour: Neighbour,
-        session: Session,
-    ) -> None:
-        self.streams = streams
-        self.connection = connection
-        self.identity = identity
-        self.neighbour = neighbour
-        self.sealer = session.sealer
-        self.loop = asyncio.get_running_loop()
-        self.owed: asyncio.TimerHandle | None = None
-        """The acknowledgement that is to be sent."""
-        self.told = (neighbour.incoming.delivered, neighbour.incoming.filled)
-        self.told_at = self.loop.time()
-        self.receiver = FrameReceiver(
-            session.opener,
-            neighbour.incoming,
-            streams.most_bytes,
-            streams.around.buffers,
-            self.deliver,
-            self.take_beat,
-        )
-
-    def deliver(self, body: NDArray[np.uint8]) -> None:
-        """Hand on a frame, and owe its acknowledgement."""
-        self.streams.handlers.deliver(self.identity, self.neighbour.offset, body)
-        # One acknowledgement serves many small frames; the sender waits for none of them.
-        if self.owed is None:
-            delay = 0.0 if len(body) > PROMPT_BYTES else ACKNOWLEDGE_SECONDS
-            self.owed = self.loop.call_later(delay, self.acknowledge)
-
-    def take_beat(self, content: bytes) -> None:
-        """Answer a heartbeat, and look at what it says."""
-        beat, state = unpack_beat(content)
-        self.neighbour.offset = beat.offset
-        answer = ANSWER.pack(beat.sent, self.streams.wire_now())
-        send_at_once(self.connection, self.sealer.seal(RecordKind.ANSWER, answer))
-        self.streams.handlers.works(self.identity, state)
-
-    def acknowledge(self) -> None:
-        """Say how far the frames have come."""
-        if self.owed is not None:
-            self.owed.cancel()
-            self.owed = None
-        self.told = (self.neighbour.incoming.delivered, self.receiver.progress)
-        self.told_at = self.loop.time()
-        send_at_once(self.connection, self.sealer.seal(RecordKind.STATE, STATE.pack(*self.told)))
-
-    def acknowledge_progress(self) -> None:
-        """Say how far a frame on its way has come, from time to time."""
-        late = self.loop.time() - self.told_at > PROGRESS_SECONDS
-        if late and self.told != (self.neighbour.incoming.delivered, self.receiver.progress):
-            self.acknowledge()
-
-    def close(self) -> None:
-        """Owe nothing any more."""
-        if self.owed is not None:
-            self.owed.cancel()
 
 
 async def first_record(connection: socket.socket, session: Session) -> tuple[int, int]:

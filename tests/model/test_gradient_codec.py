@@ -24,7 +24,7 @@ seeds = some.integers(0, 2**32 - 1)
 def written(codec: GradientCodec, part: torch.Tensor, begin: int = 0) -> torch.Tensor:
     """What readers get of a part; the writer must see the same, to the bit."""
     own = part.clone()
-    read = codec.read(codec.write(begin, own, 0), len(part))
+    read = codec.read(codec.write(begin, own), len(part))
     assert own.numpy().tobytes() == read.numpy().tobytes()
     return read
 
@@ -60,12 +60,12 @@ def test_numbers_are_rounded_to_the_nearest_and_the_rest_is_kept(encoding: Encod
 def test_ties_go_to_the_even_number(sign: int) -> None:
     codec = GradientCodec("int8", 6)
     part = sign * torch.tensor([127.0 / (1 - 2**-22), 0.0, 0.5, 1.5, 2.5, 126.5])
-    scales, signed = blocks(codec.write(0, part.clone(), 0), 6)
+    scales, signed = blocks(codec.write(0, part.clone()), 6)
     assert scales.tolist() == [1.0]
     assert signed.tolist() == [sign * number for number in (127, 0, 0, 2, 2, 126)]
     exact, half = 1.0, 2**-8
     bf16 = GradientCodec("bf16", 2)
-    message = bf16.write(0, sign * torch.tensor([exact + half, exact + 3 * half]), 0)
+    message = bf16.write(0, sign * torch.tensor([exact + half, exact + 3 * half]))
     assert halves(message, 2).tolist() == [sign * exact, sign * (exact + 4 * half)]
 
 
@@ -95,7 +95,7 @@ def test_what_is_not_finite_is_not_hidden_and_harms_no_later_iteration(
     before = codec.left_out.clone()
     poisoned = part.clone()
     poisoned[place] = value
-    assert not torch.isfinite(codec.read(codec.write(0, poisoned, 0), len(part))).all()
+    assert not torch.isfinite(codec.read(codec.write(0, poisoned), len(part))).all()
     # The iteration is dropped: no commit. The next one goes on from where the last good one ended.
     assert torch.equal(codec.left_out, before)
     again = GradientCodec(encoding, len(part))
