@@ -116,6 +116,6 @@ class Conversation:
             self.acknowledge()
 
     def close(self) -> None:
-        """Owe nothing any more."""
+        """Owe nothing any more: a peer would wait for an acknowledgement that this node takes with it."""
         if self.owed is not None:
-            self.owed.cancel()
+            self.acknowledge()

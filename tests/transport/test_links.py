@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from skippipe.transport import conversation
 from skippipe.transport.handshake import MAGIC, OPENING_BYTES
 from skippipe.transport.identity import node_id
 from skippipe.transport.inbox import Inbox, PeerLostError
@@ -56,6 +57,17 @@ def pair() -> Iterator[Pair]:
 
 def send(links: Links, number: int, tensor: torch.Tensor) -> None:
     links.send(1, Header(MessageKind.ACTIVATION, 0, number, 0, 0.0), tensor)
+
+
+def test_a_node_that_leaves_acknowledges_first_what_it_has_got(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "ACKNOWLEDGE_SECONDS", 1e6)
+    sender, receiver, inbox = pair
+    send(sender, 0, torch.ones(3))
+    inbox.take((MessageKind.ACTIVATION, 0, 0))
+    assert sender.senders[1].unacknowledged
+    receiver.close()
+    sender.drain(60.0)
+    assert not sender.senders[1].unacknowledged
 
 
 def receive(inbox: Inbox, number: int) -> torch.Tensor:
