@@ -81,11 +81,12 @@ def test_compressed_syncs_train_what_one_process_trains_and_resume(start: Start,
     resumed.resume(find_latest(folder))
     for (replica, codec), (_, wanted) in zip(resumed.codecs(), reference.codecs(), strict=True):
         assert 0 < codec.left_out.norm() < 1.5 * wanted.left_out.norm(), replica
-    process = start(*arguments, "compression.sync=int8", "iterations=7", "name=resumed", "--resume", str(folder))
+    process = start(*arguments, "compression.sync=int8", "iterations=7", "name=resumed-int8", "--resume", str(folder))
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
-    lines = (workplace / "runs" / "resumed" / "metrics.jsonl").read_text().splitlines()
+    folder = workplace / "runs" / "resumed-int8"
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["loss"] == pytest.approx(
         reference.train_iteration(ITERATIONS), rel=COMPRESSED_TOLERANCE
     )
-    assert all("left out" not in (workplace / "runs" / "resumed" / f"node-{node}.log").read_text() for node in range(6))
+    assert all("left out" not in (folder / f"node-{node}.log").read_text() for node in range(6))
