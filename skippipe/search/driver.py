@@ -120,21 +120,21 @@ def choose_stages(
     GCMA's score leaves the overlap of microbatches out, so its best assignments are improved on the simulation: two
     nodes change places if that shortens the iteration and leaves the sync within sync_slack x GCMA's.
     """
-    most = max(instance.sync_s(ranked[0])) * config.sync_slack
-    choices = [instance.with_stages(stages) for stages in ranked if max(instance.sync_s(stages)) <= most]
+    most_sync_s = max(instance.sync_s(ranked[0])) * config.sync_slack
+    choices = [instance.with_stages(stages) for stages in ranked if max(instance.sync_s(stages)) <= most_sync_s]
 
     def restart(
         _best: tuple[Instance, Integers] | None, number: int, rng: Generator, phase: Phase
     ) -> tuple[Instance, Integers]:
         few = choices[:CANDIDATES] if number == 0 else [choices[i] for i in rng.permutation(len(choices))[:CANDIDATES]]
-        return tournament(few, rng, phase, most)
+        return tournament(few, rng, phase, most_sync_s)
 
-    first, most, chains = int(FIRST_PATH_STEPS * PARTS), int(config.path_steps * PARTS), chains_of(config)
+    first, last, chains = int(FIRST_PATH_STEPS * PARTS), int(config.path_steps * PARTS), chains_of(config)
 
     def value_s(found: tuple[Instance, Integers]) -> float:
         return iteration_s(*found)
 
-    return best_of_restarts(restart, value_s, first, most, seconds, chains, rng, progress, "own stages")
+    return best_of_restarts(restart, value_s, first, last, seconds, chains, rng, progress, "own stages")
 
 
 def tournament(choices: list[Instance], rng: Generator, phase: Phase, most_sync_s: float) -> tuple[Instance, Integers]:

@@ -48,6 +48,13 @@ def test_baselines_stand_on_the_stages_that_the_genetic_algorithm_scores_best(li
     assert plans["ca-partial"].search["stages"] == "annealed on the simulation"
 
 
+def test_stages_of_our_own_keep_within_the_sync_that_is_allowed() -> None:
+    config = light_config(settings=["baseline", "ca-partial"], sync_slack=1.0)
+    plans = search(Instance.from_config(config), config, Progress()).settings
+    assert plans["ca-partial"].stages != plans["baseline"].stages
+    assert max(plans["ca-partial"].sync_s) <= max(plans["baseline"].sync_s)
+
+
 def test_the_papers_method_is_conflict_based_search_alone_on_the_same_stages(light_schedule: Schedule) -> None:
     config = light_config(method="paper", settings=["baseline", "random", "non-ca-partial", "ca-partial"])
     schedule = search(Instance.from_config(config), config, Progress())
