@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -210,10 +209,8 @@ def plan_from(document: Any, where: str) -> Plan:
         paths.append(tuple(whole_number(node, f"{where}: microbatches[{i}].path") for node in path))
     order: dict[int, tuple[Task, ...]] = {}
     for key, tasks in section(fields["order"], f"{where}: order", None).items():
-        if not key.isascii() or not key.isdigit() or len(key) > 9 or str(int(key)) != key:
-            raise UserError(f"{where}: order has the key {key[:40]!r}, which is no node's number")
-        place = f"{where}: order of node {key}"
-        order[int(key)] = tuple(Task.parse(task, place) for task in listing(tasks, place, 3 * MOST_MICROBATCHES))
+        node, place = node_key(key, f"{where}: order"), f"{where}: order of node {key}"
+        order[node] = tuple(Task.parse(task, place) for task in listing(tasks, place, 3 * MOST_MICROBATCHES))
     sync = listing(fields["sync_s"], f"{where}: sync_s")
     if len(sync) != len(stages):
         raise UserError(f"{where}: sync_s has {len(sync)} entries for {len(stages)} stages")
@@ -238,6 +235,13 @@ def section(value: Any, where: str, names: set[str] | None, options: set[str] | 
         if unknown := value.keys() - names - (options or set()):
             raise UserError(f"{where} has an unknown field {min(unknown)[:40]!r}")
     return value
+
+
+def node_key(key: str, where: str) -> int:
+    """The node that a mapping's key names."""
+    if not key.isascii() or not key.isdigit() or len(key) > 9 or str(int(key)) != key:
+        raise UserError(f"{where} has the key {key[:40]!r}, which is no node's number")
+    return int(key)
 
 
 def listing(value: Any, where: str, most: int | None = None) -> list[Any]:
@@ -265,7 +269,7 @@ def whole_number(value: Any, where: str, smallest: int = 0) -> int:
 
 def seconds(value: Any, where: str, smallest: float = 0.0) -> float:
     """A finite number of at least `smallest`."""
-    if type(value) not in (int, float) or not math.isfinite(value) or not smallest <= value <= MOST_SECONDS:
+    if type(value) not in (int, float) or not smallest <= value <= MOST_SECONDS:
         raise UserError(f"{where} must be a number between {smallest:g} and {MOST_SECONDS:g}, not {shown(value)}")
     return float(value)
 

@@ -21,52 +21,58 @@ GRID_ROWS = 12
 def validate(schedule: Content) -> None:
     """Raise UserError naming setting, node and task if a plan breaks a rule (paper, constraints CC1-CC3, TC1)."""
     for setting, plan in schedule.settings.items():
-        check_stages(plan, setting, schedule.nodes, schedule.pipeline.stages)
-        check_paths(plan, setting, schedule.pipeline.path_length)
-        check_even_visits(plan, setting)
-        check_orders(plan, setting, schedule.nodes)
-        check_memory(plan, setting, schedule.pipeline.memory)
+        where = f"setting {setting}"
+        check_stages(plan, where, schedule.nodes, schedule.pipeline.stages)
+        check_paths(plan, where, schedule.pipeline.path_length)
+        check_even_visits(plan, where)
+        check_orders(plan, where, schedule.nodes)
+        check_memory(plan, where, schedule.pipeline.memory)
         starts = plan.starts(schedule.costs)
-        check_progress(plan, setting, starts)
-        check_expected(plan, setting, schedule, starts)
+        check_progress(plan, where, starts)
+        check_expected(plan, where, schedule, starts)
 
 
-def check_stages(plan: Plan, setting: str, nodes: int, stages: int) -> None:
+def check_stages(plan: Plan, where: str, nodes: int, stages: int) -> None:
     """Every node in exactly one stage, no stage empty."""
     if len(plan.stages) != stages:
-        raise UserError(f"setting {setting}: stages lists {len(plan.stages)} stages, pipeline.stages says {stages}")
-    home: dict[int, int] = {}
+        raise UserError(f"{where}: stages lists {len(plan.stages)} stages, pipeline.stages says {stages}")
     for stage, members in enumerate(plan.stages):
         if not members:
-            raise UserError(f"setting {setting}: stage {stage} has no node")
+            raise UserError(f"{where}: stage {stage} has no node")
+    homes = check_homes(plan, where, nodes)
+    for node in range(nodes):
+        if node not in homes:
+            raise UserError(f"{where}: node {node} is in no stage; add it to one")
+
+
+def check_homes(plan: Plan, where: str, nodes: int) -> dict[int, int]:
+    """The stage of each node that has one; none has two."""
+    homes: dict[int, int] = {}
+    for stage, members in enumerate(plan.stages):
         for node in members:
             if not 0 <= node < nodes:
-                raise UserError(f"setting {setting}: stage {stage} names node {node}; nodes go from 0 to {nodes - 1}")
-            if node in home:
-                raise UserError(
-                    f"setting {setting}: node {node} is in stages {home[node]} and {stage}; remove it from one"
-                )
-            home[node] = stage
-    for node in range(nodes):
-        if node not in home:
-            raise UserError(f"setting {setting}: node {node} is in no stage; add it to one")
+                raise UserError(f"{where}: stage {stage} names node {node}; nodes go from 0 to {nodes - 1}")
+            if node in homes:
+                raise UserError(f"{where}: node {node} is in stages {homes[node]} and {stage}; remove it from one")
+            homes[node] = stage
+    return homes
 
 
-def check_paths(plan: Plan, setting: str, path_length: int) -> None:
+def check_paths(plan: Plan, where: str, path_length: int) -> None:
     """CC1 (stage 0 first, once), CC2 (limited reordering) and the bound on skipping of CC3, for every path."""
     if not plan.paths:
-        raise UserError(f"setting {setting}: microbatches is empty")
+        raise UserError(f"{where}: microbatches is empty")
     stage_of = plan.stage_of()
     for microbatch, path in enumerate(plan.paths):
-        where = f"setting {setting}: microbatch {microbatch}"
+        place = f"{where}: microbatch {microbatch}"
         if len(path) not in (path_length, len(plan.stages)) or len(path) != plan.path_length:
             wanted = f"path_length {path_length}, or {len(plan.stages)} for full paths, the same for every microbatch"
-            raise UserError(f"{where}: path visits {len(path)} nodes, expected {wanted}")
+            raise UserError(f"{place}: path visits {len(path)} nodes, expected {wanted}")
         for node in path:
             if node not in stage_of:
-                raise UserError(f"{where}: path visits node {node}, which is in no stage")
+                raise UserError(f"{place}: path visits node {node}, which is in no stage")
         if problem := path_problem([stage_of[node] for node in path]):
-            raise UserError(f"{where}: path {list(path)} {problem}")
+            raise UserError(f"{place}: path {list(path)} {problem}")
 
 
 def path_problem(stages: list[int]) -> str | None:
@@ -90,11 +96,11 @@ def path_problem(stages: list[int]) -> str | None:
     return None
 
 
-def check_even_visits(plan: Plan, setting: str) -> None:
+def check_even_visits(plan: Plan, where: str) -> None:
     """CC3: every stage but 0 equally often; one visit of tolerance if the numbers don't divide."""
     others = plan.stage_visits()[1:]
     if others and max(others) - min(others) > (1 if sum(others) % len(others) else 0):
-        raise UserError(f"setting {setting}: stages 1 to {len(others)} are visited {others} times, unevenly (CC3)")
+        raise UserError(f"{where}: stages 1 to {len(others)} are visited {others} times, unevenly (CC3)")
 
 
 def tasks_of_nodes(plan: Plan, nodes: int) -> list[set[Task]]:
@@ -107,28 +113,28 @@ def tasks_of_nodes(plan: Plan, nodes: int) -> list[set[Task]]:
     return wanted
 
 
-def check_orders(plan: Plan, setting: str, nodes: int) -> None:
+def check_orders(plan: Plan, where: str, nodes: int) -> None:
     """Each node's order holds exactly the tasks that the paths ask of it."""
     for node in plan.order:
         if not 0 <= node < nodes:
-            raise UserError(f"setting {setting}: order names node {node}; nodes go from 0 to {nodes - 1}")
+            raise UserError(f"{where}: order names node {node}; nodes go from 0 to {nodes - 1}")
     for node, wanted in enumerate(tasks_of_nodes(plan, nodes)):
-        where = f"setting {setting}: order of node {node}"
+        place = f"{where}: order of node {node}"
         seen: set[Task] = set()
         for task in plan.order.get(node, ()):
             if task in seen:
-                raise UserError(f"{where} repeats task {task}")
+                raise UserError(f"{place} repeats task {task}")
             if task not in wanted:
-                raise UserError(f"{where} has task {task}, which no path asks of this node")
+                raise UserError(f"{place} has task {task}, which no path asks of this node")
             seen.add(task)
         if missing := wanted - seen:
             first = min(missing, key=lambda task: (task.microbatch, task.kind.value))
             raise UserError(
-                f"{where} misses task {first}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+                f"{place} misses task {first}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
             )
 
 
-def check_memory(plan: Plan, setting: str, memory: int) -> None:
+def check_memory(plan: Plan, where: str, memory: int) -> None:
     """TC1: no node ever holds more than `memory` microbatches; follows from its order alone, whatever the timing."""
     for node, tasks in plan.order.items():
         held = 0
@@ -136,11 +142,11 @@ def check_memory(plan: Plan, setting: str, memory: int) -> None:
             held += {Kind.FORWARD: 1, Kind.LOSS: 0, Kind.BACKWARD: -1}[task.kind]
             if held > memory:
                 raise UserError(
-                    f"setting {setting}: node {node} holds {held} microbatches at task {task}, memory is {memory} (TC1)"
+                    f"{where}: node {node} holds {held} microbatches at task {task}, memory is {memory} (TC1)"
                 )
 
 
-def check_progress(plan: Plan, setting: str, starts: Floats) -> None:
+def check_progress(plan: Plan, where: str, starts: Floats) -> None:
     """The dry run reaches every task; otherwise nodes wait for each other, shown as a grid."""
     if not np.isnan(starts).any():
         return
@@ -152,7 +158,7 @@ def check_progress(plan: Plan, setting: str, starts: Floats) -> None:
                 break
     node, place = stuck[0]
     raise UserError(
-        f"setting {setting}: node {node} waits for ever at task {plan.order[node][place]} (cycle of waiting)\n"
+        f"{where}: node {node} waits for ever at task {plan.order[node][place]} (cycle of waiting)\n"
         + progress_grid(plan, stuck)
     )
 
@@ -170,13 +176,13 @@ def progress_grid(plan: Plan, stuck: list[tuple[int, int]]) -> str:
     return "\n".join(rows)
 
 
-def check_expected(plan: Plan, setting: str, schedule: Content, starts: Floats) -> None:
+def check_expected(plan: Plan, where: str, schedule: Content, starts: Floats) -> None:
     """The expected times in the file are those of the simulation."""
     simulated = timed(plan, schedule.costs, starts)
     for name in ("expected_iteration_s", "expected_step_s"):
         stated, computed = getattr(plan, name), getattr(simulated, name)
         if abs(stated - computed) > 1e-6 * computed:
             raise UserError(
-                f"setting {setting}: {name} says {stated:g}, but its order takes {computed:g};"
+                f"{where}: {name} says {stated:g}, but its order takes {computed:g};"
                 " write the file with create_schedule.py after a change"
             )

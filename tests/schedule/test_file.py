@@ -121,6 +121,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "foreign task": (lambda d: plan(d)["order"]["2"].append("F5000"), "F5000"),
     "node name": (lambda d: plan(d)["order"].update({"²": []}), "no node's number"),
     "negative sync": (lambda d: plan(d)["sync_s"].__setitem__(0, -1), "sync_s"),
+    "endless sync": (lambda d: plan(d)["sync_s"].__setitem__(0, 10**400), "sync_s"),
     "wrong time": (lambda d: plan(d).update(expected_iteration_s=1e-3), "expected_iteration_s"),
     "search a list": (lambda d: plan(d).update(search=[]), "search"),
 }
