@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from skippipe.errors import UserError
 from skippipe.schedule import Costs, Plan, Schedule
 from skippipe.schedule.plan import Kind, Task
-from skippipe.schedule.simulate import simulate_first_come_first_served
+from skippipe.schedule.simulate import simulate_first_come_first_served, step_nodes
 from skippipe.schedule.validation import check_memory, tasks_of_nodes
 from skippipe.survival.succession import (
     StageLostError,
@@ -25,7 +25,7 @@ from skippipe.survival.succession import (
 )
 from tests.small_schedule import small_schedule
 from tests.survival.instances import SHIPPED, random_losses, random_schedule
-from tests.survival.takeover import Death, takeover_step_seconds
+from tests.survival.takeover import Death, State, run_to_end, takeover_step_seconds
 
 SEEDS = st.integers(0, 10**6)
 
@@ -79,7 +79,7 @@ def test_shipped_plans_survive_any_node(path: object) -> None:
             assert max(after.expected_step_s, following.expected_step_s) < 2 * plan.expected_step_s
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(SEEDS, st.floats(0, 1.1), st.floats(0, 6))
 def test_a_takeover_ends_whatever_is_done(seed: int, moment: float, unnoticed_s: float) -> None:
     schedule, rng = random_schedule(seed), np.random.default_rng(seed)
@@ -89,6 +89,19 @@ def test_a_takeover_ends_whatever_is_done(seed: int, moment: float, unnoticed_s:
         after = survived(schedule, plan, lost)
         step_s = takeover_step_seconds(plan, after, schedule.costs, death)
         assert np.isfinite(step_s)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS)
+def test_whatever_is_done_the_rest_ends_after_several_losses_too(seed: int) -> None:
+    schedule, rng = random_schedule(seed), np.random.default_rng(seed)
+    before = plan = schedule.plan("any")
+    while lost := random_losses(plan, rng):
+        before, plan = plan, survived(schedule, plan, lost)
+        nodes, share = step_nodes(before.paths_array), rng.uniform()
+        done = {place: 1.0 for place, node in np.ndenumerate(nodes) if node not in lost and rng.uniform() < share}
+        arrived = {place: at_s for place, at_s in done.items() if place[1] + 1 < nodes.shape[1]}
+        assert len(run_to_end(before, plan, schedule.costs, State(done, arrived), 2.0)) == nodes.size
 
 
 def test_deaths_end_the_shipped_iterations_too() -> None:
