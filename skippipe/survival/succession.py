@@ -124,14 +124,11 @@ def heirs(plan: Plan, lost: Collection[int], costs: Costs) -> Paths:
     given = np.zeros(len(load_s), dtype=np.int64)
     paths = []
     for path in plan.paths:
-        if any(node in lost for node in path):
-            choices = [stages[stage_of[node]] if node in lost else (node,) for node in path]
-            before, path = (
-                path,
-                cheapest_round(choices, [load_s * given if node in lost else nothing for node in path], return_s),
-            )
-            given[[heir for node, heir in zip(before, path, strict=True) if node in lost]] += 1
-        paths.append(path)
+        choices = [stages[stage_of[node]] if node in lost else (node,) for node in path]
+        node_s = [load_s * given if node in lost else nothing for node in path]
+        chosen = cheapest_round(choices, node_s, return_s)
+        given[[heir for node, heir in zip(path, chosen, strict=True) if node in lost]] += 1
+        paths.append(chosen)
     return tuple(paths)
 
 
