@@ -25,7 +25,7 @@ from skippipe.transport.framing import START, FrameReceiver, Incoming
 from skippipe.transport.greeting import GREETING, HEAD_BYTES, WELCOME, Greetings
 from skippipe.transport.handshake import OPENING, ClientHandshake, Introduction, ServerHandshake
 from skippipe.transport.identity import AuthenticationError, keyed, node_id, public_name
-from skippipe.transport.message import DOUBLE, Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
+from skippipe.transport.message import Encoding, Header, MalformedMessageError, MessageKind, dtype_of, pack, unpack
 from skippipe.transport.records import Opener, RecordKind, Sealer
 from skippipe.transport.run_identity import RunIdentity
 from skippipe.transport.work import Work
@@ -65,9 +65,8 @@ def fuzz_messages(generator: random.Random) -> int:
     for _ in range(BATCH):
         shape = [generator.randrange(1, 5) for _ in range(generator.randrange(1, 5))]
         header = Header(generator.choice(list(MessageKind)), 1, 2, 3, 4.0)
-        dtype = torch.float64 if header.kind in DOUBLE else torch.float32
         encoding = generator.choice([Encoding.FP32, Encoding.BF16, Encoding.INT8])
-        packed, payload = pack(header, torch.ones(shape, dtype=dtype), encoding)
+        packed, payload = pack(header, torch.ones(shape, dtype=dtype_of(header.kind)), encoding)
         data = mutate(bytearray(packed) + bytearray(payload), generator)
         try:
             unpack(np.frombuffer(data, dtype=np.uint8).copy())

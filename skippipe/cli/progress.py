@@ -8,9 +8,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from skippipe.cli.losses import Losses
 from skippipe.config import RunConfig
 from skippipe.report.metrics import IterationMetrics, RunSummary, append_metrics, write_summary
-from skippipe.runtime.events import Event, IterationLoss, Leaving, Ready
+from skippipe.runtime.events import Event, IterationLoss, Leaving, Ready, ViewBegun
+from skippipe.runtime.launcher import NodeFailedError
 from skippipe.schedule import Schedule
 
 
@@ -26,6 +28,7 @@ class Progress:
         self.ready = 0
         self.leaving: Leaving | None = None
         """Why the nodes end before the last iteration, if they do."""
+        self.losses = Losses(self.plan.expected_step_s)
         # Without its monitor thread, which would poll in the background.
         tqdm.monitor_interval = 0
         self.bar = tqdm(total=config.iterations, unit="step", dynamic_ncols=True, desc="starting nodes")
@@ -46,9 +49,14 @@ class Progress:
                 self.shown["loss"] = f"{event.loss:.3f}"
                 self.bar.update(1)
                 self.bar.set_postfix(self.shown)
+            case ViewBegun():
+                self.bar.write(self.losses.view(event), file=sys.stderr)
+                self.shown["expected"] = f"{event.expected_step_s:.1f} s"
             case IterationMetrics():
                 self.lines.append(event)
                 append_metrics(self.folder, event)
+                if (line := self.losses.step(event)) is not None:
+                    self.bar.write(line, file=sys.stderr)
                 self.shown["step"] = f"{event.step_s:.1f} s"
                 self.bar.set_postfix(self.shown)
             case Leaving():
@@ -56,12 +64,19 @@ class Progress:
             case _:
                 raise AssertionError(f"{event} is no event of a training run")
 
+    def survives(self, failed: NodeFailedError) -> bool:
+        """Whether the others go on without a node; they do once all are there."""
+        if not failed.crashed or self.ready < self.nodes:
+            return False
+        self.losses.lost(failed.node, failed.how)
+        return True
+
     def finish(self) -> None:
         """Write and print the summary, if an iteration was done."""
         self.bar.close()
         if not self.lines:
             return
-        summary = RunSummary.of(self.setting, self.schedule.nodes, self.plan, self.lines)
+        summary = RunSummary.of(self.setting, self.schedule.nodes, self.plan, self.lines, self.losses.summary)
         write_summary(self.folder, summary)
         print(f"\n{'setting':24} {summary.setting}, {summary.nodes} nodes, {summary.iterations} iterations")
         print(f"{'loss':24} {summary.loss_first:.3f} first, {summary.loss_last:.3f} last (nats a token)")
@@ -75,4 +90,7 @@ class Progress:
         print(f"{'bytes sent':24} {summary.bytes_sent / 1e6:.1f} MB")
         if summary.dropped_iterations:
             print(f"{'dropped iterations':24} {summary.dropped_iterations} of {summary.iterations} (metrics.jsonl)")
+        if summary.nodes_lost:
+            lost = f"{summary.nodes_lost} in {summary.views} views; {summary.microbatches_taken_over} microbatches"
+            print(f"{'nodes lost':24} {lost} taken over, {summary.seconds_lost:.1f} s more than expected (views.jsonl)")
         print(f"{'run folder':24} {self.folder}")

@@ -81,7 +81,8 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
     # Imported here: errors in arguments should not wait for torch.
     from skippipe.cli.progress import Progress
     from skippipe.runtime.equal import equal_fields
-    from skippipe.runtime.worker import Job, run_worker
+    from skippipe.runtime.job import Job
+    from skippipe.runtime.worker import run_worker
 
     first, whole = checkpoint.meta.iteration if checkpoint else 0, len(local) == schedule.nodes
     fields = equal_fields(schedule, setting, config, prepared, first, whole)
@@ -109,13 +110,13 @@ def watch_training(launcher: Launcher, progress: Progress, saves: bool) -> int:
 
     try:
         try:
-            launcher.watch(progress.on_event)
+            launcher.watch(progress.on_event, progress.survives)
         except Stopped as stopped:
             if stopped.number != signal.SIGTERM or not saves or progress.ready < progress.nodes:
                 raise
             print("\nSIGTERM: saving a checkpoint at the end of the iteration", file=sys.stderr)
             launcher.ask_to_stop()
-            launcher.watch(progress.on_event)
+            launcher.watch(progress.on_event, progress.survives)
     except NodeFailedError as error:
         if error.diverged:
             progress.finish()

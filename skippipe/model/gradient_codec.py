@@ -93,6 +93,10 @@ class GradientCodec:
         if whole < len(scales):
             part[whole * SYNC_BLOCK :].mul_(scales[whole])
 
+    def regroup(self) -> None:
+        """Forget the messages: other replicas, so other parts."""
+        self.messages.clear()
+
     def commit(self) -> None:
         """Take what this iteration left out into the next one: its step was made."""
         self.left_out, self.pending = self.pending, self.left_out

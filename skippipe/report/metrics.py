@@ -53,6 +53,16 @@ class BatchMetrics:
     """Stages that still had a node."""
 
 
+@dataclass
+class SurvivalSummary:
+    """What became of a run's nodes; seconds are the schedule's."""
+
+    views: int = 1
+    nodes_lost: int = 0
+    microbatches_taken_over: int = 0
+    seconds_lost: float = 0.0
+
+
 @dataclass(frozen=True)
 class RunSummary:
     """A run in one mapping; measured times are medians, in the schedule's seconds."""
@@ -72,9 +82,18 @@ class RunSummary:
     bytes_sent: int
     dropped_iterations: int
     """Those without a step, because a number was not finite."""
+    views: int
+    """That the run had, the first one included."""
+    nodes_lost: int
+    microbatches_taken_over: int
+    """By heirs of lost nodes, of all views together."""
+    seconds_lost: float
+    """By which the steps of iterations in which nodes were lost took longer than expected."""
 
     @classmethod
-    def of(cls, setting: str, nodes: int, plan: Plan, lines: Sequence[IterationMetrics]) -> Self:
+    def of(
+        cls, setting: str, nodes: int, plan: Plan, lines: Sequence[IterationMetrics], survival: SurvivalSummary
+    ) -> Self:
         """Sum up a run of one iteration or more; losses are those of iterations that were not dropped, if there are."""
         kept = [line for line in lines if line.dropped is None] or lines
         measured_step_s = statistics.median(line.step_s for line in lines)
@@ -92,6 +111,10 @@ class RunSummary:
             tokens_per_second=statistics.median(line.tokens_per_second for line in lines),
             bytes_sent=sum(line.bytes_sent for line in lines),
             dropped_iterations=sum(line.dropped is not None for line in lines),
+            views=survival.views,
+            nodes_lost=survival.nodes_lost,
+            microbatches_taken_over=survival.microbatches_taken_over,
+            seconds_lost=survival.seconds_lost,
         )
 
 

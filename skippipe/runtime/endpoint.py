@@ -49,10 +49,15 @@ class Endpoint:
     folder: Path
     pipe: int
     """File descriptor of the launcher's pipe, which takes events."""
-    first_here: bool
-    """Whether this is the first node of its machine, which reports what concerns all."""
+    local: range
+    """Nodes that were started on this machine."""
     notices: int | None = None
     """File descriptor from which the node's process learns what its launcher knows of failures."""
+
+    @property
+    def first_here(self) -> bool:
+        """Whether this is the first node of its machine, which reports what concerns all."""
+        return self.node == self.local.start
 
     def report(self, event: Event) -> None:
         """Tell the launcher; a line is short enough for the pipe to keep whole."""
@@ -146,7 +151,7 @@ def open_endpoints(
             with_first_node=0 in local,
             folder=folder,
             pipe=writer,
-            first_here=node == local.start,
+            local=local,
         )
         for node in local
     ]

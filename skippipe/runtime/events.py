@@ -32,6 +32,25 @@ class IterationLoss:
 
 
 @dataclass(frozen=True)
+class ViewBegun:
+    """The nodes have agreed on another view (survival/view.py) and go on in it."""
+
+    number: int
+    iteration: int
+    """The first one that is done in it."""
+    lost: tuple[int, ...]
+    heirs: tuple[int, ...]
+    """Nodes that took microbatches over."""
+    taken_over: int
+    """Microbatches that were."""
+    stages: tuple[int, ...]
+    """Nodes of each stage."""
+    stages_before: tuple[int, ...]
+    """The same in the view before."""
+    expected_step_s: float
+
+
+@dataclass(frozen=True)
 class Leaving:
     """All nodes have saved and leave after an iteration, because a machine was told to stop."""
 
@@ -92,6 +111,7 @@ Event = (
     Ready
     | IterationLoss
     | IterationMetrics
+    | ViewBegun
     | Leaving
     | BatchMetrics
     | EvaluationDone

@@ -1,4 +1,4 @@
-"""One node's iteration: its tasks strictly in the schedule's order, each as soon as its input is there."""
+"""One node's iteration: its tasks strictly in the plan's order, each as soon as its input is there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from skippipe.data.batches import Batches
 from skippipe.model.stage import Stage
 from skippipe.runtime.emulation import Emulation, Outgoing, sleep_until
 from skippipe.runtime.soundness import Poison, poison_of_task
@@ -24,6 +23,8 @@ from skippipe.transport.work import Work
 logger = logging.getLogger(__name__)
 
 Send = Callable[[int, Header, Tensor], None]
+ReadBatch = Callable[[int, int], tuple[Tensor, Tensor]]
+"""Tokens and targets, (B, T) each, of an iteration and a microbatch."""
 
 
 @dataclass
@@ -33,7 +34,7 @@ class IterationRecord:
     spans: list[Span] = field(default_factory=list)
     """Its tasks, in monotonic seconds."""
     losses: list[float] = field(default_factory=list)
-    """Loss of each microbatch that began here, in nats a token."""
+    """Loss of each microbatch that ended here, in nats a token."""
     poison: Poison | None = None
     """What was not finite; of several, the one that is named first."""
 
@@ -51,6 +52,17 @@ def expected_senders(plan: Plan, node: int) -> dict[tuple[MessageKind, int], int
     return senders
 
 
+def receiver_of(plan: Plan, node: int, task: Task) -> tuple[MessageKind, int] | None:
+    """What a task's result is, and the node that it goes to; None if the microbatch's way ends with the task."""
+    path = plan.paths[task.microbatch]
+    place = path.index(node)
+    if task.kind is Kind.FORWARD:
+        return MessageKind.ACTIVATION, [*path, path[0]][place + 1]
+    if task.kind is Kind.LOSS:
+        return MessageKind.GRADIENT, path[-1]
+    return (MessageKind.GRADIENT, path[place - 1]) if place else None
+
+
 class Executor:
     """Runs a node's order list on its stage."""
 
@@ -59,21 +71,21 @@ class Executor:
         node: int,
         plan: Plan,
         stage: Stage,
-        batches: Batches | None,
+        read_batch: ReadBatch,
         inbox: Inbox,
         send: Send,
         emulation: Emulation,
         clock: Clock,
         work: Work,
     ) -> None:
-        """`batches` is given on stage-0 nodes; `send` takes receiver, header and tensor and returns at once.
+        """`read_batch` is asked on stage-0 nodes; `send` takes receiver, header and tensor and returns at once.
 
         `work` is told what the executor does, for its peers to know.
         """
         self.node = node
         self.plan = plan
         self.stage = stage
-        self.batches = batches
+        self.read_batch = read_batch
         self.inbox = inbox
         self.send = send
         self.emulation = emulation
@@ -82,66 +94,94 @@ class Executor:
         self.work = work
         self.device = next(stage.parameters()).device
         self.order = plan.order.get(node, ())
-        self.senders = expected_senders(plan, node)
         # What is held between forward and backward: the stage's input and output, and at the origin the loss's input.
         self.held: dict[int, tuple[Tensor, Tensor]] = {}
         self.targets: dict[int, Tensor] = {}
+        self.iteration = -1
+        self.record = IterationRecord()
+        self.free = 0.0
+        """When the node is free again, in monotonic seconds."""
+        self.done: dict[Task, Tensor | None] = {}
+        """Tasks of this iteration that are done, with what was sent on: heirs of lost nodes may need it again."""
 
-    def run_iteration(self, iteration: int) -> IterationRecord:
-        """Run every task of this node's order; PeerLostError if an input can't come any more."""
-        self.inbox.next_iteration(iteration)
-        record = IterationRecord()
-        free = self.clock.now()
-        for task in self.order:
-            free = self.run_task(task, iteration, free, record)
+    def begin(self, iteration: int, plan: Plan) -> None:
+        """Begin an iteration; all nodes are done with the one before."""
         assert not self.held
-        return record
+        self.plan, self.order = plan, plan.order.get(self.node, ())
+        self.inbox.next_iteration(iteration)
+        self.iteration, self.record = iteration, IterationRecord()
+        self.free = self.clock.now()
 
-    def run_task(self, task: Task, iteration: int, free: float, record: IterationRecord) -> float:
-        """Wait for the task's input and the node, run it, send its result; returns when the node is free again.
+    def finish(self) -> None:
+        """The iteration is committed: nobody needs again what was sent."""
+        self.done.clear()
+
+    def run(self) -> IterationRecord:
+        """Run every task of this node's order that is not done yet.
+
+        PeerLostError if an input can't come any more, ViewChangedError if another plan must be taken up first.
+        """
+        for task in self.order:
+            if task not in self.done:
+                self.inbox.check()
+                self.run_task(task)
+        return self.record
+
+    def take_up(self, plan: Plan, view: int) -> None:
+        """Go on with another plan, in which lost nodes have heirs; send again what these need."""
+        before, self.plan = self.plan, plan
+        self.order = plan.order.get(self.node, ())
+        for task, result in self.done.items():
+            goes_to = receiver_of(plan, self.node, task)
+            if result is not None and goes_to is not None and goes_to != receiver_of(before, self.node, task):
+                self.send_result(task, result, self.clock.now(), view)
+
+    def run_task(self, task: Task) -> None:
+        """Wait for the task's input and the node, run it, send its result.
 
         Start and end are the emulated node's: a late wake-up of this process does not delay it, slow compute does.
         """
-        ready, tensor = free, None
+        ready, tensor = self.free, None
         begins_here = self.plan.paths[task.microbatch][0] == self.node
         if not (begins_here and task.kind is Kind.FORWARD):
             kind = MessageKind.GRADIENT if task.kind is Kind.BACKWARD else MessageKind.ACTIVATION
-            self.work.wait(f"the input of {task} in iteration {iteration}")
-            ready, received = self.inbox.take((kind, iteration, task.microbatch))
+            self.work.wait(f"the input of {task} in iteration {self.iteration}")
+            ready, received = self.inbox.take((kind, self.iteration, task.microbatch))
             tensor = received.to(self.device)
-        self.work.begin(f"{task} of iteration {iteration}")
-        start = max(ready, free)
+        self.work.begin(f"{task} of iteration {self.iteration}")
+        start = max(ready, self.free)
         sleep_until(start)
-        result = self.compute(task, iteration, tensor, record)
-        self.look_for_poison(task, tensor, result, record)
+        result = self.compute(task, tensor)
+        self.look_for_poison(task, tensor, result)
         computed, end = self.clock.now(), start + self.emulation.task_s[task.kind]
         sleep_until(end)
         end = max(end, computed)
-        record.spans.append(Span(self.node, KIND_NAMES[task.kind], task.microbatch, start, end))
-        if result is not None:
-            self.send_result(task, iteration, result, end)
-        return end + self.emulation.gap_s
+        self.record.spans.append(Span(self.node, KIND_NAMES[task.kind], task.microbatch, start, end))
+        kept = None if result is None else result.detach().cpu()
+        self.done[task] = kept
+        if kept is not None:
+            self.send_result(task, kept, end, self.inbox.view)
+        self.free = end + self.emulation.gap_s
 
-    def compute(self, task: Task, iteration: int, tensor: Tensor | None, record: IterationRecord) -> Tensor | None:
+    def compute(self, task: Task, tensor: Tensor | None) -> Tensor | None:
         """The task's work on its input; what must be sent on, None if the microbatch's way ends here."""
         microbatch = task.microbatch
         if task.kind is Kind.FORWARD:
-            return self.forward(microbatch, iteration, tensor)
+            return self.forward(microbatch, tensor)
         assert tensor is not None
         if task.kind is Kind.LOSS:
             hidden_BTD = tensor.requires_grad_()
             loss = self.stage.loss(hidden_BTD, self.targets.pop(microbatch))
             loss.backward()  # type: ignore[no-untyped-call]
-            record.losses.append(float(loss.detach()))
+            self.record.losses.append(float(loss.detach()))
             return hidden_BTD.grad
         entered, left = self.held.pop(microbatch)
         left.backward(tensor)  # type: ignore[no-untyped-call]
         return entered.grad
 
-    def look_for_poison(
-        self, task: Task, received: Tensor | None, result: Tensor | None, record: IterationRecord
-    ) -> None:
+    def look_for_poison(self, task: Task, received: Tensor | None, result: Tensor | None) -> None:
         """Note what is not finite, and log the first such task."""
+        record = self.record
         loss = record.losses[-1] if task.kind is Kind.LOSS else 0.0
         poison = poison_of_task(task.kind, received, result, loss)
         if poison is not None:
@@ -149,11 +189,10 @@ class Executor:
                 logger.warning("%s node %d in task %s was not finite", poison.text, self.node, task)
             record.poison = min(poison, record.poison or poison)
 
-    def forward(self, microbatch: int, iteration: int, tensor: Tensor | None) -> Tensor:
+    def forward(self, microbatch: int, tensor: Tensor | None) -> Tensor:
         """Run the stage on a microbatch and hold what backward needs."""
         if tensor is None:
-            assert self.batches is not None
-            tokens_BT, targets_BT = self.batches.batch(iteration, self.plan.own_number(microbatch))
+            tokens_BT, targets_BT = self.read_batch(self.iteration, microbatch)
             self.targets[microbatch] = targets_BT.to(self.device)
             entered = tokens_BT.to(self.device)
         else:
@@ -162,14 +201,10 @@ class Executor:
         self.held[microbatch] = (entered, left)
         return left
 
-    def send_result(self, task: Task, iteration: int, tensor: Tensor, end: float) -> None:
-        """Send an activation onwards or a gradient back along the path."""
-        path = self.plan.paths[task.microbatch]
-        if task.kind is Kind.FORWARD:
-            kind, receiver = MessageKind.ACTIVATION, [*path, path[0]][path.index(self.node) + 1]
-        elif task.kind is Kind.LOSS:
-            kind, receiver = MessageKind.GRADIENT, path[-1]
-        else:
-            kind, receiver = MessageKind.GRADIENT, path[path.index(self.node) - 1]
+    def send_result(self, task: Task, tensor: Tensor, end: float, view: int) -> None:
+        """Send an activation onwards or a gradient back along the path; it is ready at a monotonic time."""
+        goes_to = receiver_of(self.plan, self.node, task)
+        assert goes_to is not None
+        kind, receiver = goes_to
         sent = self.clock.wire(self.outgoing.leave(receiver, end))
-        self.send(receiver, Header(kind, iteration, task.microbatch, self.node, sent), tensor)
+        self.send(receiver, Header(kind, self.iteration, task.microbatch, self.node, sent, view=view), tensor)

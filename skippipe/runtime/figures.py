@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from skippipe.report.metrics import IterationMetrics
@@ -43,28 +44,36 @@ WIDTHS = {
 """Figures that each node shares."""
 
 
-def share_figures(group: Group, links: Links, iteration: int, figures: Figures) -> list[Figures]:
-    """Every node's figures of an iteration, node by node."""
-    rows = group.share(links, iteration, Exchange.FIGURES, list(dataclasses.astuple(figures)))
-    return [Figures(*row) for row in rows]
+Rows = dict[int, list[float]]
+"""What every node has told, by node."""
+
+
+def share_figures(group: Group, links: Links, iteration: int, figures: Figures) -> Rows:
+    """Every node's figures of an iteration."""
+    return group.share(links, iteration, Exchange.FIGURES, list(dataclasses.astuple(figures)))
+
+
+def figures_of(rows: Rows) -> dict[int, Figures]:
+    """The figures by node."""
+    return {node: Figures(*row) for node, row in rows.items()}
 
 
 def run_name(group: Group, links: Links, iteration: int) -> str:
     """The run's random name, 26 hexadecimal digits, drawn by node 0; every node calls it once, before an iteration."""
     mine = [float(secrets.randbits(BITS_OF_A_FIGURE)) for _ in range(NAME_FIGURES)]
-    first, *_ = group.share(links, iteration, Exchange.MEETING, mine)
-    return "".join(f"{int(part):013x}" for part in first)
+    rows = group.share(links, iteration, Exchange.MEETING, mine)
+    return "".join(f"{int(part):013x}" for part in rows[min(rows)])
 
 
-def mean_loss(figures: list[Figures]) -> float:
+def mean_loss(figures: Collection[Figures]) -> float:
     """Mean loss over all microbatches of an iteration, in nats a token."""
     return sum(row.loss_sum for row in figures) / sum(row.microbatches for row in figures)
 
 
 def iteration_metrics(
     iteration: int,
-    figures: list[Figures],
-    step_ends: list[float],
+    figures: Collection[Figures],
+    step_ends: Collection[float],
     tokens: int,
     time_scale: float,
     perplexity: float | None,

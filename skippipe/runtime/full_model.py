@@ -37,14 +37,15 @@ class FullModel:
                 if loss is not None:
                     total = [total[0] + loss * tokens_BT.numel(), total[1] + tokens_BT.numel()]
         rows = group.share(links, iteration, Exchange.PERPLEXITY, total)
-        losses, counts = zip(*rows, strict=True)
+        losses, counts = zip(*rows.values(), strict=True)
         return perplexity_of(sum(losses) / sum(counts))
 
     def walk(
         self, group: Group, links: Links, iteration: int, number: int, tokens_BT: Tensor, targets_BT: Tensor
     ) -> float | None:
         """This leader's part of a batch's way; the batch's loss at the first leader, where the way ends."""
-        identity, device = Identity(iteration, Exchange.VALIDATION), self.stage.cos.device
+        identity = Identity(iteration, Exchange.VALIDATION, group.view)
+        device = self.stage.cos.device
         first = group.node == group.leaders[0]
 
         def receive() -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from enum import IntEnum
 
-from skippipe.config import Encoding
 from skippipe.model.gradient_codec import GradientCodec
 from skippipe.model.optimizer import StageOptimizer
 from skippipe.runtime.emulation import Emulation, RunClock, sleep_until
@@ -36,18 +35,25 @@ class Group:
     """All nodes of the run, the replicas of this node's stage, and the leaders of the stages, their first replicas."""
 
     def __init__(
-        self, plan: Plan, node: int, parameters: int, hidden: list[tuple[int, ...]], sync: Encoding = "fp32"
+        self,
+        plan: Plan,
+        node: int,
+        parameters: int,
+        hidden: list[tuple[int, ...]],
+        codec: GradientCodec | None = None,
+        view: int = 0,
     ) -> None:
         """The node's stage has so many parameters; `hidden` are the shapes of validation's hidden states, if any.
 
-        `sync` is how gradients are written.
+        `codec` is how gradients are written, if not exactly; `view` is the number of the view whose plan this is.
         """
         self.node = node
+        self.view = view
         self.replicas = next(stage for stage in plan.stages if node in stage)
         self.leaders = [replicas[0] for replicas in plan.stages]
         self.tree = Tree(sorted(plan.stage_of()), node)
         self.parameters = parameters
-        self.codec = GradientCodec(sync, parameters) if sync != "fp32" and len(self.replicas) > 1 else None
+        self.codec = codec if len(self.replicas) > 1 else None
         self.hidden = hidden
 
     @property
@@ -102,7 +108,7 @@ class Group:
         buffer = optimizer.flat.cpu()
         mean = AllReduce(self.replicas, self.node, buffer, visits, self.form)
         wire = clock.clock.wire(last_backward)
-        latest = links.run(mean, Identity(iteration, Exchange.GRADIENT), wire)
+        latest = links.run(mean, Identity(iteration, Exchange.GRADIENT, self.view), wire)
         if buffer is not optimizer.flat:
             optimizer.flat.copy_(buffer)
         if latest > wire:
@@ -112,12 +118,11 @@ class Group:
         sleep_until(done)
         return max(done, clock.now())
 
-    def share(self, links: Links, iteration: int, exchange: Exchange, figures: list[float]) -> list[list[float]]:
-        """Every node's figures, node by node; all nodes must call it with as many."""
+    def share(self, links: Links, iteration: int, exchange: Exchange, figures: list[float]) -> dict[int, list[float]]:
+        """Every node's figures, by node; all nodes must call it with as many."""
         sharing = Sharing(self.tree, figures)
-        links.run(sharing, Identity(iteration, exchange))
-        rows: list[list[float]] = sharing.table.tolist()
-        return rows
+        links.run(sharing, Identity(iteration, exchange, self.view))
+        return dict(zip(self.tree.members, sharing.table.tolist(), strict=True))
 
 
 def largest_message(expected: dict[int, Expected]) -> int:

@@ -24,6 +24,7 @@ from skippipe.runtime.endpoint import STOP_SIGNAL, Endpoint
 from skippipe.runtime.events import Event, decode
 from skippipe.runtime.signals import CAUGHT, Signals
 from skippipe.transport.inbox import PeerLostError
+from skippipe.transport.losses import DIED, FAILED
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,10 @@ class NodeFailedError(Exception):
         self.log = log
         self.of_another = status == PEER_LOST_EXIT
         self.diverged = status == DIVERGED_EXIT
-        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
+        self.crashed = status < 0 or status == 1
+        """Whether only this process is concerned, so that others may go on."""
+        self.how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
+        how = f"was {self.how}" if status < 0 else f"ended with {self.how}"
         said = self.last_lines().rpartition(" ERROR ")[2].partition("\n")[0]
         if status == USER_ERROR_EXIT and said:
             super().__init__(f"node {node}: {said}")
@@ -179,8 +183,12 @@ class Launcher:
                 other.listeners.close()
         set_up_log()
 
-    def watch(self, on_event: Callable[[Event], None]) -> None:
+    def watch(
+        self, on_event: Callable[[Event], None], survives: Callable[[NodeFailedError], bool] = lambda failed: False
+    ) -> None:
         """Pass on the nodes' events until all have ended well; NodeFailedError as soon as one has not.
+
+        `survives` says whether the others go on without one that has not: they are told that it has ended.
 
         Stopped if a signal comes. After either it may be called again, to watch those that are left. Nodes that end
         because training diverged end together; that is raised when all of them have.
@@ -200,7 +208,7 @@ class Launcher:
                             on_event(decode(line))
                     else:
                         selector.unregister(key.fileobj)
-                        self.reap(key.data)
+                        self.reap(key.data, survives)
         # What the last nodes wrote just before they ended.
         for line in (self.rest + self.read_rest()).splitlines():
             on_event(decode(line))
@@ -214,17 +222,27 @@ class Launcher:
             parts.append(part)
         return b"".join(parts)
 
-    def reap(self, process: Process) -> None:
-        """Collect a process that has ended; NodeFailedError if it failed."""
+    def reap(self, process: Process, survives: Callable[[NodeFailedError], bool]) -> None:
+        """Collect a process that has ended; NodeFailedError if it failed and the others can't go on."""
         _, status = os.waitpid(process.pid, 0)
         process.close()
         del self.processes[process.node]
         code = os.waitstatus_to_exitcode(status)
         if code != 0:
             failed = NodeFailedError(process.node, code, log_file(self.endpoints[0].folder, process.node))
-            if not failed.diverged:
+            if failed.diverged:
+                self.diverged = self.diverged or failed
+            elif self.processes and survives(failed):
+                self.notify(DIED, failed.node)
+            else:
                 raise failed
-            self.diverged = self.diverged or failed
+
+    def notify(self, word: str, node: int) -> None:
+        """Tell every process what has become of a node."""
+        for process in self.processes.values():
+            # One that has just ended of its own cannot be told, and need not.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(process.notices, f"{word} {node}\n".encode())
 
     def ask_to_stop(self) -> None:
         """Let all nodes end the iteration, save a checkpoint and leave."""
@@ -234,10 +252,7 @@ class Launcher:
     def stop_after(self, failed: NodeFailedError) -> None:
         """End every process, after they have told other machines, if there are any, which node here failed first."""
         if len(self.endpoints) < self.endpoints[0].nodes and not failed.of_another:
-            for process in self.processes.values():
-                # One that has just ended of its own cannot be told, and need not.
-                with contextlib.suppress(BrokenPipeError):
-                    os.write(process.notices, f"{failed.node}\n".encode())
+            self.notify(FAILED, failed.node)
             self.wait_until_told()
         self.stop()
 

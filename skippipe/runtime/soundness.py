@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from enum import IntEnum
 
 import torch
@@ -55,14 +55,14 @@ def poison_of_task(kind: Kind, received: Tensor | None, result: Tensor | None, l
     return Poison.ACTIVATION if kind is Kind.FORWARD else Poison.GRADIENT
 
 
-def first_cause(poisons: Sequence[float], stage_of: dict[int, int]) -> str | None:
+def first_cause(poisons: Mapping[int, float], stage_of: dict[int, int]) -> str | None:
     """A sentence on where the numbers began, from what every node found (0: nothing); None if all are finite."""
-    found = sorted((Poison(int(poison)), node) for node, poison in enumerate(poisons) if poison)
+    found = sorted((Poison(int(poison)), node) for node, poison in poisons.items() if poison)
     if not found:
         return None
     poison, node = found[0]
     more = f"; {len(found) - 1} other nodes met such numbers too" if len(found) > 1 else ""
-    return f"{poison.text} node {node} (stage {stage_of[node]}) was not finite{more}"
+    return f"{poison.text} node {node} (stage {stage_of.get(node, '?')}) was not finite{more}"
 
 
 class Drops:

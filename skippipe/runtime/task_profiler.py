@@ -17,7 +17,7 @@ from torch import Tensor
 from skippipe.config import EmulationConfig, ModelConfig
 from skippipe.model.stage import Stage
 from skippipe.runtime.emulation import Emulation
-from skippipe.runtime.executor import Executor, IterationRecord, expected_senders
+from skippipe.runtime.executor import Executor, expected_senders
 from skippipe.schedule import Costs, Plan
 from skippipe.schedule.plan import Kind, Task
 from skippipe.transport.clocks import Clock
@@ -48,8 +48,9 @@ class Stopwatch(Executor):
     def __init__(self, node: int, plan: Plan, stage: Stage, samples: int) -> None:
         costs = Costs(np.zeros(2), 1.0, 1.0, 0.0, np.zeros((2, 2)))
         emulation = Emulation.of(EmulationConfig(enabled=False), costs, node, 0.0, 0)
-        inbox = Inbox(expected_senders(plan, node), lambda sender: 0.0)
-        super().__init__(node, plan, stage, None, inbox, self.packed, emulation, Clock(), Work())
+        self.senders = expected_senders(plan, node)
+        inbox = Inbox(self.senders, lambda sender: 0.0)
+        super().__init__(node, plan, stage, no_batch, inbox, self.packed, emulation, Clock(), Work())
         self.samples = samples
         self.compute_s: dict[Kind, list[float]] = {kind: [] for kind in Kind}
         self.elsewhere_s = 0.0
@@ -59,12 +60,12 @@ class Stopwatch(Executor):
         """What sending takes of the executor's thread."""
         pack(header, tensor)
 
-    def compute(self, task: Task, iteration: int, tensor: Tensor | None, record: IterationRecord) -> Tensor | None:
+    def compute(self, task: Task, tensor: Tensor | None) -> Tensor | None:
         """The task's work, timed to the end of what it asked of the device."""
         rested = now(self.device)
         time.sleep(REST_SECONDS)
         began = now(self.device)
-        result = super().compute(task, iteration, tensor, record)
+        result = super().compute(task, tensor)
         ended = now(self.device)
         self.compute_s[task.kind].append(ended - began)
         self.elsewhere_s += ended - rested
@@ -75,7 +76,7 @@ class Stopwatch(Executor):
         gaps = []
         model = self.stage.config
         for iteration in range(ITERATIONS):
-            self.inbox.next_iteration(iteration)
+            self.begin(iteration, self.plan)
             for (kind, microbatch), sender in self.senders.items():
                 message = torch.randn(self.samples, model.context, model.d_model)
                 self.inbox.put(Header(kind, iteration, microbatch, sender, 0.0), message)
@@ -85,7 +86,8 @@ class Stopwatch(Executor):
                     self.targets[task.microbatch] = torch.randint(self.stage.vocabulary, shape, device=self.device)
             self.elsewhere_s = 0.0
             began = now(self.device)
-            self.run_iteration(iteration)
+            self.run()
+            self.finish()
             gaps.append((now(self.device) - began - self.elsewhere_s) / len(self.order))
         return statistics.median(gaps[1:])
 
@@ -109,6 +111,11 @@ def measure_tasks(model: ModelConfig, vocabulary: int, samples: int, device: str
     gap_s = relay.gap_s()
     origin.gap_s()
     return TaskSeconds(relay.median_s(Kind.FORWARD), relay.median_s(Kind.BACKWARD), origin.median_s(Kind.LOSS), gap_s)
+
+
+def no_batch(iteration: int, microbatch: int) -> tuple[Tensor, Tensor]:
+    """No forward is measured at an origin."""
+    raise AssertionError(f"microbatch {microbatch} has no batch")
 
 
 def now(device: torch.device) -> float:

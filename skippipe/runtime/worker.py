@@ -7,33 +7,36 @@ import logging
 import math
 import signal
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Collection
 
 import torch
+from torch import Tensor
 
-from skippipe.config import RunConfig
-from skippipe.data.batches import Batches, Prepared
-from skippipe.model.checkpoint import Checkpoint, load_stage, save_stage, set_aside
+from skippipe.data.batches import Batches
+from skippipe.model.checkpoint import load_stage, save_stage, set_aside
 from skippipe.model.checkpoint_meta import Meta
 from skippipe.model.feedback import Replica, load_feedback, save_feedback
+from skippipe.model.gradient_codec import GradientCodec
 from skippipe.model.optimizer import StageOptimizer
 from skippipe.model.stage import Stage
-from skippipe.report.metrics import IterationMetrics
-from skippipe.report.timeline import append_spans
 from skippipe.runtime.emulation import Emulation, RunClock
-from skippipe.runtime.endpoint import STOP_SIGNAL, Endpoint
-from skippipe.runtime.events import IterationLoss, Leaving, Ready
+from skippipe.runtime.endpoint import STOP_SIGNAL
+from skippipe.runtime.events import Ready
 from skippipe.runtime.executor import Executor, IterationRecord, expected_senders
-from skippipe.runtime.figures import WIDTHS, Figures, iteration_metrics, mean_loss, run_name, share_figures
+from skippipe.runtime.figures import WIDTHS, Figures, Rows, figures_of, run_name, share_figures
 from skippipe.runtime.full_model import FullModel
 from skippipe.runtime.gradients import Exchange, Group, largest_message
+from skippipe.runtime.job import Job
+from skippipe.runtime.reporter import Reporter
 from skippipe.runtime.soundness import Drops, Poison, first_cause, is_finite
-from skippipe.schedule import Plan, Schedule
+from skippipe.runtime.survivors import Survivors
+from skippipe.schedule import Plan
 from skippipe.schedule.compression import compressed_links
 from skippipe.schedule.timeline import SYNC, Span
+from skippipe.survival.succession import plan_of_the_living, plan_of_what_follows, sources
+from skippipe.survival.view import View
 from skippipe.transport.clocks import Clock
-from skippipe.transport.inbox import Inbox
+from skippipe.transport.inbox import Inbox, PeerLostError, ViewChangedError
 from skippipe.transport.message import HEADER, Encoding
 
 logger = logging.getLogger(__name__)
@@ -41,44 +44,8 @@ logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 10.0
 SLOWEST_STEP_FACTOR = 10.0
 """A node may work on one thing for this many expected steps before it is taken for hung."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that a node's process is told."""
-
-    endpoint: Endpoint
-    setting: str
-    schedule: Schedule
-    config: RunConfig
-    prepared: Prepared
-    checkpoint: Checkpoint | None
-    """Where the run goes on from."""
-
-    @property
-    def node(self) -> int:
-        """The node's number."""
-        return self.endpoint.node
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return self.endpoint.folder
-
-    @property
-    def plan(self) -> Plan:
-        """The setting that is run."""
-        return self.schedule.settings[self.setting]
-
-    @property
-    def first_iteration(self) -> int:
-        """The iteration that the run begins with."""
-        return self.checkpoint.meta.iteration if self.checkpoint else 0
-
-    @property
-    def time_scale(self) -> float:
-        """What measured times are divided by."""
-        return self.config.emulation.time_scale if self.config.emulation.enabled else 1.0
+MOST_AGREEMENT_BYTES = 1 << 22
+"""Of a message by which nodes agree on a view, which holds a plan."""
 
 
 class Worker:
@@ -88,49 +55,90 @@ class Worker:
         """Build the shard, open the links, meet the others."""
         self.job = job
         config, plan, node = job.config, job.plan, job.node
+        self.first = job.first_iteration
+        self.view = View(0, self.first, "start", "the run begins", plan, self.first - 1)
         self.stage_index = plan.stage_of()[node]
         self.stage = Stage(config.model, self.stage_index, job.prepared.vocabulary, config.seed).to(config.device)
         self.optimizer = StageOptimizer(self.stage, config.optimizer)
+        self.own_gradient: Tensor | None = None
+        """The gradient before the sync, once that has begun: a sync that loses a replica begins again with it."""
         if job.checkpoint is not None:
             load_stage(job.checkpoint, self.stage, self.optimizer)
-        self.first = job.checkpoint.meta.iteration if job.checkpoint else 0
-        self.replica = Replica(self.stage_index, node, plan.stages[self.stage_index])
         self.drops = Drops(config.optimizer.dropped_in_a_row, self.first)
         self.stop_asked = False
         signal.signal(STOP_SIGNAL, self.ask_to_stop)
-        messages, sync_s = 2 * len(plan.paths) * plan.path_length, plan.sync_s[self.stage_index]
-        emulation = Emulation.of(config.emulation, job.schedule.costs, node, sync_s, messages)
-        self.emulation = emulation
-        clock, senders = Clock(), expected_senders(plan, node)
         samples = job.schedule.pipeline.samples_per_microbatch
-        nodes = range(job.schedule.nodes)
         self.full_model = FullModel(self.stage, job.prepared, samples) if config.evaluate_every else None
-        hidden = self.full_model.shapes if self.full_model else []
-        self.group = Group(plan, node, len(self.optimizer.flat), hidden, config.compression.sync)
-        if job.checkpoint is not None and self.group.codec is not None:
-            load_feedback(job.checkpoint, config, self.replica, self.group.codec.left_out)
-        together, hop_from_s = self.group.expected(WIDTHS), emulation.hop_from_s
-        self.inbox = Inbox(senders, lambda sender: hop_from_s[sender], emulation.queue_s, clock, self.first, together)
-        compressed = compressed_links(config.compression, job.schedule)[node]
-        encoding = Encoding[config.compression.encoding.upper()]
-        encodings = {other: encoding for other in nodes if compressed[other]}
-        largest = max(
-            HEADER.size + 4 * samples * config.model.context * config.model.d_model, largest_message(together)
-        )
-        patience = config.peers.connect_seconds + SLOWEST_STEP_FACTOR * plan.expected_step_s * job.time_scale
-        self.links = job.endpoint.open_links(self.inbox, largest, encodings, work_seconds=patience)
-        self.work = self.links.work
-        self.clock = RunClock(clock, self.links.axis_offset)
-        origins = plan.stages[0]
-        batches = None
-        if node in origins:
-            batches = Batches(
-                job.prepared, origins.index(node), len(origins), samples, config.model.context, config.seed
-            )
+        self.codec = self.make_codec()
+        self.group = self.make_group()
+        clock = Clock()
+        self.emulation = self.make_emulation()
+        delay_s, queue_s = self.emulation.hop_from_s.__getitem__, self.emulation.queue_s
+        expected = self.group.expected(WIDTHS)
+        self.inbox = Inbox(expected_senders(plan, node), delay_s, queue_s, clock, self.first, expected)
+        self.open_links(samples)
+        self.work, self.clock = self.links.work, RunClock(clock, self.links.axis_offset)
+        self.parts = sources(plan)
+        """Where each microbatch's batch is read: part of the data and number."""
+        self.batches: dict[int, Batches] = {}
+        """By part."""
         self.executor = Executor(
-            node, plan, self.stage, batches, self.inbox, self.links.send, emulation, clock, self.work
+            node, plan, self.stage, self.read_batch, self.inbox, self.links.send, self.emulation, clock, self.work
         )
-        receivers = {other for other in nodes if node in expected_senders(plan, other).values()} | self.group.peers()
+        self.survivors = Survivors(
+            node, job.schedule.nodes, job.folder, self.view, self.links, self.succeed, self.patience_s
+        )
+        self.reporter = Reporter(job, self.clock)
+        self.meet()
+
+    @property
+    def patience_s(self) -> float:
+        """How long nodes wait for enough of them to agree."""
+        return self.job.config.peers.silence_seconds
+
+    def make_codec(self) -> GradientCodec | None:
+        """How this node writes gradients, if they are compressed."""
+        sync = self.job.config.compression.sync
+        replicas = self.view.plan.stages[self.stage_index]
+        if sync == "fp32" or len(replicas) == 1:
+            return None
+        codec = GradientCodec(sync, len(self.optimizer.flat))
+        if self.job.checkpoint is not None:
+            load_feedback(self.job.checkpoint, self.job.config, self.replica, codec.left_out)
+        return codec
+
+    def make_group(self) -> Group:
+        """What this node does together with others in the view."""
+        hidden = self.full_model.shapes if self.full_model else []
+        parameters = len(self.optimizer.flat)
+        return Group(self.view.plan, self.job.node, parameters, hidden, self.codec, self.view.number)
+
+    def make_emulation(self) -> Emulation:
+        """What this node's hops, tasks and syncs take in the view."""
+        job, plan = self.job, self.view.plan
+        messages, sync_s = 2 * len(plan.paths) * plan.path_length, plan.sync_s[self.stage_index]
+        return Emulation.of(job.config.emulation, job.schedule.costs, job.node, sync_s, messages)
+
+    @property
+    def replica(self) -> Replica:
+        """Which of its stage's replicas this node is."""
+        return Replica(self.stage_index, self.job.node, self.view.plan.stages[self.stage_index])
+
+    def open_links(self, samples: int) -> None:
+        """Open the links to the others."""
+        job, config = self.job, self.job.config
+        compressed = compressed_links(config.compression, job.schedule)[job.node]
+        encoding = Encoding[config.compression.encoding.upper()]
+        encodings = {other: encoding for other in range(job.schedule.nodes) if compressed[other]}
+        activation = HEADER.size + 4 * samples * config.model.context * config.model.d_model
+        largest = max(activation, largest_message(self.group.expected(WIDTHS)), MOST_AGREEMENT_BYTES)
+        patience = config.peers.connect_seconds + SLOWEST_STEP_FACTOR * job.plan.expected_step_s * job.time_scale
+        self.links = job.endpoint.open_links(self.inbox, largest, encodings, work_seconds=patience)
+
+    def meet(self) -> None:
+        """Wait for all others, and learn the run's name."""
+        job = self.job
+        receivers = self.receivers()
         if not job.endpoint.with_first_node:
             # Its clock is the run's time.
             receivers.add(0)
@@ -139,7 +147,37 @@ class Worker:
         self.links.connect(sorted(receivers))
         self.run = run_name(self.group, self.links, self.first)
         self.bytes_reported = 0
-        job.endpoint.report(Ready(node))
+        self.survivors.start()
+        self.reporter.begin(self.view)
+        job.endpoint.report(Ready(job.node))
+
+    def receivers(self) -> set[int]:
+        """Nodes that this one sends to in the view."""
+        plan, node = self.view.plan, self.job.node
+        others = (other for other in self.view.members if node in expected_senders(plan, other).values())
+        return {*others, *self.group.peers()}
+
+    def plan_of(self, view: View, iteration: int) -> Plan:
+        """What is run in an iteration of a view; after a takeover it may have another order, the same on all nodes."""
+        if view.way != "takeover" or iteration == view.first_iteration:
+            return view.plan
+        schedule = self.job.schedule
+        return plan_of_what_follows(view.plan, schedule.costs, schedule.pipeline.memory)
+
+    def succeed(self, view: View, iteration: int, lost: Collection[int]) -> Plan:
+        """The plan of those who are left of a view, for an iteration that may be running."""
+        schedule = self.job.schedule
+        costs, bandwidth, moved = schedule.costs, schedule.bandwidth_gib_s, schedule.pipeline.sync_bytes
+        return plan_of_the_living(self.plan_of(view, iteration), lost, costs, bandwidth, moved)
+
+    def read_batch(self, iteration: int, microbatch: int) -> tuple[Tensor, Tensor]:
+        """Tokens and targets, (B, T) each; a microbatch has the same ones whoever reads them."""
+        part, number = self.parts[microbatch]
+        if part not in self.batches:
+            job, origins = self.job, self.job.plan.stages[0]
+            samples, context = job.schedule.pipeline.samples_per_microbatch, job.config.model.context
+            self.batches[part] = Batches(job.prepared, part, len(origins), samples, context, job.config.seed)
+        return self.batches[part].batch(iteration, number)
 
     def ask_to_stop(self, *_: object) -> None:
         """Remember that this process was told to save and leave."""
@@ -147,45 +185,91 @@ class Worker:
 
     def train(self) -> None:
         """Run all iterations that are not done yet, or until somebody asks to stop."""
-        step_end, pending = 0.0, None
-        endpoint = self.job.endpoint
+        self.step_end = 0.0
         for iteration in range(self.first, self.job.config.iterations):
-            self.optimizer.zero()
-            record = self.executor.run_iteration(iteration)
-            self.work.wait(f"the sync of iteration {iteration}")
-            figures, synced = self.sync(iteration, record, step_end)
+            figures, record, synced = self.iterate(iteration)
             self.work.begin(f"the optimizer step of iteration {iteration}")
             cause = self.step(iteration, figures)
-            step_end = self.clock.shared(self.clock.now())
-            self.write_timeline(iteration, record, synced)
-            stopping = any(row.stop_asked for row in figures)
+            self.step_end = self.clock.shared(self.clock.now())
+            self.reporter.timeline(iteration, record, synced)
+            stopping = any(row.stop_asked for row in figures.values())
             perplexity = None if self.drops.diverged else self.after_step(iteration + 1, stopping)
-            if endpoint.first_here:
-                if pending is not None:
-                    endpoint.report(self.metrics(*pending, [row.previous_step_end for row in figures]))
-                pending = (iteration, figures, perplexity, cause)
-                endpoint.report(IterationLoss(iteration, mean_loss(figures), cause))
+            self.reporter.iteration(self.view, iteration, figures, perplexity, cause)
             if stopping or self.drops.diverged:
                 break
         self.work.wait("the end of the run")
-        if self.drops.diverged and self.job.node == self.job.plan.stages[0][0]:
+        if self.drops.diverged and self.job.node == self.view.plan.stages[0][0]:
             # Before the figures are shared, so that every machine finds the same newest checkpoint.
             set_aside(self.job.folder, self.drops.proven + 1)
-        ends = [row[0] for row in self.group.share(self.links, self.inbox.iteration, Exchange.ENDS, [step_end])]
-        if endpoint.first_here and pending is not None:
-            endpoint.report(self.metrics(*pending, ends))
-            if asked := [node for node, row in enumerate(pending[1]) if row.stop_asked]:
-                endpoint.report(Leaving(pending[0], asked[0]))
+        self.reporter.leave(self.view, self.share_ends())
+        self.survivors.stop()
         self.links.drain(DRAIN_SECONDS)
 
-    def step(self, iteration: int, figures: list[Figures]) -> str | None:
+    def iterate(self, iteration: int) -> tuple[dict[int, Figures], IterationRecord, Span]:
+        """An iteration up to the optimizer step, whoever is lost meanwhile: figures, what was done here, the sync."""
+        self.optimizer.zero()
+        self.own_gradient = None
+        self.executor.begin(iteration, self.plan_of(self.view, iteration))
+        while True:
+            try:
+                record = self.executor.run()
+                self.work.wait(f"the sync of iteration {iteration}")
+                rows, synced = self.sync(iteration, record)
+            except ViewChangedError:
+                self.take_up()
+                if self.view.committed < iteration:
+                    self.undo_sync()
+                    continue
+                # The others have the figures, so the sync is over here too.
+                record, rows = self.executor.record, {node: list(row) for node, row in self.view.figures.items()}
+                synced = Span(self.job.node, SYNC, None, self.clock.now(), self.clock.now())
+            self.executor.finish()
+            return figures_of(rows), record, synced
+
+    def undo_sync(self) -> None:
+        """Go back to this node's own gradient, if a sync has begun to change it."""
+        if self.own_gradient is not None:
+            self.optimizer.flat.copy_(self.own_gradient)
+
+    def take_up(self) -> None:
+        """Go on in the newest view."""
+        before = self.view
+        with self.inbox.changed:
+            self.view = self.survivors.newest
+            if self.codec is not None:
+                self.codec.regroup()
+            self.group = self.make_group()
+            senders = expected_senders(self.view.plan, self.job.node)
+            self.inbox.take_up(self.view.number, senders, self.group.expected(WIDTHS))
+        if self.view.committed >= self.executor.iteration:
+            self.executor.finish()
+        self.executor.emulation = self.emulation = self.make_emulation()
+        self.executor.take_up(self.view.plan, self.view.number)
+        following = self.plan_of(self.view, self.view.first_iteration + 1)
+        self.reporter.view(self.view, before, following.expected_step_s)
+
+    def share_ends(self) -> dict[int, float]:
+        """When everyone's last step ended, in the run's time; this node's alone if somebody is lost now."""
+        mine = [self.step_end]
+        while True:
+            try:
+                rows = self.group.share(self.links, self.inbox.iteration, Exchange.ENDS, mine)
+            except ViewChangedError:
+                self.take_up()
+            except PeerLostError as error:
+                logger.warning("the end of the last step is not known of all nodes: %s", error)
+                return {self.job.node: self.step_end}
+            else:
+                return {node: row[0] for node, row in rows.items()}
+
+    def step(self, iteration: int, figures: dict[int, Figures]) -> str | None:
         """Update the weights, or leave weights and optimizer as they are if a number was not finite anywhere: why."""
-        cause = first_cause([row.poison for row in figures], self.job.plan.stage_of())
+        cause = first_cause({node: row.poison for node, row in figures.items()}, self.view.plan.stage_of())
         self.drops.count(iteration, cause)
         if cause is None:
-            self.optimizer.step(iteration, sum(row.squared_norm for row in figures))
-            if self.group.codec is not None:
-                self.group.codec.commit()
+            self.optimizer.step(iteration, sum(row.squared_norm for row in figures.values()))
+            if self.codec is not None:
+                self.codec.commit()
         else:
             logger.warning("iteration %d dropped: %s", iteration, cause)
         return cause
@@ -200,11 +284,16 @@ class Worker:
             return None
         # Its nodes wait for one another.
         self.work.wait(f"the validation after iteration {done}")
-        return self.full_model.perplexity(self.group, self.links, done - 1)
+        try:
+            return self.full_model.perplexity(self.group, self.links, done - 1)
+        except ViewChangedError:
+            logger.warning("the validation after iteration %d was left: the nodes have changed", done)
+            self.take_up()
+            return None
 
     def save(self, done: int) -> None:
         """Save this node's part of a checkpoint after so many iterations."""
-        job, codec = self.job, self.group.codec
+        job, codec = self.job, self.codec
         digest = hashlib.sha256(job.schedule.to_json().encode()).hexdigest()
         meta = Meta(done, len(job.plan.stages), job.prepared.vocabulary, job.setting, digest, self.run, job.config)
         # Weights that gave no finite numbers yet must not push out those that did.
@@ -216,16 +305,17 @@ class Worker:
         if self.group.leads:
             save_stage(job.folder, meta, self.stage, self.optimizer, job.prepared.tokenizer, remove_old=proven)
 
-    def sync(self, iteration: int, record: IterationRecord, previous_step_end: float) -> tuple[list[Figures], Span]:
+    def sync(self, iteration: int, record: IterationRecord) -> tuple[Rows, Span]:
         """Sync the stage's gradient and learn everyone's figures."""
         now = self.clock.now()
         first = min((span.start_s for span in record.spans), default=now)
         last = max((span.end_s for span in record.spans), default=now)
-        visits = self.job.plan.stage_visits()[self.stage_index]
+        visits = self.view.plan.stage_visits()[self.stage_index]
         idle = not record.spans
         poison = record.poison
         if poison is None and not is_finite(self.optimizer.flat):
             poison = Poison.WEIGHT_GRADIENT
+        self.own_gradient = self.optimizer.flat.clone()
         begun = 0.0 if idle else last
         done = self.group.sync(self.links, iteration, self.optimizer, visits, begun, self.emulation, self.clock)
         squared_norm = self.optimizer.squared_norm() if self.group.leads else 0.0
@@ -237,36 +327,15 @@ class Worker:
             microbatches=float(len(record.losses)),
             first_forward=math.inf if idle else self.clock.shared(first),
             last_backward=0.0 if idle else self.clock.shared(last),
-            previous_step_end=previous_step_end,
+            previous_step_end=self.step_end,
             bytes_sent=float(self.links.bytes_sent - self.bytes_reported),
             stop_asked=float(self.stop_asked),
             poison=float(poison or 0),
         )
-        figures = share_figures(self.group, self.links, iteration, mine)
+        rows = share_figures(self.group, self.links, iteration, mine)
+        self.survivors.commit(iteration, rows)
         self.bytes_reported = self.links.bytes_sent
-        return figures, Span(self.job.node, SYNC, None, last, done)
-
-    def metrics(
-        self,
-        iteration: int,
-        figures: list[Figures],
-        perplexity: float | None,
-        cause: str | None,
-        step_ends: list[float],
-    ) -> IterationMetrics:
-        """What the finished iteration took."""
-        pipeline, model = self.job.schedule.pipeline, self.job.config.model
-        tokens = len(self.job.plan.paths) * pipeline.samples_per_microbatch * model.context
-        return iteration_metrics(iteration, figures, step_ends, tokens, self.job.time_scale, perplexity, cause)
-
-    def write_timeline(self, iteration: int, record: IterationRecord, synced: Span) -> None:
-        """Add this node's spans to the run's timeline."""
-        scale = self.job.time_scale
-        spans = [
-            replace(span, start_s=self.clock.shared(span.start_s) / scale, end_s=self.clock.shared(span.end_s) / scale)
-            for span in [*record.spans, synced]
-        ]
-        append_spans(self.job.folder, iteration, spans)
+        return rows, Span(self.job.node, SYNC, None, last, done)
 
     def close(self) -> None:
         """Leave the others."""

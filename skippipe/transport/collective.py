@@ -20,6 +20,8 @@ class Identity(NamedTuple):
     iteration: int
     sequence: int
     """In the iteration."""
+    view: int = 0
+    """Among whose members."""
 
 
 class Outgoing(NamedTuple):

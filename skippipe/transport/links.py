@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterable
@@ -20,12 +19,14 @@ from numpy.typing import NDArray
 
 from skippipe.transport.addresses import Address, Neighbourhood, shown_address
 from skippipe.transport.buffers import BufferPool
+from skippipe.transport.clocks import ClockOffset
 from skippipe.transport.collective import Collective, Identity, Outgoing
 from skippipe.transport.conversation import Handlers
 from skippipe.transport.discovery import Discovery, SealedDatagrams, adapt_deccom
 from skippipe.transport.greeting import Greetings
 from skippipe.transport.identity import node_id, public_name
 from skippipe.transport.inbox import Inbox, PeerLostError
+from skippipe.transport.losses import Losses
 from skippipe.transport.membership import Limits, Listeners, Membership
 from skippipe.transport.message import HEADER, Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
 from skippipe.transport.run_identity import RUN_ID
@@ -35,10 +36,7 @@ from skippipe.transport.work import Work, WorkState
 
 logger = logging.getLogger(__name__)
 
-NOTICE_BYTES = 32
 START_SECONDS = 20.0
-FAREWELL_SECONDS = 5.0
-"""How long peers that are still starting are waited for, to tell them that a node is lost."""
 
 
 class Links:
@@ -57,12 +55,10 @@ class Links:
     ) -> None:
         """`bootstrap` are datagram addresses of some of the run's nodes.
 
-        `encodings` says how to write what goes to a node, if not in fp32; from the file descriptor `notices` comes the
-        number of a node that failed on this machine, to be passed on to the others.
+        `encodings` says how to write what goes to a node, if not in fp32; from the file descriptor `notices` comes what
+        the launcher knows of nodes that failed on this machine.
         """
-        self.notices = notices
         self.neighbourhood = neighbourhood or Neighbourhood({})
-        self.told_of_loss = False
         self.encodings = encodings or {}
         self.membership = membership
         self.node = membership.node
@@ -82,6 +78,9 @@ class Links:
         self.streams: PeerStreams
         self.senders: dict[int, Sender] = {}
         """By the node that they send to."""
+        self.losses = Losses(self.node, membership.nodes, notices, self.senders, self.sender, self.lose)
+        self.axis: ClockOffset | None = None
+        """How far node 0's clock is ahead, once it is lost."""
         self.joined = False
         """Whether all peers that this node sends to were there once: strangers can't end the run from then on."""
         self.failed = asyncio.Event()
@@ -118,33 +117,26 @@ class Links:
         me = Peer(self.listeners.address, pub_key=public_name(self.node), tcp=self.listeners.stream_port)
         await self.streams.start(me)
         self.server = asyncio.create_task(self.streams.serve(self.listeners.streams))
-        if self.notices is not None:
-            self.loop.add_reader(self.notices, self.on_notice, self.notices)
+        self.losses.watch(self.loop)
 
     def deliver(self, peer: bytes, offset: float, body: NDArray[np.uint8]) -> None:
         """Take a frame's body into the inbox (network thread)."""
         header, tensor = unpack(body)
         if header.sender != self.numbers[peer]:
             raise MalformedMessageError(f"node {self.numbers[peer]} sends as node {header.sender}")
-        if header.kind is not MessageKind.LOST:
+        if not self.losses.receive(header, tensor):
             self.inbox.put(header._replace(sent_at=header.sent_at + offset), tensor)
-            return
-        lost = header.microbatch
-        if lost >= len(self.members):
-            raise MalformedMessageError(f"there is no node {lost} to lose")
-        if self.spread_loss(lost):
-            self.give_up(lost, f"node {lost} failed on its machine, says node {header.sender}")
 
     def on_refused(self, peer: bytes, reason: str) -> None:
         """A peer sends again what can't be taken (network thread)."""
         node = self.numbers[peer]
-        self.give_up(node, f"node {node} sends what this node must refuse: {reason}")
+        self.losses.give_up(node, f"node {node} sends what this node must refuse: {reason}")
 
     def on_work(self, peer: bytes, state: WorkState) -> None:
         """A heartbeat says how far a peer's executor is (network thread)."""
         if state.hangs(self.limits.work_seconds):
             node = self.numbers[peer]
-            self.give_up(node, f"node {node} hangs: {state.what} has taken {state.seconds:.0f} s")
+            self.losses.give_up(node, f"node {node} hangs: {state.what} has taken {state.seconds:.0f} s")
 
     def on_difference(self, address: Address, names: list[str]) -> None:
         """A machine that holds the secret runs something else (network thread)."""
@@ -157,44 +149,24 @@ class Links:
         else:
             self.fail(what)
 
-    def on_notice(self, notices: int) -> None:
-        """The launcher names a node that failed, before it ends this one (network thread)."""
-        self.loop.remove_reader(notices)
-        if line := os.read(notices, NOTICE_BYTES):
-            lost = int(line)
-            others = [node for node in range(len(self.members)) if node not in (self.node, lost)]
-            # While starting up, few links are open yet: whoever waits for us must hear it from us.
-            senders = [self.sender(node) for node in others]
-            self.spread_loss(lost)
-            self.farewell = asyncio.create_task(self.tell(senders, notices))
-
-    async def tell(self, senders: list[Sender], notices: int) -> None:
-        """Close the notices, which the launcher waits for, when those that can be reached have been told."""
-        deadline = self.loop.time() + FAREWELL_SECONDS
-        while self.loop.time() < deadline and not all(one.connected.is_set() and not one.waiting for one in senders):
-            await asyncio.sleep(0.02)
-        os.close(notices)
-
-    def spread_loss(self, lost: int) -> bool:
-        """Tell all peers once that a node is lost, so that every machine names the same; whether this is news."""
-        news, self.told_of_loss = not self.told_of_loss, True
-        if news:
-            packed, payload = pack(Header(MessageKind.LOST, 0, lost, self.node, 0.0), torch.zeros(1))
-            for sender in self.senders.values():
-                sender.send(packed, payload)
-        return news
-
     def sender(self, node: int) -> Sender:
         """What sends to a node, started on first use (network thread)."""
         sender = self.senders.get(node)
         if sender is None:
             connect = functools.partial(self.streams.connect, self.members[node])
-            sender = self.senders[node] = Sender(node, connect, self.give_up, self.around)
+            sender = self.senders[node] = Sender(node, connect, self.losses.give_up, self.around)
         return sender
 
-    def give_up(self, node: int, reason: str) -> None:
-        """A peer is lost (network thread)."""
-        logger.error(reason)
+    def forget(self, node: int) -> None:
+        """Send nothing more to a node that is lost (network thread)."""
+        sender = self.senders.pop(node, None)
+        if sender is not None:
+            sender.task.cancel()
+            if node == 0:
+                self.axis = sender.offset
+
+    def lose(self, node: int, reason: str) -> None:
+        """Nobody can go on without a node that is lost (network thread)."""
         self.inbox.lose(node, reason)
         if self.inbox.failure is not None:
             self.failed.set()
@@ -231,8 +203,8 @@ class Links:
 
         Nodes of other machines must be connected to node 0; without such a link the clock is taken for the same.
         """
-        sender = self.senders.get(0)
-        return sender.offset.seconds if sender is not None else 0.0
+        axis = self.axis or (self.senders[0].offset if 0 in self.senders else None)
+        return axis.seconds if axis is not None else 0.0
 
     def send(self, node: int, header: Header, tensor: torch.Tensor) -> None:
         """Send a tensor; returns at once. Its memory must not change until it is delivered."""
@@ -259,8 +231,9 @@ class Links:
 
     def post(self, identity: Identity, messages: Iterable[Outgoing], sent_at: float) -> None:
         """Send what belongs to a collective, exactly; the tensors' memory must not change until it is delivered."""
+        iteration, sequence, view = identity
         packed = [
-            (receiver, *pack(Header(kind, *identity, self.node, sent_at, part), tensor))
+            (receiver, *pack(Header(kind, iteration, sequence, self.node, sent_at, part, view), tensor))
             for receiver, kind, part, tensor in messages
         ]
         if packed:
@@ -270,6 +243,11 @@ class Links:
         """Queue packed messages (network thread)."""
         for message in packed:
             self.send_now(*message)
+
+    def send_agreement(self, node: int, data: bytes) -> None:
+        """Send bytes by which nodes agree on who goes on (network thread)."""
+        tensor = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        self.send_now(node, *pack(Header(MessageKind.AGREEMENT, 0, 0, self.node, 0.0), tensor))
 
     def drain(self, seconds: float) -> None:
         """Wait until peers have acknowledged everything, at most so long."""

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-VERSION = 2
-HEADER = struct.Struct("<BBBBIIIdIIIIQI12x")
-"""version, kind, encoding, dimensions, iteration, microbatch, sender, sent at (wire s), shape x 4, length, part."""
+VERSION = 3
+HEADER = struct.Struct("<BBBBIIIdIIIIQII8x")
+"""version, kind, encoding, dimensions, iteration, microbatch, sender, sent at in s, shape x 4, length, part, view."""
 MOST_DIMENSIONS = 4
 
 assert HEADER.size == 64, "the payload begins at an offset that every dtype is aligned to"
@@ -28,13 +28,15 @@ class Encoding(IntEnum):
     """Rows of the last dimension: a float32 scale each (largest magnitude / 127), then one signed byte a number."""
     FP64 = 3
     """Of float64 tensors, which figures are."""
+    RAW = 4
+    """Of uint8 tensors: bytes that are no numbers."""
 
     def payload_bytes(self, shape: list[int]) -> int:
         """Bytes of a tensor of this shape."""
         numbers = math.prod(shape)
         if self is Encoding.INT8:
             return numbers + 4 * (numbers // shape[-1] if numbers else 0)
-        return numbers * {Encoding.FP32: 4, Encoding.BF16: 2, Encoding.FP64: 8}[self]
+        return numbers * {Encoding.FP32: 4, Encoding.BF16: 2, Encoding.FP64: 8, Encoding.RAW: 1}[self]
 
 
 class MalformedMessageError(ValueError):
@@ -58,12 +60,20 @@ class MessageKind(IntEnum):
     """Everyone's figures on their way back."""
     HIDDEN = 8
     """The hidden state of a validation batch, from stage to stage."""
+    AGREEMENT = 9
+    """Bytes by which the nodes agree on who takes part (survival/messages.py)."""
 
 
 COLLECTIVE = frozenset((MessageKind.SHARD, MessageKind.SUM, MessageKind.FIGURES, MessageKind.TABLE, MessageKind.HIDDEN))
 """Kinds of what nodes do together (collectives.py): `microbatch` is then the collective's sequence in the iteration."""
-DOUBLE = frozenset((MessageKind.FIGURES, MessageKind.TABLE))
-"""Kinds whose tensors are float64; those of all others are float32."""
+EXACT = {
+    MessageKind.FIGURES: Encoding.FP64,
+    MessageKind.TABLE: Encoding.FP64,
+    MessageKind.AGREEMENT: Encoding.RAW,
+}
+"""Kinds whose tensors are not float32, and how they are always written."""
+DTYPES = {Encoding.FP64: torch.float64, Encoding.RAW: torch.uint8}
+"""Of tensors that are written so; those of all other encodings are float32."""
 
 KINDS = {int(kind): kind for kind in MessageKind}
 ENCODINGS = {int(encoding): encoding for encoding in Encoding}
@@ -80,6 +90,8 @@ class Header(NamedTuple):
     """Wire seconds (clocks.py) at which the sending task ended; link emulation counts from here."""
     part: int = 0
     """Of what a collective sends in several."""
+    view: int = 0
+    """Number of the view in which it was sent (survival/view.py)."""
 
     @property
     def key(self) -> tuple[MessageKind, int, int]:
@@ -87,14 +99,18 @@ class Header(NamedTuple):
         return self.kind, self.iteration, self.microbatch
 
 
+def dtype_of(kind: MessageKind) -> torch.dtype:
+    """Type of a kind's tensors."""
+    return DTYPES[EXACT[kind]] if kind in EXACT else torch.float32
+
+
 def pack(header: Header, tensor: torch.Tensor, encoding: Encoding = Encoding.FP32) -> tuple[bytes, memoryview]:
     """Header bytes and payload of a tensor; uncompressed, the payload is a view of the tensor's own memory."""
     tensor = tensor.detach()
     if tensor.device.type != "cpu" or not tensor.is_contiguous():
         tensor = tensor.to("cpu").contiguous()
-    double = header.kind in DOUBLE
-    assert tensor.dtype == (torch.float64 if double else torch.float32)
-    encoding = Encoding.FP64 if double else encoding
+    encoding = EXACT.get(header.kind, encoding)
+    assert tensor.dtype == dtype_of(header.kind)
     assert 0 < tensor.dim() <= MOST_DIMENSIONS
     payload = encode(tensor, encoding)
     # Missing dimensions are written in front, so that the last one stays the row that int8 scales.
@@ -111,13 +127,14 @@ def pack(header: Header, tensor: torch.Tensor, encoding: Encoding = Encoding.FP3
         *shape,
         len(payload),
         header.part,
+        header.view,
     )
     return packed, payload
 
 
 def encode(tensor: torch.Tensor, encoding: Encoding) -> memoryview:
     """The tensor's bytes."""
-    if encoding in (Encoding.FP32, Encoding.FP64):
+    if encoding in (Encoding.FP32, Encoding.FP64, Encoding.RAW):
         # NumPy's views cost a tenth of torch's, which small messages would notice.
         return tensor.numpy().reshape(-1).view(np.uint8).data
     if encoding is Encoding.INT8:
@@ -134,6 +151,8 @@ def decode(data: NDArray[np.uint8], encoding: Encoding, shape: list[int]) -> tor
         dtype = np.float32 if encoding is Encoding.FP32 else np.float64
         return torch.from_numpy(np.ndarray(shape, dtype, data.data, HEADER.size))
     raw = torch.from_numpy(data[HEADER.size :])
+    if encoding is Encoding.RAW:
+        return raw.view(shape)
     if encoding is Encoding.BF16:
         return raw.view(torch.bfloat16).view(shape).float()
     row_count = math.prod(shape[:-1])
@@ -147,7 +166,7 @@ def unpack(data: NDArray[np.uint8]) -> tuple[Header, torch.Tensor]:
     if len(data) < HEADER.size:
         raise MalformedMessageError(f"{len(data)} bytes are too few for a header")
     fields = HEADER.unpack_from(data.data)
-    version, kind, code, dimensions, iteration, microbatch, sender, sent_at, *padded, length, part = fields
+    version, kind, code, dimensions, iteration, microbatch, sender, sent_at, *padded, length, part, view = fields
     if version != VERSION:
         raise MalformedMessageError(f"version {version}, expected {VERSION}")
     if kind not in KINDS or code not in ENCODINGS or not 0 < dimensions <= MOST_DIMENSIONS:
@@ -155,7 +174,7 @@ def unpack(data: NDArray[np.uint8]) -> tuple[Header, torch.Tensor]:
     if not math.isfinite(sent_at):
         raise MalformedMessageError("its time is not a number")
     encoding, missing = ENCODINGS[code], MOST_DIMENSIONS - dimensions
-    if (encoding is Encoding.FP64) != (kind in DOUBLE):
+    if EXACT.get(KINDS[kind], encoding) is not encoding or (encoding in DTYPES and kind not in EXACT):
         raise MalformedMessageError(f"{KINDS[kind].name} written as {encoding.name}")
     shape = padded[missing:]
     if 0 in shape or padded[:missing] != [1] * missing:
@@ -163,4 +182,4 @@ def unpack(data: NDArray[np.uint8]) -> tuple[Header, torch.Tensor]:
     size, came = encoding.payload_bytes(shape), len(data) - HEADER.size
     if length != size or came != size:
         raise MalformedMessageError(f"shape {shape} needs {size} bytes, it says {length}, {came} came")
-    return Header(KINDS[kind], iteration, microbatch, sender, sent_at, part), decode(data, encoding, shape)
+    return Header(KINDS[kind], iteration, microbatch, sender, sent_at, part, view), decode(data, encoding, shape)

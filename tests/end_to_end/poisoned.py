@@ -15,20 +15,20 @@ from skippipe.schedule.plan import Kind, Task
 
 def poison_a_node(poison: Poison, node: int, iterations: set[int]) -> None:
     """Let a node's computation give nan in these iterations: patched before the launcher forks."""
-    compute, run_iteration = Executor.compute, Executor.run_iteration
+    compute, run = Executor.compute, Executor.run
     wanted = {Poison.ACTIVATION: Kind.FORWARD, Poison.LOSS: Kind.LOSS, Poison.GRADIENT: Kind.BACKWARD}
 
-    def poisoned(self: Executor, task: Task, iteration: int, tensor: Any, record: IterationRecord) -> Any:
-        result = compute(self, task, iteration, tensor, record)
-        if self.node == node and iteration in iterations and wanted.get(poison) is task.kind:
+    def poisoned(self: Executor, task: Task, tensor: Any) -> Any:
+        result = compute(self, task, tensor)
+        if self.node == node and self.iteration in iterations and wanted.get(poison) is task.kind:
             if poison is Poison.LOSS:
-                record.losses[-1] = float("inf")
+                self.record.losses[-1] = float("inf")
             elif result is not None:
                 result = torch.full_like(result, float("nan"))
         return result
 
-    def whole(self: Executor, iteration: int) -> IterationRecord:
-        record = run_iteration(self, iteration)
+    def whole(self: Executor) -> IterationRecord:
+        record, iteration = run(self), self.iteration
         if self.node == node and iteration in iterations and poison in (Poison.WEIGHT_GRADIENT, Poison.SUM):
             gradient = next(self.stage.parameters()).grad
             # Two replicas of the largest number make an infinite sum of finite parts.
@@ -37,7 +37,7 @@ def poison_a_node(poison: Poison, node: int, iterations: set[int]) -> None:
             next(self.stage.parameters()).grad.fill_(3e38)
         return record
 
-    Executor.compute, Executor.run_iteration = poisoned, whole  # type: ignore[method-assign]
+    Executor.compute, Executor.run = poisoned, whole  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from skippipe.errors import UserError
 from skippipe.report.metrics import (
     IterationMetrics,
     RunSummary,
+    SurvivalSummary,
     append_metrics,
     read_metrics,
     read_summary,
@@ -55,7 +56,7 @@ def test_launchers_that_share_a_folder_leave_each_iteration_once(tmp_path: Path)
 
 def test_a_summary_holds_medians_and_sums(tmp_path: Path) -> None:
     plan = Schedule.load(CONFIGS / "schedules/original-20-nodes.json").plan("ca-partial")
-    summary = RunSummary.of("ca-partial", 20, plan, LINES)
+    summary = RunSummary.of("ca-partial", 20, plan, LINES, SurvivalSummary())
     assert (summary.iterations, summary.loss_first, summary.loss_last, summary.bytes_sent) == (3, 7.0, 5.0, 3000)
     assert (summary.measured_iteration_s, summary.measured_step_s, summary.tokens_per_second) == (31.0, 51.0, 3.0)
     assert summary.measured_over_expected == 51.0 / plan.expected_step_s

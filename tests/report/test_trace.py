@@ -12,7 +12,7 @@ import pytest
 from skippipe.cli import trace as command
 from skippipe.config import CONFIGS
 from skippipe.errors import UserError
-from skippipe.report.metrics import IterationMetrics, RunSummary, write_summary
+from skippipe.report.metrics import IterationMetrics, RunSummary, SurvivalSummary, write_summary
 from skippipe.report.timeline import append_spans
 from skippipe.report.trace import chrome_trace, measured_spans
 from skippipe.schedule import Schedule
@@ -39,7 +39,7 @@ def write_run(folder: Path, schedule: Schedule, slower: float = 1.1) -> None:
         append_spans(folder, iteration, spans)
     figures = IterationMetrics(0, 7.0, 1.0, 30.0, 50.0, 100, 2.0, 1000)
     lines = [figures, replace(figures, iteration=1)]
-    write_summary(folder, RunSummary.of(SETTING, schedule.nodes, schedule.plan(SETTING), lines))
+    write_summary(folder, RunSummary.of(SETTING, schedule.nodes, schedule.plan(SETTING), lines, SurvivalSummary()))
     (folder / "config.json").write_text(json.dumps({"schedule": str(ORIGINAL)}))
 
 

@@ -106,8 +106,8 @@ def test_the_inbox_expects_the_bytes_of_the_encoding() -> None:
     plan = Plan(((0, 1), (2,)), ((0, 2), (1, 2)), {}, (0.0, 0.0), 0.0, 0.0)
     expected: dict[Encoding, tuple[int, ...]] = {"fp32": (1000,), "bf16": (500,), "int8": (254,)}
     for encoding, shape in expected.items():
-        group = Group(plan, 0, 2000, [], encoding)
+        codec = GradientCodec(encoding, 2000) if encoding != "fp32" else None
+        group = Group(plan, 0, 2000, [], codec)
         assert set(group.expected({})[Exchange.GRADIENT].values()) == {shape}
-        assert (group.codec is None) == (encoding == "fp32")
     # Alone in its stage, a node has nobody to write to.
-    assert Group(plan, 2, 2000, [], "int8").codec is None
+    assert Group(plan, 2, 2000, [], GradientCodec("int8", 2000)).codec is None

@@ -50,10 +50,10 @@ def test_a_task_blames_what_it_received_before_itself(
 
 @pytest.mark.parametrize("poison", Poison)
 def test_the_cause_is_named_before_those_that_only_received_it(poison: Poison) -> None:
-    assert first_cause([0, 0, 0, 0], STAGE_OF) is None
-    alone = first_cause([0, 0, float(poison), 0], STAGE_OF)
+    assert first_cause(dict.fromkeys(range(4), 0.0), STAGE_OF) is None
+    alone = first_cause({0: 0, 2: float(poison)}, STAGE_OF)
     assert alone == f"{poison.text} node 2 (stage 1) was not finite"
-    named = first_cause([float(Poison.INPUT), float(Poison.INPUT), float(poison), 0], STAGE_OF)
+    named = first_cause({0: float(Poison.INPUT), 1: float(Poison.INPUT), 2: float(poison)}, STAGE_OF)
     assert named is not None
     assert ("node 2 (stage 1)" in named) == (poison is not Poison.INPUT)
     assert named.endswith("; 2 other nodes met such numbers too")

@@ -9,6 +9,7 @@ from skippipe.config import EmulationConfig, ModelConfig
 from skippipe.model.stage import Stage
 from skippipe.runtime.emulation import Emulation
 from skippipe.runtime.executor import Executor, expected_senders
+from skippipe.runtime.task_profiler import no_batch
 from skippipe.schedule.plan import Kind, Task
 from skippipe.transport.inbox import Inbox, PeerLostError
 from skippipe.transport.message import Header, MessageKind
@@ -30,16 +31,17 @@ def test_an_executor_says_which_task_it_works_on_and_which_input_it_waits_for() 
     inbox, work = Inbox(expected_senders(plan, 2), lambda sender: 0.0), Work()
     emulation = Emulation.of(EmulationConfig(enabled=False), schedule.costs, 2, 0.0, 0)
     stage = Stage(ModelConfig(context=32), 1, 300, 0)
-    executor = Asked(2, plan, stage, None, inbox, lambda *_: None, emulation, inbox.clock, work)
+    executor = Asked(2, plan, stage, no_batch, inbox, lambda *_: None, emulation, inbox.clock, work)
     executor.said = []
     first, second = executor.order[:2]
     assert first.kind is Kind.FORWARD
     batch = torch.zeros(2, 32, 64)
-    sender = executor.senders[MessageKind.ACTIVATION, first.microbatch]
+    sender = expected_senders(plan, 2)[MessageKind.ACTIVATION, first.microbatch]
     inbox.put(Header(MessageKind.ACTIVATION, 0, first.microbatch, sender, 0.0), batch)
     inbox.fail("node 0 can't be reached")
+    executor.begin(0, plan)
     with pytest.raises(PeerLostError):
-        executor.run_iteration(0)
+        executor.run()
     assert [(state.working, state.what) for state in executor.said] == [(True, f"{first} of iteration 0")]
     state = unpack_work(work.pack())
     assert (state.working, state.what) == (False, f"the input of {second} in iteration 0")

@@ -76,7 +76,7 @@ class Network:
         """Queue what a node sends."""
         for outgoing in messages:
             assert outgoing.receiver != node.number
-            frame = Frame(Header(outgoing.kind, *identity, node.number, 0.0, outgoing.part), outgoing.tensor)
+            frame = Frame(Header(outgoing.kind, *identity[:2], node.number, 0.0, outgoing.part), outgoing.tensor)
             self.sent[node.number] += len(frame.original)
             self.frames.setdefault((node.number, outgoing.receiver), deque()).append(frame)
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from skippipe.transport.clocks import Clock
-from skippipe.transport.inbox import Inbox, PeerLostError
+from skippipe.transport.collective import Identity
+from skippipe.transport.inbox import Inbox, PeerLostError, ViewChangedError
 from skippipe.transport.message import Header, MalformedMessageError, MessageKind
 
 CLOCK = Clock()
@@ -88,3 +89,51 @@ def test_a_lost_peer_wakes_who_waits() -> None:
     threading.Timer(0.1, box.fail, ["node 7 can't be reached"]).start()
     with pytest.raises(PeerLostError, match="node 7"):
         box.take((ACTIVATION, 0, 0))
+
+
+def test_a_decided_view_interrupts_who_waits_until_it_is_taken_up() -> None:
+    box = inbox()
+    box.put(header(), torch.zeros(1))
+    threading.Timer(0.1, box.change).start()
+    with pytest.raises(ViewChangedError):
+        box.take((GRADIENT, 0, 0))
+    with pytest.raises(ViewChangedError):
+        box.take((ACTIVATION, 0, 0))
+    box.take_up(1, {}, {})
+    assert box.take((ACTIVATION, 0, 0))[1].item() == 0
+
+
+def test_an_heir_may_send_what_the_lost_node_had_to_and_what_came_twice_is_dropped() -> None:
+    box, heir = inbox(), 9
+    with pytest.raises(MalformedMessageError):
+        box.put(header(sender=heir), torch.ones(1))
+    # It knows of the view before we do.
+    box.put(header(sender=heir)._replace(view=1), torch.ones(1))
+    assert not box.messages
+    box.take_up(1, {(ACTIVATION, 0): heir}, {})
+    box.put(header(sender=heir)._replace(view=1), torch.zeros(1))
+    box.put(header(), torch.zeros(1))
+    assert box.take((ACTIVATION, 0, 0))[1].item() == 1
+    box.put(header(sender=heir)._replace(view=1), torch.zeros(1))
+    box.next_iteration(1)
+    box.put(header(sender=heir)._replace(view=1), torch.zeros(1))
+    assert not box.messages
+    with pytest.raises(MalformedMessageError):
+        box.put(header(sender=5)._replace(view=1), torch.zeros(1))
+
+
+def test_collectives_belong_to_a_view() -> None:
+    shape = {1: {(MessageKind.SHARD, 7, 0): (3,)}}
+    box = Inbox({}, lambda sender: 0.0, collectives=shape)
+
+    def shard(view: int, value: float) -> tuple[Header, torch.Tensor]:
+        return Header(MessageKind.SHARD, 0, 1, 7, 0.0, 0, view), torch.full((3,), value)
+
+    box.put(*shard(0, 1.0))
+    box.put(*shard(1, 2.0))
+    box.take_up(1, {}, shape)
+    box.put(*shard(0, 3.0))
+    assert box.take_arrived(Identity(0, 1, 1))[1][0].item() == 2.0
+    assert not any(box.arrived.values())
+    with pytest.raises(MalformedMessageError):
+        box.put(*shard(1, 4.0))

@@ -151,7 +151,7 @@ def test_word_of_a_lost_node_goes_all_the_way_round() -> None:
     try:
         for node, (links, _) in enumerate(made):
             links.connect([(node + 1) % 3])
-        made[0][0].loop.call_soon_threadsafe(made[0][0].spread_loss, 3)
+        made[0][0].loop.call_soon_threadsafe(made[0][0].losses.tell, 3)
         for teller, (_, inbox) in enumerate((made[1], made[2])):
             with pytest.raises(PeerLostError, match=f"node 3 failed on its machine, says node {teller}"):
                 receive(inbox, 0)

@@ -1,0 +1,61 @@
+"""What the user reads of nodes that are lost while a run goes on."""
+
+from __future__ import annotations
+
+from skippipe.report.metrics import IterationMetrics, SurvivalSummary
+from skippipe.runtime.events import ViewBegun
+
+
+class Losses:
+    """Puts together what the launcher saw of a process and what the nodes made of it."""
+
+    def __init__(self, expected_step_s: float) -> None:
+        """The plan that the run begins with expects steps of so many seconds."""
+        self.expected_step_s = expected_step_s
+        self.how: dict[int, str] = {}
+        """How each lost node's process here ended."""
+        self.summary = SurvivalSummary()
+        self.expected_by_iteration: dict[int, float] = {}
+        """What was expected of the steps in which nodes were lost."""
+
+    def lost(self, node: int, how: str) -> None:
+        """A node's process has ended, and the others go on."""
+        self.how[node] = how
+
+    def view(self, event: ViewBegun) -> str:
+        """A line on what the nodes have agreed on."""
+        self.summary.views += 1
+        self.summary.nodes_lost += len(event.lost)
+        self.summary.microbatches_taken_over += event.taken_over
+        self.expected_by_iteration.setdefault(event.iteration, self.expected_step_s)
+        self.expected_step_s = event.expected_step_s
+        if not event.lost:
+            return f"view {event.number} from iteration {event.iteration}: nobody was lost after all"
+        gone = ", ".join(f"{node} ({self.how[node]})" if node in self.how else str(node) for node in event.lost)
+        name = "node" if len(event.lost) == 1 else "nodes"
+        shrunk = [
+            f"stage {stage} goes on with {now} of {before}"
+            for stage, (now, before) in enumerate(zip(event.stages, event.stages_before, strict=True))
+            if now < before
+        ]
+        return (
+            f"{name} {gone} lost in iteration {event.iteration}: {names(event.heirs)} took over"
+            f" {event.taken_over} microbatches; {', '.join(shrunk)}; next expected {event.expected_step_s:.1f} s"
+        )
+
+    def step(self, metrics: IterationMetrics) -> str | None:
+        """A line on what a step took in which nodes were lost; None if none was."""
+        expected_s = self.expected_by_iteration.pop(metrics.iteration, None)
+        if expected_s is None:
+            return None
+        self.summary.seconds_lost += metrics.step_s - expected_s
+        return f"iteration {metrics.iteration} took {metrics.step_s:.1f} s (expected {expected_s:.1f} s)"
+
+
+def names(nodes: tuple[int, ...]) -> str:
+    """Nodes in words."""
+    if not nodes:
+        return "nobody"
+    if len(nodes) == 1:
+        return f"node {nodes[0]}"
+    return f"nodes {', '.join(map(str, nodes[:-1]))} and {nodes[-1]}"
