@@ -1,0 +1,1 @@
+"""What keeps a run going when nodes die: the agreement on views."""
