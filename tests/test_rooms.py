@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "model": GROUND | {"data"},
     "report": GROUND | {"schedule"},
     "search": GROUND | {"schedule"},
+    "survival": GROUND | {"schedule"},
     "runtime": GROUND | {"peers", "schedule", "model", "data", "transport", "report"},
     "reference": GROUND | {"schedule", "model", "data", "transport"},
     "cli": GROUND | {"peers", "schedule", "model", "data", "transport", "report", "search", "runtime"},

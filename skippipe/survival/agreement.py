@@ -224,6 +224,9 @@ class Agreement(Proposer):
         """Take a message when we are in no view: members that are behind what we know must not wait for us."""
         if isinstance(message, Decided):
             self.take_decided(message)
+        elif isinstance(message, Join):
+            if self.decision is not None and (message.node, message.birth) in self.decision.proposal.members:
+                self.tell(message.node)
         elif isinstance(message, ViewMessage):
             if self.decision is not None and message.view < self.decision.view:
                 self.tell(sender)
@@ -271,6 +274,9 @@ class Agreement(Proposer):
         """A process asks to join: the application of the proposer hears of it."""
         node, birth = message.node, message.birth
         self.standing.learn(message.deaths)
+        if any(death.view > self.number for death in message.deaths):
+            # Its predecessor had begun a newer view, which the joiner may know.
+            self.send(node, Ask(self.number, False, ()))
         if self.births.get(node) == birth:
             self.tell(node)
         elif node < self.nodes and self.standing.is_news(node, birth):

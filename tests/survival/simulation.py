@@ -132,6 +132,8 @@ class World:
         self.delay_s = self.random.choice([0.01, 0.1, 0.5])
         self.late = self.random.choice([0, 0.02, 0.2])
         self.quiet = self.random.choice([0.5, 1.5, 4.0])
+        self.deadliness = self.random.choice([0.05, 0.15, 0.3])
+        """Of all faults."""
         self.sides: dict[int, int] = dict.fromkeys(range(self.nodes), 0)
         self.deaths: list[tuple[Death, Decided | None]] = []
         self.processes: dict[int, Process] = {}
@@ -282,29 +284,29 @@ class World:
         if process is None:
             return
         machine = process.machine
-        if draw < 0.3:
+        if draw < self.deadliness:
             how = self.random.choice(["", "", "after some of its messages", "before it tells"])
             process.dies = how
             self.counts[f"killed {how or 'between events'}"] += 1
             if not how:
                 self.kill(process)
-        elif draw < 0.45 and not process.is_stopped:
+        elif draw < 0.4 and not process.is_stopped:
             process.is_stopped = True
             self.counts["stopped"] += 1
             self.check_links()
             self.at(self.random.uniform(0.5, 15), lambda: self.go_on(process))
-        elif draw < 0.55:
+        elif draw < 0.5:
             self.counts["parted"] += 1
             self.sides = {node: self.random.randrange(2) for node in range(self.nodes)}
             self.check_links()
             self.at(self.random.uniform(1, 10), self.heal)
-        elif draw < 0.75:
+        elif draw < 0.7:
             peer = self.random.randrange(self.nodes)
             if peer != process.node:
                 self.counts["wrongly suspected"] += 1
                 self.event(process, lambda now: machine.suspect(peer, now))
                 self.at(self.random.uniform(0.5, 8), lambda: self.check_link(process.node, peer, process))
-        elif draw < 0.85:
+        elif draw < 0.8:
             self.counts["change wanted"] += 1
             self.event(process, machine.want_change)
         else:
