@@ -1,0 +1,60 @@
+"""What a node knows of the life of others: who is silent, whose process has ended, who has started again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from skippipe.survival.messages import MOST_NODES, Death
+
+
+class Standing:
+    """Suspicions, which may be wrong, and deaths, which are true; a member is a node and the birth of its process."""
+
+    def __init__(self) -> None:
+        self.suspected: set[int] = set()
+        """Nodes."""
+        self.deaths: set[Death] = set()
+        self.joining: dict[int, int] = {}
+        """The birth of each node's process that asks to join."""
+        self.seen: dict[int, int] = {}
+        """The largest birth with which a node has been a member."""
+
+    def learn(self, deaths: Iterable[Death]) -> None:
+        """Take over what somebody knows, as far as it still matters."""
+        self.deaths.update(death for death in deaths if death.birth >= self.seen.get(death.node, -1))
+
+    def gossip(self) -> tuple[Death, ...]:
+        """Deaths to tell others, as many as a message holds."""
+        return tuple(sorted(self.deaths)[:MOST_NODES])
+
+    def is_news(self, node: int, birth: int) -> bool:
+        """Whether a process that asks to join may be alive, as far as we know."""
+        deaths = [death.birth for death in self.deaths if death.node == node]
+        return birth >= self.seen.get(node, -1) and birth > max(deaths, default=-1)
+
+    def gone(self, members: Mapping[int, int]) -> set[int]:
+        """Members that will never answer: their process has ended, or there is a later one of the same node."""
+        ended = {death.node for death in self.deaths if death.birth >= members.get(death.node, death.birth + 1)}
+        return ended | {node for node, birth in self.joining.items() if birth > members.get(node, birth)}
+
+    def took_nothing_along(self, members: Mapping[int, int], view: int) -> frozenset[int]:
+        """Members of a view whose process has ended and had not begun a newer one: what they knew died with them."""
+        return frozenset(
+            death.node for death in self.deaths if death.view <= view and members.get(death.node) == death.birth
+        )
+
+    def outsiders(self, members: Mapping[int, int], nodes: int) -> list[int]:
+        """Nodes that may run without knowing that they are no members."""
+        ended = {death.node for death in self.deaths}
+        return [node for node in range(nodes) if node not in {*members, *self.suspected, *self.joining, *ended}]
+
+    def begin_view(self, members: Mapping[int, int]) -> None:
+        """Forget what no longer matters when a view begins."""
+        self.seen.update(members)
+        self.joining = {node: birth for node, birth in self.joining.items() if birth > members.get(node, birth)}
+        newest = {death.node: death for death in sorted(self.deaths)}
+        self.deaths = {
+            death
+            for death in self.deaths
+            if death.birth >= self.seen.get(death.node, -1) and (death.node in members or death == newest[death.node])
+        }

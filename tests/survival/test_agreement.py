@@ -1,0 +1,10 @@
+"""The agreement on views, tortured in a simulated network."""
+
+from __future__ import annotations
+
+from tests.survival.simulation import World
+
+
+def test_torture() -> None:
+    for seed in range(300):
+        World(seed).run()
