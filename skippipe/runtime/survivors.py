@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable
+import math
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from skippipe.runtime.figures import Rows
-from skippipe.schedule import Plan
 from skippipe.survival.acceptor import Outgoing
 from skippipe.survival.agreement import FIRST_BIRTH, Agreement
+from skippipe.survival.course import Course, Report, Settle, Succeed, next_view
 from skippipe.survival.messages import Death, Decided, pack, unpack
 from skippipe.survival.succession import StageLostError
 from skippipe.survival.view import View
@@ -22,11 +23,11 @@ logger = logging.getLogger(__name__)
 
 END = b"!"
 """Begins a proposal to end the run, instead of a view; the members and the reason follow."""
-FIRST_VIEW = 0
+FIRST_VIEW, NO_VIEW = 0, -1
 PROPOSERS = 2
 """Members that have links to all others: the one that proposes the next view, and the one that does if it is lost."""
-Succeed = Callable[[View, int, Collection[int]], Plan]
-"""The plan of those who are left of a view, for an iteration; StageLostError if they can't go on."""
+GATHER_SECONDS = 0.1
+"""How long others that want to join are waited for once one does."""
 
 
 class Survivors:
@@ -37,47 +38,59 @@ class Survivors:
     """
 
     def __init__(
-        self, node: int, nodes: int, folder: Path, first: View, links: Links, succeed: Succeed, patience_s: float
+        self,
+        node: int,
+        birth: int,
+        nodes: int,
+        folder: Path,
+        course: Course,
+        links: Links,
+        succeed: Succeed,
+        settle: Settle,
+        patience_s: float,
     ) -> None:
-        """`first` is the view that the run begins with; without a majority for `patience_s` it ends.
+        """`birth` is which of the node's processes this is; without a majority for `patience_s` it ends.
 
         In the run's folder this machine's nodes leave what they have decided, for those who hear of their deaths.
         """
         self.folder = folder
-        self.node = node
-        self.nodes = nodes
+        self.node, self.birth, self.nodes = node, birth, nodes
+        self.course = course
         self.links = links
         self.inbox = links.inbox
-        self.succeed = succeed
+        self.succeed, self.settle = succeed, settle
         self.patience_s = patience_s
-        self.newest = first
-        """The last view that was decided; the torch thread may not have taken it up yet."""
-        self.committed = first.committed
-        """The last iteration of which everyone's figures are here."""
-        self.figures: Rows = {}
-        """Those figures."""
-        self.frozen = False
-        """Whether this node has told how far it is, so that it may not get further before the others have agreed."""
         self.detected_at: float | None = None
+        self.is_left_out = False
+        """Whether the others have gone on without this process."""
         self.agreement: Agreement
         self.timer: asyncio.TimerHandle | None = None
 
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Of the newest view, () for a joiner that is in none."""
+        return self.course.newest.members if self.course.newest is not None else ()
+
     def start(self) -> None:
-        """Begin to listen (torch thread); the others are all there."""
+        """Begin to listen (torch thread); the others are all there, or this node joins them."""
         asyncio.run_coroutine_threadsafe(self.open(), self.links.loop).result()
 
     async def open(self) -> None:
         """Begin to listen."""
-        now = self.links.loop.time()
-        first = self.newest
-        self.agreement = Agreement(self.node, self.nodes, first.number, first.members, self, self.patience_s, now)
+        now, newest = self.links.loop.time(), self.course.newest
+        number = newest.number if newest is not None else NO_VIEW
+        patience_s, birth = self.patience_s, self.birth
+        self.agreement = Agreement(self.node, self.nodes, number, self.members, self, patience_s, now, birth)
+        for former in range(self.birth):
+            self.hear_of_death(self.node, former)
         self.links.losses.listen(self)
         self.be_ready()
+        self.tick()
 
     def be_ready(self) -> None:
         """Open the links over which the next view would be agreed on: finding a peer takes longer than agreeing."""
-        first = sorted(self.newest.members)[:PROPOSERS]
-        for node in self.newest.members if self.node in first else first:
+        first = sorted(self.members)[:PROPOSERS]
+        for node in self.members if self.node in first else first:
             if node != self.node:
                 self.links.sender(node)
 
@@ -85,29 +98,64 @@ class Survivors:
         """Take no notice of losses any more (torch thread): training is over."""
         self.links.loop.call_soon_threadsafe(self.links.losses.stop_listening)
 
-    def commit(self, iteration: int, figures: Rows) -> None:
-        """Note that everyone's figures of an iteration are here (torch thread); from then on it can't be redone.
+    # What the torch thread asks.
+
+    def wait_for_view(self, seconds: float) -> View:
+        """The first view that names this joiner; PeerLostError if there is none for so long."""
+        with self.inbox.changed:
+            self.inbox.changed.wait_for(lambda: self.course.newest or self.inbox.failure, seconds)
+            newest = self.course.newest
+            if newest is None or self.inbox.failure is not None:
+                raise PeerLostError(self.inbox.failure or f"nobody has let this node join for {seconds:.0f} s")
+            return newest
+
+    def begin(self, iteration: int) -> None:
+        """Begin an iteration, as soon as that leaves room for a view that is being agreed on.
 
         ViewChangedError if the others have agreed on another view meanwhile, PeerLostError if nobody goes on.
         """
         with self.inbox.changed:
-            self.inbox.changed.wait_for(lambda: not self.frozen or self.inbox.interrupted)
-            if self.inbox.failure is not None:
-                raise PeerLostError(self.inbox.failure)
-            self.inbox.check()
-            self.committed, self.figures = iteration, figures
+            self.inbox.changed.wait_for(lambda: self.course.may_begin(iteration) or self.inbox.interrupted)
+            self.check()
+            self.course.begun = iteration
+
+    def commit(self, iteration: int, figures: Rows) -> None:
+        """Note that everyone's figures of an iteration are here; from then on it can't be redone.
+
+        ViewChangedError if the others have agreed on another view meanwhile, PeerLostError if nobody goes on.
+        """
+        with self.inbox.changed:
+            self.inbox.changed.wait_for(lambda: not self.course.is_frozen or self.inbox.interrupted)
+            self.check()
+            self.course.commit(iteration, figures)
+
+    def check(self) -> None:
+        """ViewChangedError or PeerLostError if the torch thread can't just go on."""
+        if self.inbox.failure is not None:
+            raise PeerLostError(self.inbox.failure)
+        self.inbox.check()
+
+    # What happens.
 
     def suspect(self, node: int, reason: str) -> None:
         """A peer can't be reached, or does nothing any more."""
-        self.note_loss()
-        self.go_on(self.agreement.suspect(node, self.links.loop.time()))
+        if node in self.members:
+            self.note_loss()
+            self.go_on(self.agreement.suspect(node, self.links.loop.time()))
 
-    def died(self, node: int) -> None:
+    def died(self, node: int, birth: int) -> None:
         """A node's process has certainly ended."""
         logger.warning("node %d has ended", node)
-        self.note_loss()
-        decision = read_decision(self.folder, node)
-        death = Death(node, FIRST_BIRTH, decision.view if decision is not None else FIRST_VIEW)
+        self.links.forget(node)
+        if node in self.members:
+            self.note_loss()
+        self.hear_of_death(node, birth)
+
+    def hear_of_death(self, node: int, birth: int) -> None:
+        """Tell the agreement of a process that has ended, and of what it had decided."""
+        decision = read_decision(self.folder, node, birth)
+        view = FIRST_VIEW if birth == FIRST_BIRTH else NO_VIEW
+        death = Death(node, birth, decision.view if decision is not None else view)
         self.go_on(self.agreement.certainly_dead(death, decision, self.links.loop.time()))
 
     def receive(self, sender: int, data: bytes) -> None:
@@ -131,7 +179,7 @@ class Survivors:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        if self.agreement.next_tick != float("inf"):
+        if self.agreement.next_tick != math.inf:
             self.timer = self.links.loop.call_at(self.agreement.next_tick, self.tick)
 
     def tick(self) -> None:
@@ -142,31 +190,21 @@ class Survivors:
     # What the agreement asks of its application.
 
     def report(self, urgent: bool) -> bytes:
-        """How far this node is; if the change is urgent, it gets no further before the next view."""
+        """How far this node is; it keeps to that until the next view."""
         with self.inbox.changed:
-            self.frozen = self.frozen or urgent
-            return json.dumps([self.committed, [[node, *row] for node, row in self.figures.items()]]).encode()
+            return self.course.report(urgent).to_bytes()
 
     def propose(self, reports: dict[int, bytes], lost: frozenset[int]) -> bytes:
-        """The next view: heirs for the lost; all go on after the last iteration that anyone has committed."""
-        committed, figures = max((read_report(report) for report in reports.values()), key=lambda told: told[0])
-        before, gone = self.newest, tuple(sorted(lost))
+        """The next view: heirs for the lost, or joiners between two iterations."""
+        newest, standing = self.course.newest, self.agreement.standing
+        assert newest is not None
+        known = {node: Report.from_bytes(report, self.nodes) for node, report in reports.items()}
+        joiners = {node for node, birth in standing.joining.items() if standing.is_news(node, birth)} - known.keys()
         try:
-            plan = self.succeed(before, committed + 1, gone)
+            view = next_view(newest, known, joiners, self.succeed, self.settle, self.detected_at)
         except StageLostError as error:
+            gone = sorted(lost)
             return END + json.dumps([sorted(reports), f"{name_nodes(gone)} lost, and {error}"]).encode()
-        detected_s = None if self.detected_at is None else self.detected_at
-        view = View(
-            number=self.agreement.number + 1,
-            first_iteration=committed + 1,
-            way="takeover",
-            reason=f"lost: {', '.join(map(str, gone))}" if gone else "nobody is lost after all",
-            plan=plan,
-            committed=committed,
-            figures={node: tuple(row) for node, row in figures.items()},
-            lost=gone,
-            detected_s=detected_s,
-        )
         return view.to_bytes()
 
     def acceptable(self, value: bytes) -> bool:
@@ -192,25 +230,38 @@ class Survivors:
             self.fail(str(json.loads(value[len(END) :])[1]))
             return
         view = View.from_bytes(value, self.nodes)
-        logger.warning("view %d: %s", view.number, view.reason)
-        gone = set(self.newest.members) - set(view.members)
+        logger.warning("view %d from iteration %d: %s", view.number, view.first_iteration, view.reason)
+        gone = set(self.members) - set(view.members)
         with self.inbox.changed:
-            self.newest, self.frozen, self.detected_at = view, False, None
-            if view.committed > self.committed:
-                self.committed, self.figures = view.committed, {node: list(row) for node, row in view.figures.items()}
-            self.inbox.change()
+            self.course.adopt(view)
+            self.detected_at = None
+            if view.way == "boundary":
+                # Whoever waits to begin an iteration, or to join.
+                self.inbox.changed.notify_all()
+            else:
+                self.inbox.change()
         for node in gone:
             self.links.forget(node)
+        # Whatever was suspected was their former process.
+        self.agreement.standing.suspected.difference_update(view.joined)
         self.be_ready()
 
     def excluded(self, number: int) -> None:
         """The others go on without this node."""
-        self.leave_decision()
+        self.is_left_out = True
+        if self.agreement.decision is not None:
+            self.leave_decision()
         self.fail(f"the other nodes have gone on without node {self.node} (view {number})")
 
     def joining(self, node: int) -> None:
-        """Somebody wants to take part: no view has room for another node yet."""
-        logger.warning("node %d asks to join, which is not possible", node)
+        """Somebody wants to take part: another view, a little later."""
+        logger.info("node %d asks to join", node)
+        self.links.loop.call_later(GATHER_SECONDS, self.want_change)
+
+    def want_change(self) -> None:
+        """Agree on a view with those who have asked to join."""
+        if self.links.losses.listener is self:
+            self.go_on(self.agreement.want_change(self.links.loop.time()))
 
     def no_majority(self, reachable: tuple[int, ...], members: tuple[int, ...]) -> None:
         """Too few are left in reach to go on: the others may go on without these."""
@@ -219,7 +270,7 @@ class Survivors:
     def leave_decision(self) -> None:
         """Leave what was decided where this machine's nodes find it if this one dies before it could tell anybody."""
         assert self.agreement.decision is not None
-        path = decision_file(self.folder, self.node)
+        path = decision_file(self.folder, self.node, self.birth)
         written = path.with_suffix(".tmp")
         written.write_bytes(pack(self.agreement.decision))
         written.replace(path)
@@ -230,25 +281,19 @@ class Survivors:
         self.inbox.fail(reason)
 
 
-def decision_file(folder: Path, node: int) -> Path:
-    """Where a node leaves the newest view that it knows of."""
-    return folder / f"node-{node}.view"
+def decision_file(folder: Path, node: int, birth: int) -> Path:
+    """Where a node's process leaves the newest view that it knows of."""
+    return folder / f"node-{node}-{birth}.view"
 
 
-def read_decision(folder: Path, node: int) -> Decided | None:
-    """The newest view that a node of this machine knew of when it died; None if that was the first."""
-    path = decision_file(folder, node)
+def read_decision(folder: Path, node: int, birth: int) -> Decided | None:
+    """The newest view that a process of this machine knew of when it died; None if it was in none, or in the first."""
+    path = decision_file(folder, node, birth)
     if not path.exists():
         return None
     decision = unpack(path.read_bytes())
     assert isinstance(decision, Decided)
     return decision
-
-
-def read_report(report: bytes) -> tuple[int, Rows]:
-    """The last committed iteration of a node, and its figures by node."""
-    committed, rows = json.loads(report)
-    return int(committed), {int(node): [float(figure) for figure in row] for node, *row in rows}
 
 
 def name_nodes(nodes: Collection[int]) -> str:

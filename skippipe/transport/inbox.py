@@ -44,15 +44,16 @@ class Inbox:
         clock: Clock | None = None,
         iteration: int = 0,
         collectives: Mapping[int, Expected] | None = None,
+        view: int = 0,
     ) -> None:
         """`senders` names who sends what ((kind, microbatch) to node); `delay_s` is the emulated hop from a node.
 
         A message may say that it leaves its node as much as `queue_s` from now. `iteration` is the first one: peers may
         send its messages before this node begins it. `collectives` says what must come in each of an iteration, by its
-        sequence.
+        sequence. In view -1, which is before all others, everything waits until a view is taken up.
         """
         self.senders = {key: {sender} for key, sender in senders.items()}
-        self.view = 0
+        self.view = view
         """Number of the view whose collectives are taken."""
         self.early: list[tuple[Header, torch.Tensor]] = []
         """What came of later views."""
@@ -81,7 +82,7 @@ class Inbox:
             self.put_collective(header, tensor)
             return
         if header.sender not in self.senders.get((header.kind, header.microbatch), ()):
-            if not self.keep_early(header, tensor):
+            if not self.keep_early(header, tensor) and header.view >= self.view:
                 name = f"{header.kind.name} {header.microbatch}"
                 raise MalformedMessageError(f"node {header.sender} has no {name} to send")
             return

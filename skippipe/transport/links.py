@@ -52,8 +52,9 @@ class Links:
         encodings: dict[int, Encoding] | None = None,
         notices: int | None = None,
         neighbourhood: Neighbourhood | None = None,
+        joins: bool = False,
     ) -> None:
-        """`bootstrap` are datagram addresses of some of the run's nodes.
+        """`bootstrap` are datagram addresses of some of the run's nodes; a node that `joins` comes later than they.
 
         `encodings` says how to write what goes to a node, if not in fp32; from the file descriptor `notices` comes what
         the launcher knows of nodes that failed on this machine.
@@ -78,10 +79,11 @@ class Links:
         self.streams: PeerStreams
         self.senders: dict[int, Sender] = {}
         """By the node that they send to."""
-        self.losses = Losses(self.node, membership.nodes, notices, self.senders, self.sender, self.lose)
+        self.losses = Losses(self.node, membership.nodes, notices, self.senders, self.sender, self.lose, joins)
         self.axis: ClockOffset | None = None
         """How far node 0's clock is ahead, once it is lost."""
-        self.joined = False
+        self.joins = joins
+        self.joined = joins
         """Whether all peers that this node sends to were there once: strangers can't end the run from then on."""
         self.failed = asyncio.Event()
         """Set (in the event loop) when a peer is lost."""
@@ -113,6 +115,9 @@ class Links:
         self.streams = PeerStreams(
             discovery, secret, run, self.limits.message_bytes, handlers, self.around, self.neighbourhood
         )
+        if self.joins:
+            # Any of them may have a connection to this node's former process in mind.
+            self.streams.replaceable.update(self.members)
         await self.loop.create_datagram_endpoint(self.streams.get_lowest, sock=self.listeners.datagrams)
         me = Peer(self.listeners.address, pub_key=public_name(self.node), tcp=self.listeners.stream_port)
         await self.streams.start(me)
@@ -152,16 +157,19 @@ class Links:
     def sender(self, node: int) -> Sender:
         """What sends to a node, started on first use (network thread)."""
         sender = self.senders.get(node)
+        if sender is not None and (sender.is_resting or self.members[node] in self.streams.replaceable):
+            sender.wake()
         if sender is None:
             connect = functools.partial(self.streams.connect, self.members[node])
             sender = self.senders[node] = Sender(node, connect, self.losses.give_up, self.around)
         return sender
 
     def forget(self, node: int) -> None:
-        """Send nothing more to a node that is lost (network thread)."""
-        sender = self.senders.pop(node, None)
+        """Send nothing more to a node that is lost (network thread); another process of it may come back."""
+        self.streams.replaceable.add(self.members[node])
+        sender = self.senders.get(node)
         if sender is not None:
-            sender.task.cancel()
+            sender.let_go()
             if node == 0:
                 self.axis = sender.offset
 
@@ -253,7 +261,8 @@ class Links:
         """Wait until peers have acknowledged everything, at most so long."""
 
         def pending() -> bool:
-            return any(sender.waiting or sender.unacknowledged for sender in self.senders.values())
+            awake = (sender for sender in self.senders.values() if not sender.is_resting)
+            return any(sender.waiting or sender.unacknowledged for sender in awake)
 
         deadline = time.monotonic() + seconds
         while pending() and time.monotonic() < deadline:

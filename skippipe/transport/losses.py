@@ -17,7 +17,10 @@ logger = logging.getLogger(__name__)
 
 NOTICE_BYTES = 4096
 FAILED, DIED = "failed", "died"
-"""Words before a node's number in a launcher's notice: all must end because it failed, or go on without it."""
+"""Words before a node's number in a launcher's notice: all must end because it failed, or go on without it.
+
+The second is followed by which of the node's processes has ended: a later one has a larger number, its birth.
+"""
 FAREWELL_SECONDS = 5.0
 """How long peers that are still starting are waited for, to tell them that a node is lost."""
 MOST_UNHEARD = 256
@@ -30,8 +33,8 @@ class Listener(Protocol):
     def suspect(self, node: int, reason: str) -> None:
         """A peer can't be reached, or does nothing any more."""
 
-    def died(self, node: int) -> None:
-        """A node's process has certainly ended."""
+    def died(self, node: int, birth: int) -> None:
+        """A node's process, the one with this birth, has certainly ended."""
 
     def receive(self, sender: int, data: bytes) -> None:
         """A message by which nodes agree on who goes on."""
@@ -48,10 +51,11 @@ class Losses:
         senders: dict[int, Sender],
         sender: Callable[[int], Sender],
         lose: Callable[[int, str], None],
+        joins: bool = False,
     ) -> None:
         """From the file descriptor `notices` come the launcher's lines; `lose` ends what can't go on without a node.
 
-        `senders` are those of the links that are open, `sender` opens one.
+        `senders` are those of the links that are open, `sender` opens one. A node that `joins` will have a listener.
         """
         self.node = node
         self.nodes = nodes
@@ -59,7 +63,9 @@ class Losses:
         self.senders = senders
         self.sender = sender
         self.lose = lose
+        self.joins = joins
         self.listener: Listener | None = None
+        self.unheard_deaths: list[tuple[int, int]] = []
         self.told = False
         self.unheard: list[tuple[int, bytes]] = []
 
@@ -71,6 +77,8 @@ class Losses:
     def listen(self, listener: Listener) -> None:
         """From now on somebody knows how to go on without a node."""
         self.listener = listener
+        for node, birth in self.unheard_deaths:
+            listener.died(node, birth)
         unheard, self.unheard = self.unheard, []
         for sender, data in unheard:
             listener.receive(sender, data)
@@ -85,14 +93,16 @@ class Losses:
         if not data:
             loop.remove_reader(notices)
         for line in data.decode().splitlines():
-            word, number = line.split()
-            node = int(number)
+            word, *numbers = line.split()
+            node = int(numbers[0])
             if word == FAILED:
                 loop.remove_reader(notices)
                 self.farewell = asyncio.create_task(self.say_farewell(node, notices))
                 return
             if self.listener is not None:
-                self.listener.died(node)
+                self.listener.died(node, int(numbers[1]))
+            elif self.joins:
+                self.unheard_deaths.append((node, int(numbers[1])))
             else:
                 self.give_up(node, f"node {node} has ended")
 

@@ -62,13 +62,28 @@ class MessageKind(IntEnum):
     """The hidden state of a validation batch, from stage to stage."""
     AGREEMENT = 9
     """Bytes by which the nodes agree on who takes part (survival/messages.py)."""
+    STATE = 10
+    """A part of what a replica holds, to one that comes back."""
+    STATE_FIGURES = 11
+    """What else it knows."""
 
 
-COLLECTIVE = frozenset((MessageKind.SHARD, MessageKind.SUM, MessageKind.FIGURES, MessageKind.TABLE, MessageKind.HIDDEN))
+COLLECTIVE = frozenset(
+    (
+        MessageKind.SHARD,
+        MessageKind.SUM,
+        MessageKind.FIGURES,
+        MessageKind.TABLE,
+        MessageKind.HIDDEN,
+        MessageKind.STATE,
+        MessageKind.STATE_FIGURES,
+    )
+)
 """Kinds of what nodes do together (collectives.py): `microbatch` is then the collective's sequence in the iteration."""
 EXACT = {
     MessageKind.FIGURES: Encoding.FP64,
     MessageKind.TABLE: Encoding.FP64,
+    MessageKind.STATE_FIGURES: Encoding.FP64,
     MessageKind.AGREEMENT: Encoding.RAW,
 }
 """Kinds whose tensors are not float32, and how they are always written."""

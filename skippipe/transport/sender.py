@@ -51,6 +51,8 @@ class Connected:
     """The last frame that the peer has of us."""
     partial: int
     """Bytes that it has of the next one's body."""
+    is_another: bool = False
+    """Whether the peer is another process than the one that we were connected to before, which is lost."""
 
 
 Connect = Callable[[float, ClockOffset], Awaitable[Connected]]
@@ -107,7 +109,30 @@ class Sender:
         self.refusals = Refusals()
         self.next_beat = 0.0
         self.retry_seconds = SHORTEST_RETRY_SECONDS
+        self.stale = 0
+        """Frames up to this one are of no use to another process of the peer."""
+        self.is_resting = False
+        """Whether the peer was lost and nothing has been sent since."""
         self.task = asyncio.create_task(self.keep_going())
+
+    def let_go(self) -> None:
+        """The peer is lost: rest until something is sent again, perhaps to another process of it."""
+        self.is_resting, self.stale = True, self.sequence
+        self.task.cancel()
+
+    def wake(self) -> None:
+        """Try again if the peer was lost or given up."""
+        if self.is_resting or self.task.done():
+            self.is_resting = False
+            self.connected.clear()
+            self.life.heard_at = self.loop.time()
+            self.retry_seconds = SHORTEST_RETRY_SECONDS
+            self.task = asyncio.create_task(self.begin_after(self.task))
+
+    async def begin_after(self, before: asyncio.Task[None]) -> None:
+        """Connect and send once the task before has ended."""
+        await asyncio.gather(before, return_exceptions=True)
+        await self.keep_going()
 
     def send(self, header: bytes, payload: memoryview) -> None:
         """Queue a message; its memory must stay as it is until the peer has acknowledged it."""
@@ -150,6 +175,8 @@ class Sender:
                     return
                 await self.pause()
                 continue
+            if connected.is_another:
+                self.begin_again()
             self.life.connected(self.loop.time())
             self.resume_after(connected)
             self.connected.set()
@@ -181,6 +208,15 @@ class Sender:
         """Wait before the next attempt, longer each time until the peer takes something again."""
         await asyncio.sleep(self.retry_seconds)
         self.retry_seconds = min(2 * self.retry_seconds, LONGEST_RETRY_SECONDS)
+
+    def begin_again(self) -> None:
+        """Number frames from the start, without those that are of no use to another process of the peer."""
+        frames = [frame for frame in (*self.unacknowledged, *self.waiting) if frame[0] > self.stale]
+        self.unacknowledged.clear()
+        self.waiting = deque((number, *frame[1:]) for number, frame in enumerate(frames, start=1))
+        self.sequence, self.stale = len(frames), 0
+        self.life, self.refusals = Life(self.loop.time()), Refusals()
+        self.life.queue(self.sequence, self.loop.time())
 
     def resume_after(self, connected: Connected) -> None:
         """Queue again what the peer has not got; begin with the part that it has not got."""

@@ -81,6 +81,8 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         """By node id; those that have connected to us."""
         self.server_sessions: dict[bytes, bytes] = {}
         """By node id; those that we have connected to."""
+        self.replaceable: set[bytes] = set()
+        """Node ids of which another process may come: the one before was lost."""
         members = len(discovery.members)
         self.guests: Guests[asyncio.Task[None]] = Guests(
             max(MOST_STRANGERS, 2 * members), max(MOST_OF_AN_ADDRESS, members)
@@ -128,10 +130,13 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         offset.sample(sent, theirs, self.wire_now())
         proof, session = handshake.prove(offset.seconds, offset.error)
         await loop.sock_sendall(connection, proof)
-        if self.server_sessions.setdefault(identity, handshake.server_session) != handshake.server_session:
+        known = self.server_sessions.setdefault(identity, handshake.server_session)
+        is_another = known != handshake.server_session
+        if is_another and identity not in self.replaceable:
             raise RefusedError("another process has taken its place")
         delivered, partial = await first_record(connection, session)
-        return Connected(connection, session, delivered, partial)
+        self.server_sessions[identity] = handshake.server_session
+        return Connected(connection, session, delivered, partial, is_another)
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept connections until cancelled, whatever comes."""
@@ -191,13 +196,16 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         await loop.sock_sendall(connection, answer)
         session = handshake.proved(await receive(connection, PROOF_BYTES))
         neighbour = self.neighbours.setdefault(handshake.client, Neighbour(handshake.client_session))
-        if neighbour.session != handshake.client_session:
+        is_another = neighbour.session != handshake.client_session
+        if is_another and handshake.client not in self.replaceable:
             reason = "this node is part of the run already; does another launcher run it under the same name?"
             await self.say_no(connection, session, 0, reason)
             raise AuthenticationError("its node is part of the run already, as another process")
         if neighbour.reader is not None:
             # The peer connects again because it lost the other one, even if we have not noticed.
             neighbour.reader.stop(ConnectionError("replaced by a newer connection"))
+        if is_another:
+            neighbour = self.neighbours[handshake.client] = Neighbour(handshake.client_session)
         neighbour.reader, neighbour.offset = None, handshake.offset
         incoming = neighbour.incoming
         state = STATE.pack(incoming.delivered, incoming.filled)

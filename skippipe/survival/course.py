@@ -1,0 +1,190 @@
+"""Where a node stands between iterations and views, and what the next view is: apart from threads and sockets.
+
+The nodes agree on a view before they go on in it. A takeover begins at once, wherever each node is, for which all hold
+still first (`is_frozen`). A boundary view begins with an iteration that nobody has begun: every node says which one it
+may still begin without it (`limit`), keeps to that until the view is decided, and the view begins after all of these.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from skippipe.schedule.plan import Plan
+from skippipe.survival.succession import StageLostError
+from skippipe.survival.view import View
+
+Rows = dict[int, list[float]]
+"""What every node has told after an iteration, by node."""
+Succeed = Callable[[View, int, Collection[int]], Plan]
+"""The plan of those who are left of a view, for an iteration; StageLostError if they can't go on."""
+Settle = Callable[[Collection[int]], Plan]
+"""The plan for iterations that these nodes begin together."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a member tells whoever proposes the next view."""
+
+    committed: int
+    """The last iteration of which everyone's figures are here."""
+    figures: Rows
+    """Those figures."""
+    limit: int
+    """The last iteration that this node may begin before the next view, if the change is not urgent."""
+    is_frozen: bool
+    """Whether it commits nothing before the next view."""
+    has_state: bool
+    """False of a joiner until its stage's weights have come."""
+    view: View | None = None
+    """In which the iteration after the committed one is done, if that is not the newest view."""
+
+    def to_bytes(self) -> bytes:
+        """The report as JSON, and the view's bytes in a line of their own."""
+        rows = [[node, *row] for node, row in self.figures.items()]
+        known = [self.committed, rows, self.limit, self.is_frozen, self.has_state]
+        view = self.view.to_bytes() if self.view is not None else b""
+        return json.dumps(known).encode() + b"\n" + view
+
+    @classmethod
+    def from_bytes(cls, data: bytes, nodes: int) -> Self:
+        """What to_bytes wrote."""
+        first, _, view = data.partition(b"\n")
+        committed, rows, limit, is_frozen, has_state = json.loads(first)
+        figures = {int(node): [float(figure) for figure in row] for node, *row in rows}
+        running = View.from_bytes(view, nodes) if view else None
+        return cls(int(committed), figures, int(limit), bool(is_frozen), bool(has_state), running)
+
+
+@dataclass
+class Course:
+    """One node's way through iterations and views. Whoever uses it from several threads guards it."""
+
+    running: View | None
+    """The view that iterations are done in; None of a joiner that is in none yet."""
+    begun: int
+    """The last iteration that was begun here, or the one before the first."""
+    committed: int = -1
+    figures: Rows = field(default_factory=dict)
+    """Of the committed iteration, empty if it was committed before the run began here."""
+    is_frozen: bool = False
+    limit: int | None = None
+    """The last iteration that may be begun before the next view is decided; None if nobody has asked."""
+    has_state: bool = True
+    waiting: list[View] = field(default_factory=list)
+    """Views that are decided, and not taken up yet."""
+
+    @property
+    def newest(self) -> View | None:
+        """The last view that was decided."""
+        return self.waiting[-1] if self.waiting else self.running
+
+    def report(self, is_urgent: bool) -> Report:
+        """Tell how far this node is, and keep to it until the next view: see Report."""
+        self.is_frozen = self.is_frozen or is_urgent
+        if self.limit is None:
+            self.limit = self.begun + 1
+        view = self.view_of(self.committed + 1)
+        other = view if self.is_frozen and view is not self.newest else None
+        return Report(self.committed, self.figures, self.limit, self.is_frozen, self.has_state, other)
+
+    def view_of(self, iteration: int) -> View | None:
+        """The view that an iteration is done in, as far as is decided."""
+        chain = [*self.waiting[::-1], self.running]
+        return next((view for view in chain if view is not None and view.first_iteration <= iteration), None)
+
+    def may_begin(self, iteration: int) -> bool:
+        """Whether an iteration can be begun already."""
+        return self.limit is None or iteration <= self.limit
+
+    def commit(self, iteration: int, figures: Rows) -> None:
+        """Everyone's figures of an iteration are here; it can't be redone from now on."""
+        assert not self.is_frozen
+        self.committed, self.figures = iteration, figures
+
+    def complete(self, committed: int, figures: Rows) -> None:
+        """A joiner has got its stage's state after an iteration."""
+        self.has_state, self.committed, self.figures = True, committed, figures
+
+    def adopt(self, view: View) -> None:
+        """The next view is decided."""
+        self.waiting.append(view)
+        self.is_frozen, self.limit = False, None
+        if self.running is None:
+            self.begun = view.first_iteration - 1
+        if view.committed > self.committed:
+            self.committed, self.figures = view.committed, {node: list(row) for node, row in view.figures.items()}
+
+    def take_up(self, iteration: int) -> View | None:
+        """Go on in the last view that is due in an iteration, which is running or about to begin; None if none is.
+
+        A boundary view that a takeover came before is passed over: nobody has gone on in it, or the takeover begins
+        with its first iteration, and is without those who joined with it, unless they have their state.
+        """
+        due = [
+            place
+            for place, view in enumerate(self.waiting)
+            if view.way != "boundary" or view.first_iteration <= iteration
+        ]
+        if not due:
+            return None
+        self.running, self.waiting = self.waiting[due[-1]], self.waiting[due[-1] + 1 :]
+        return self.running
+
+
+def next_view(
+    newest: View,
+    reports: Mapping[int, Report],
+    joiners: Collection[int],
+    succeed: Succeed,
+    settle: Settle,
+    detected_s: float | None,
+) -> View:
+    """What follows on the newest view that was decided, whose members report; StageLostError if nothing can.
+
+    If all of them hold still, somebody is lost: the others take over. Else joiners come in at a boundary.
+    """
+    if all(report.is_frozen for report in reports.values()):
+        return takeover(newest, reports, succeed, detected_s)
+    first = max(newest.first_iteration, *(report.limit for report in reports.values())) + 1
+    joined = tuple(sorted(joiners))
+    return View(
+        number=newest.number + 1,
+        first_iteration=first,
+        way="boundary",
+        reason=f"joined: {', '.join(map(str, joined))}" if joined else "nobody has joined after all",
+        plan=settle({*reports, *joined}),
+        committed=-1,
+        joined=joined,
+        detected_s=detected_s,
+    )
+
+
+def takeover(newest: View, reports: Mapping[int, Report], succeed: Succeed, detected_s: float | None) -> View:
+    """Go on at once after the last iteration that anyone has committed, without the lost and those without a state."""
+    able = {node: report for node, report in reports.items() if report.has_state}
+    if not able:
+        raise StageLostError([stage for stage, nodes in enumerate(newest.plan.stages) if nodes])
+    ahead = max(able.values(), key=lambda report: (report.committed, len(report.figures)))
+    first = ahead.committed + 1
+    base = ahead.view or newest
+    lost = tuple(node for node in base.members if node not in able)
+    return View(
+        number=newest.number + 1,
+        first_iteration=first,
+        way="takeover",
+        reason=f"lost: {', '.join(map(str, lost))}" if lost else "nobody is lost after all",
+        plan=succeed(base, first, lost),
+        committed=ahead.committed,
+        figures={node: tuple(row) for node, row in ahead.figures.items()},
+        lost=lost,
+        detected_s=detected_s,
+    )
+
+
+def donor(view: View, joiner: int) -> int:
+    """The node that hands a joiner of a view the state of its stage: the lowest that has it."""
+    stage = next(stage for stage in view.plan.stages if joiner in stage)
+    return min(node for node in stage if node not in view.joined)
