@@ -60,7 +60,7 @@ def figures_of(rows: Rows) -> dict[int, Figures]:
 
 
 def meet(group: Group, links: Links, iteration: int) -> str:
-    """Learn where everyone is, and the run's random name, 26 hexadecimal digits, drawn by node 0: once, at the start."""
+    """Learn where everyone is, and the run's random name, 26 hexadecimal digits drawn by node 0; once, at the start."""
     mine = [float(secrets.randbits(BITS_OF_A_FIGURE)) for _ in range(NAME_FIGURES)]
     mine += address_numbers(links.listeners.address, links.listeners.stream_port)
     rows = group.share(links, iteration, Exchange.MEETING, mine)
