@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from skippipe.report.metrics import IterationMetrics
 from skippipe.runtime.gradients import Exchange, Group
+from skippipe.transport.addresses import ADDRESS_NUMBERS, address_numbers, address_of_numbers
 from skippipe.transport.links import Links
 
 BITS_OF_A_FIGURE = 52
@@ -36,7 +37,7 @@ class Figures:
 
 
 WIDTHS = {
-    Exchange.MEETING: NAME_FIGURES,
+    Exchange.MEETING: NAME_FIGURES + ADDRESS_NUMBERS,
     Exchange.FIGURES: len(dataclasses.fields(Figures)),
     Exchange.PERPLEXITY: 2,
     Exchange.ENDS: 1,
@@ -58,11 +59,13 @@ def figures_of(rows: Rows) -> dict[int, Figures]:
     return {node: Figures(*row) for node, row in rows.items()}
 
 
-def run_name(group: Group, links: Links, iteration: int) -> str:
-    """The run's random name, 26 hexadecimal digits, drawn by node 0; every node calls it once, before an iteration."""
+def meet(group: Group, links: Links, iteration: int) -> str:
+    """Learn where everyone is, and the run's random name, 26 hexadecimal digits drawn by node 0; once, at the start."""
     mine = [float(secrets.randbits(BITS_OF_A_FIGURE)) for _ in range(NAME_FIGURES)]
+    mine += address_numbers(links.listeners.address, links.listeners.stream_port)
     rows = group.share(links, iteration, Exchange.MEETING, mine)
-    return "".join(f"{int(part):013x}" for part in rows[min(rows)])
+    links.learn({node: address_of_numbers(row[NAME_FIGURES:]) for node, row in rows.items()})
+    return "".join(f"{int(part):013x}" for part in rows[min(rows)][:NAME_FIGURES])
 
 
 def mean_loss(figures: Collection[Figures]) -> float:

@@ -23,7 +23,7 @@ from skippipe.runtime.emulation import Emulation, RunClock
 from skippipe.runtime.endpoint import STOP_SIGNAL
 from skippipe.runtime.events import Ready
 from skippipe.runtime.executor import Executor, IterationRecord, expected_senders
-from skippipe.runtime.figures import WIDTHS, Figures, Rows, figures_of, run_name, share_figures
+from skippipe.runtime.figures import WIDTHS, Figures, Rows, figures_of, meet, share_figures
 from skippipe.runtime.full_model import FullModel
 from skippipe.runtime.gradients import Exchange, Group, largest_message
 from skippipe.runtime.job import Job
@@ -145,7 +145,7 @@ class Worker:
         self.work.wait("the other nodes")
         # All of them now: nothing is connected in the middle of an iteration.
         self.links.connect(sorted(receivers))
-        self.run = run_name(self.group, self.links, self.first)
+        self.run = meet(self.group, self.links, self.first)
         self.bytes_reported = 0
         self.survivors.start()
         self.reporter.begin(self.view)

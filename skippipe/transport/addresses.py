@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,6 +15,8 @@ Address = tuple[str, int]
 
 HOST_BYTES = 16
 ADDRESS_BYTES = HOST_BYTES + 2
+NUMBER_BYTES = 5
+ADDRESS_NUMBERS = (ADDRESS_BYTES + 2) // NUMBER_BYTES
 MAPPED = bytes(10) + b"\xff\xff"
 """Before the four bytes of an IPv4 address that is written as an IPv6 one (RFC 4291, section 2.5.5.2)."""
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -52,6 +55,18 @@ def pack_address(address: Address) -> bytes:
 def unpack_address(data: bytes) -> Address:
     """What pack_address was given."""
     return unpack_host(data[:HOST_BYTES]), int.from_bytes(data[HOST_BYTES:ADDRESS_BYTES], "big")
+
+
+def address_numbers(address: Address, stream_port: int) -> list[float]:
+    """Where a node is reached, as ADDRESS_NUMBERS whole numbers that a double holds."""
+    data = pack_address(address) + stream_port.to_bytes(2, "big")
+    return [float(int.from_bytes(data[at : at + NUMBER_BYTES], "big")) for at in range(0, len(data), NUMBER_BYTES)]
+
+
+def address_of_numbers(numbers: Sequence[float]) -> tuple[Address, int]:
+    """What address_numbers was given."""
+    data = b"".join(int(number).to_bytes(NUMBER_BYTES, "big") for number in numbers)
+    return unpack_address(data), int.from_bytes(data[ADDRESS_BYTES:], "big")
 
 
 def let_deccom_write_ipv6() -> None:

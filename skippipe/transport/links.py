@@ -8,7 +8,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 
 import numpy as np
@@ -76,6 +76,7 @@ class Links:
         # libuv's loop takes a quarter less processor time than asyncio's own for small messages.
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self.thread = threading.Thread(target=self.run_loop, name="network", daemon=True)
+        self.discovery: Discovery
         self.streams: PeerStreams
         self.senders: dict[int, Sender] = {}
         """By the node that they send to."""
@@ -109,7 +110,7 @@ class Links:
             Greetings(self.listeners.address, secret, run), self.neighbourhood, self.on_difference
         )
         known = [Peer(address, pub_key="") for address in self.bootstrap]
-        discovery = Discovery(known, self.members)
+        discovery = self.discovery = Discovery(known, self.members)
         discovery.set_lower(datagrams)
         handlers = Handlers(self.deliver, self.on_refused, self.on_work)
         self.streams = PeerStreams(
@@ -205,6 +206,16 @@ class Links:
 
         pending: Future[None] = asyncio.run_coroutine_threadsafe(connect_all(), self.loop)
         pending.result()
+
+    def learn(self, places: Mapping[int, tuple[Address, int]]) -> None:
+        """Remember the datagram address and the stream port of nodes: nobody may be left to ask for them later."""
+
+        async def add() -> None:
+            for node, (address, port) in places.items():
+                if node != self.node and self.discovery.get_peer(self.members[node]) is None:
+                    self.discovery.add_peer(address, Peer(address, pub_key=public_name(node), tcp=port))
+
+        asyncio.run_coroutine_threadsafe(add(), self.loop).result()
 
     def axis_offset(self) -> float:
         """Seconds that the run's time, which is node 0's wire clock, is ahead of ours.

@@ -16,6 +16,7 @@ from skippipe.model.inference import all_stages, validate
 from skippipe.report.run_folder import process_ids
 from skippipe.runtime.full_model import VALIDATION_BATCHES
 from tests.end_to_end.conftest import SECONDS, Start, wait_for
+from tests.small_schedule import STAGES
 
 
 def finish(start: Start, workplace: Path, setting: str, name: str, *arguments: str) -> list[dict[str, Any]]:
@@ -68,7 +69,8 @@ def test_sigterm_saves_and_kill_9_loses_nothing_that_was_saved(start: Start, wor
     process = start("0", *long, "name=killed", "--resume", str(folder))
     killed = workplace / "runs" / "killed"
     wait_for(lambda: any((killed / "checkpoints").glob("*/stage-2.safetensors")))
-    os.kill(process_ids(killed)[0], signal.SIGKILL)
+    for node in STAGES[0]:
+        os.kill(process_ids(killed)[node], signal.SIGKILL)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     later = find_latest(killed if any((killed / "checkpoints").glob("*/stage-0.safetensors")) else folder)

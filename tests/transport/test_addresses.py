@@ -16,8 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skippipe.transport.addresses import (
+    ADDRESS_NUMBERS,
     Address,
     Neighbourhood,
+    address_numbers,
+    address_of_numbers,
     let_deccom_write_ipv6,
     pack_address,
     shown_address,
@@ -39,6 +42,13 @@ def test_addresses_survive_the_wire(host: object, port: int) -> None:
     again = unpack_address(pack_address(address))
     mapped = getattr(host, "ipv4_mapped", None)
     assert again == ((str(mapped), port) if mapped else address)
+
+
+@given(st.ip_addresses(), st.integers(0, 65535), st.integers(0, 65535))
+def test_addresses_survive_as_numbers_of_a_table(host: object, port: int, stream_port: int) -> None:
+    numbers = address_numbers((str(host), port), stream_port)
+    assert len(numbers) == ADDRESS_NUMBERS
+    assert address_of_numbers(numbers) == (unpack_address(pack_address((str(host), port))), stream_port)
 
 
 @given(st.ip_addresses(v=6))
@@ -128,6 +138,16 @@ def send_around(nodes: list[Links]) -> None:
     for node, links in enumerate(nodes):
         _, tensor = links.inbox.take((MessageKind.ACTIVATION, 0, 0))
         assert tensor.tolist() == [float((node - 1) % len(nodes))] * 4
+
+
+def test_nodes_find_each_other_though_nobody_is_left_to_ask() -> None:
+    listeners = [Listeners.bind("127.0.0.1") for _ in range(3)]
+    with ring(listeners, {}) as nodes:
+        places = {node: (own.address, own.stream_port) for node, own in enumerate(listeners)}
+        for node in nodes[1:]:
+            node.learn(places)
+        nodes[0].close()
+        nodes[1].connect([2])
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
