@@ -12,6 +12,10 @@ class UserError(ValueError):
     """A mistake in a file, a field or an argument; the message names it and the remedy in one line."""
 
 
+class LeftOutError(RuntimeError):
+    """The other nodes have gone on without this one, whose process ends; another may join them."""
+
+
 class DivergedError(ArithmeticError):
     """Several iterations in a row gave numbers that are not finite; the message says how many, and why the last one."""
 

@@ -36,9 +36,13 @@ class PeersConfig:
     """How long a node looks for a peer and tries to reach it before it gives up."""
     silence_seconds: float = 25.0
     """How long a peer may be silent, or a link broken, before the run is given up."""
+    restart: int = 3
+    """How often a node whose process dies in training is started again, to join those that go on; 0: never."""
 
     def __post_init__(self) -> None:
         require_positive(self, "connect_seconds", "silence_seconds")
+        if self.restart < 0:
+            raise UserError(f"restart must be 0 or more, not {self.restart}")
         if not 0 <= self.first_port <= 65000:
             raise UserError(f"first_port must lie between 0 and 65000, not {self.first_port}")
         try:

@@ -1,9 +1,11 @@
-"""What the user reads of nodes that are lost while a run goes on."""
+"""What the user reads of nodes that are lost while a run goes on, and of those that come back."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 from skippipe.report.metrics import IterationMetrics, SurvivalSummary
-from skippipe.runtime.events import ViewBegun
+from skippipe.runtime.events import NodeBack, ViewBegun
 
 
 class Losses:
@@ -14,6 +16,8 @@ class Losses:
         self.expected_step_s = expected_step_s
         self.how: dict[int, str] = {}
         """How each lost node's process here ended."""
+        self.deaths: Counter[int] = Counter()
+        """Of each node here."""
         self.summary = SurvivalSummary()
         self.expected_by_iteration: dict[int, float] = {}
         """What was expected of the steps in which nodes were lost."""
@@ -21,11 +25,26 @@ class Losses:
     def lost(self, node: int, how: str) -> None:
         """A node's process has ended, and the others go on."""
         self.how[node] = how
+        self.deaths[node] += 1
 
-    def view(self, event: ViewBegun) -> str:
-        """A line on what the nodes have agreed on."""
+    def stays_away(self, node: int) -> str:
+        """A line on a node that is not started again."""
+        ended = "once" if self.deaths[node] == 1 else f"{self.deaths[node]} times"
+        return f"node {node} ({self.how[node]}) has ended {ended} and stays away (peers.restart)"
+
+    def back(self, event: NodeBack) -> str:
+        """A line on a node that is there again."""
+        handed = f"stage {event.stage} of node {event.donor} ({event.size / 1e6:.1f} MB in {event.seconds:.1f} s)"
+        return f"node {event.node} back in iteration {event.iteration} with {handed}"
+
+    def view(self, event: ViewBegun) -> str | None:
+        """A line on what the nodes have agreed on; None if others say it."""
         self.summary.views += 1
+        self.summary.nodes_joined += len(event.joined)
         self.summary.nodes_lost += len(event.lost)
+        if event.joined:
+            self.expected_step_s = event.expected_step_s
+            return None
         self.summary.microbatches_taken_over += event.taken_over
         self.expected_by_iteration.setdefault(event.iteration, self.expected_step_s)
         self.expected_step_s = event.expected_step_s

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from skippipe.cli.losses import Losses
 from skippipe.config import RunConfig
 from skippipe.report.metrics import IterationMetrics, RunSummary, append_metrics, write_summary
-from skippipe.runtime.events import Event, IterationLoss, Leaving, Ready, ViewBegun
+from skippipe.runtime.events import Event, IterationLoss, Leaving, NodeBack, Ready, ViewBegun
 from skippipe.runtime.launcher import NodeFailedError
 from skippipe.schedule import Schedule
 
@@ -50,8 +50,11 @@ class Progress:
                 self.bar.update(1)
                 self.bar.set_postfix(self.shown)
             case ViewBegun():
-                self.bar.write(self.losses.view(event), file=sys.stderr)
+                if (line := self.losses.view(event)) is not None:
+                    self.bar.write(line, file=sys.stderr)
                 self.shown["expected"] = f"{event.expected_step_s:.1f} s"
+            case NodeBack():
+                self.bar.write(self.losses.back(event), file=sys.stderr)
             case IterationMetrics():
                 self.lines.append(event)
                 append_metrics(self.folder, event)
@@ -70,6 +73,10 @@ class Progress:
             return False
         self.losses.lost(failed.node, failed.how)
         return True
+
+    def stays_away(self, node: int) -> None:
+        """A node is not started again any more."""
+        self.bar.write(self.losses.stays_away(node), file=sys.stderr)
 
     def finish(self) -> None:
         """Write and print the summary, if an iteration was done."""
@@ -93,4 +100,6 @@ class Progress:
         if summary.nodes_lost:
             lost = f"{summary.nodes_lost} in {summary.views} views; {summary.microbatches_taken_over} microbatches"
             print(f"{'nodes lost':24} {lost} taken over, {summary.seconds_lost:.1f} s more than expected (views.jsonl)")
+        if summary.nodes_joined:
+            print(f"{'nodes that came back':24} {summary.nodes_joined}")
         print(f"{'run folder':24} {self.folder}")

@@ -110,13 +110,13 @@ def watch_training(launcher: Launcher, progress: Progress, saves: bool) -> int:
 
     try:
         try:
-            launcher.watch(progress.on_event, progress.survives)
+            launcher.watch(progress.on_event, progress.survives, progress.stays_away)
         except Stopped as stopped:
             if stopped.number != signal.SIGTERM or not saves or progress.ready < progress.nodes:
                 raise
             print("\nSIGTERM: saving a checkpoint at the end of the iteration", file=sys.stderr)
             launcher.ask_to_stop()
-            launcher.watch(progress.on_event, progress.survives)
+            launcher.watch(progress.on_event, progress.survives, progress.stays_away)
     except NodeFailedError as error:
         if error.diverged:
             progress.finish()

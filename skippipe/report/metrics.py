@@ -59,6 +59,7 @@ class SurvivalSummary:
 
     views: int = 1
     nodes_lost: int = 0
+    nodes_joined: int = 0
     microbatches_taken_over: int = 0
     seconds_lost: float = 0.0
 
@@ -85,6 +86,8 @@ class RunSummary:
     views: int
     """That the run had, the first one included."""
     nodes_lost: int
+    nodes_joined: int
+    """Those that came back, each time that they did."""
     microbatches_taken_over: int
     """By heirs of lost nodes, of all views together."""
     seconds_lost: float
@@ -113,6 +116,7 @@ class RunSummary:
             dropped_iterations=sum(line.dropped is not None for line in lines),
             views=survival.views,
             nodes_lost=survival.nodes_lost,
+            nodes_joined=survival.nodes_joined,
             microbatches_taken_over=survival.microbatches_taken_over,
             seconds_lost=survival.seconds_lost,
         )

@@ -53,6 +53,8 @@ class Endpoint:
     """Nodes that were started on this machine."""
     notices: int | None = None
     """File descriptor from which the node's process learns what its launcher knows of failures."""
+    birth: int = 0
+    """Which of the node's processes this is: later ones than the first join a run that goes on."""
 
     @property
     def first_here(self) -> bool:
@@ -85,6 +87,7 @@ class Endpoint:
             encodings,
             notices=self.notices,
             neighbourhood=self.neighbourhood,
+            joins=self.birth > 0,
         )
         links.start()
         return links

@@ -39,6 +39,7 @@ class ViewBegun:
     iteration: int
     """The first one that is done in it."""
     lost: tuple[int, ...]
+    joined: tuple[int, ...]
     heirs: tuple[int, ...]
     """Nodes that took microbatches over."""
     taken_over: int
@@ -48,6 +49,22 @@ class ViewBegun:
     stages_before: tuple[int, ...]
     """The same in the view before."""
     expected_step_s: float
+
+
+@dataclass(frozen=True)
+class NodeBack:
+    """Another process of a node has joined the others, and has its stage's state."""
+
+    node: int
+    iteration: int
+    """The first that it takes part in."""
+    stage: int
+    donor: int
+    """The node that handed it the state."""
+    size: int
+    """Of the state, in bytes."""
+    seconds: float
+    """Until it was there, from when the view was decided."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +129,7 @@ Event = (
     | IterationLoss
     | IterationMetrics
     | ViewBegun
+    | NodeBack
     | Leaving
     | BatchMetrics
     | EvaluationDone

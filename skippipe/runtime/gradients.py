@@ -29,6 +29,8 @@ class Exchange(IntEnum):
     PERPLEXITY = 4
     ENDS = 5
     """After the last iteration."""
+    STATE = 6
+    """From a replica to one that comes back, before it begins the iteration."""
 
 
 class Group:

@@ -18,13 +18,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from skippipe.errors import DivergedError, UserError
+from skippipe.errors import DivergedError, LeftOutError, UserError
 from skippipe.report.run_folder import log_file, write_process_id
-from skippipe.runtime.endpoint import STOP_SIGNAL, Endpoint
-from skippipe.runtime.events import Event, decode
+from skippipe.runtime.endpoint import BOOTSTRAP_NODES, STOP_SIGNAL, Endpoint
+from skippipe.runtime.events import Event, NodeBack, decode
+from skippipe.runtime.restarts import Restarts
 from skippipe.runtime.signals import CAUGHT, Signals
 from skippipe.transport.inbox import PeerLostError
 from skippipe.transport.losses import DIED, FAILED
+from skippipe.transport.membership import Listeners
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +34,9 @@ PR_SET_PDEATHSIG = 1
 GRACE_SECONDS = 2.0
 FAREWELL_SECONDS = 10.0
 """Most time that the nodes here get to start and to tell those on other machines who failed, before they end."""
-USER_ERROR_EXIT, PEER_LOST_EXIT, DIVERGED_EXIT = 2, 3, 4
-"""Exit codes of a node that can't work, that lost another one, or dropped too many iterations; its log says more."""
+USER_ERROR_EXIT, PEER_LOST_EXIT, DIVERGED_EXIT, LEFT_OUT_EXIT = 2, 3, 4, 5
+"""Exit codes of a node that can't work, that lost another one, that dropped too many iterations, or that the others
+have gone on without; its log says more."""
 LOG_LINES_SHOWN = 12
 PIPE_BYTES = 65536
 
@@ -46,9 +49,12 @@ class NodeFailedError(Exception):
         self.log = log
         self.of_another = status == PEER_LOST_EXIT
         self.diverged = status == DIVERGED_EXIT
-        self.crashed = status < 0 or status == 1
+        self.left_out = status == LEFT_OUT_EXIT
+        self.crashed = status < 0 or status == 1 or self.left_out
         """Whether only this process is concerned, so that others may go on."""
         self.how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
+        if self.left_out:
+            self.how = "the others had gone on without it"
         how = f"was {self.how}" if status < 0 else f"ended with {self.how}"
         said = self.last_lines().rpartition(" ERROR ")[2].partition("\n")[0]
         if status == USER_ERROR_EXIT and said:
@@ -74,6 +80,10 @@ class Process:
     """File descriptor that becomes readable when the process ends (pidfd)."""
     notices: int
     """File descriptor to tell the process of failures."""
+    birth: int = 0
+    """Which of the node's processes this is."""
+    is_joining: bool = False
+    """Whether it is not yet one of those that train."""
 
     def close(self) -> None:
         """Forget a process that has ended."""
@@ -93,6 +103,9 @@ class Launcher:
         self.run_node = run_node
         self.signals = signals
         self.diverged: NodeFailedError | None = None
+        self.restarts = Restarts(endpoints[0].peers.restart)
+        self.bound = {endpoint.node: endpoint.listeners.bound for endpoint in endpoints}
+        self.addresses = {endpoint.node: endpoint.listeners.address for endpoint in endpoints}
         self.processes: dict[int, Process] = {}
         self.rest = b""
         """The beginning of a line whose end is still to come through the pipe."""
@@ -109,7 +122,19 @@ class Launcher:
             self.start_node(endpoint)
         for endpoint in self.endpoints:
             endpoint.listeners.close()
-        os.close(self.endpoints[0].pipe)
+
+    def start_again(self, node: int, birth: int) -> Process:
+        """Fork another process of a node, which joins those that live; OSError if that can't be had."""
+        endpoint = next(endpoint for endpoint in self.endpoints if endpoint.node == node)
+        living = [self.addresses[other] for other in self.processes][:BOOTSTRAP_NODES]
+        peers, advertised = endpoint.peers, endpoint.listeners.advertised
+        listeners = Listeners.bind(peers.host, self.bound[node][1], advertised)
+        try:
+            bootstrap = tuple(dict.fromkeys((*endpoint.bootstrap, *living)))
+            self.start_node(replace(endpoint, listeners=listeners, birth=birth, bootstrap=bootstrap))
+        finally:
+            listeners.close()
+        return self.processes[node]
 
     def start_node(self, endpoint: Endpoint) -> None:
         """Fork the process of one node."""
@@ -133,7 +158,8 @@ class Launcher:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
-        self.processes[endpoint.node] = Process(endpoint.node, pid, handle, to_node)
+        node, birth = endpoint.node, endpoint.birth
+        self.processes[node] = Process(node, pid, handle, to_node, birth, is_joining=birth > 0)
         write_process_id(endpoint.folder, endpoint.node, pid)
 
     def become(self, endpoint: Endpoint, launcher: int) -> NoReturn:
@@ -152,6 +178,9 @@ class Launcher:
         except DivergedError as error:
             logger.error("%s", error)
             code = DIVERGED_EXIT
+        except LeftOutError as error:
+            logger.error("%s", error)
+            code = LEFT_OUT_EXIT
         except BaseException:
             logger.error("node %d failed\n%s", endpoint.node, traceback.format_exc())
         finally:
@@ -184,11 +213,15 @@ class Launcher:
         set_up_log()
 
     def watch(
-        self, on_event: Callable[[Event], None], survives: Callable[[NodeFailedError], bool] = lambda failed: False
+        self,
+        on_event: Callable[[Event], None],
+        survives: Callable[[NodeFailedError], bool] = lambda failed: False,
+        stays_away: Callable[[int], None] = lambda node: None,
     ) -> None:
         """Pass on the nodes' events until all have ended well; NodeFailedError as soon as one has not.
 
-        `survives` says whether the others go on without one that has not: they are told that it has ended.
+        `survives` says whether the others go on without one that has not: they are told that it has ended, and it
+        begins again, unless it has done so too often, which `stays_away` is told.
 
         Stopped if a signal comes. After either it may be called again, to watch those that are left. Nodes that end
         because training diverged end together; that is raised when all of them have.
@@ -198,22 +231,50 @@ class Launcher:
             selector.register(self.reader, selectors.EVENT_READ)
             for process in self.processes.values():
                 selector.register(process.handle, selectors.EVENT_READ, process)
-            while self.processes:
-                for key, _ in selector.select():
+            while self.trains:
+                for key, _ in selector.select(self.restarts.wait_s(time.monotonic())):
                     if key.fileobj is self.signals:
                         self.signals.check()
                     elif key.data is None:
                         *lines, self.rest = (self.rest + os.read(self.reader, PIPE_BYTES)).split(b"\n")
                         for line in lines:
-                            on_event(decode(line))
+                            self.take(decode(line), on_event)
                     else:
                         selector.unregister(key.fileobj)
-                        self.reap(key.data, survives)
+                        self.reap(key.data, survives, stays_away)
+                for process in self.restart(stays_away):
+                    selector.register(process.handle, selectors.EVENT_READ, process)
+        # Whoever has not joined yet comes too late.
+        self.stop()
+        os.close(self.endpoints[0].pipe)
         # What the last nodes wrote just before they ended.
         for line in (self.rest + self.read_rest()).splitlines():
             on_event(decode(line))
         if self.diverged is not None:
             raise self.diverged
+
+    @property
+    def trains(self) -> bool:
+        """Whether a node here is one of those that work together."""
+        return any(not process.is_joining for process in self.processes.values())
+
+    def take(self, event: Event, on_event: Callable[[Event], None]) -> None:
+        """Pass on an event."""
+        if isinstance(event, NodeBack) and event.node in self.processes:
+            self.processes[event.node].is_joining = False
+        on_event(event)
+
+    def restart(self, stays_away: Callable[[int], None]) -> list[Process]:
+        """Start the processes that are due, of nodes that have died."""
+        started = []
+        for node, birth in self.restarts.take_due(time.monotonic()):
+            try:
+                started.append(self.start_again(node, birth))
+            except OSError as error:
+                logger.warning("node %d can't be started again (%s)", node, error)
+                if not self.restarts.plan(node, time.monotonic()):
+                    stays_away(node)
+        return started
 
     def read_rest(self) -> bytes:
         """Everything left in the pipe; all writers are gone."""
@@ -222,30 +283,37 @@ class Launcher:
             parts.append(part)
         return b"".join(parts)
 
-    def reap(self, process: Process, survives: Callable[[NodeFailedError], bool]) -> None:
+    def reap(
+        self, process: Process, survives: Callable[[NodeFailedError], bool], stays_away: Callable[[int], None]
+    ) -> None:
         """Collect a process that has ended; NodeFailedError if it failed and the others can't go on."""
         _, status = os.waitpid(process.pid, 0)
         process.close()
         del self.processes[process.node]
         code = os.waitstatus_to_exitcode(status)
-        if code != 0:
-            failed = NodeFailedError(process.node, code, log_file(self.endpoints[0].folder, process.node))
-            if failed.diverged:
-                self.diverged = self.diverged or failed
-            elif self.processes and survives(failed):
-                self.notify(DIED, failed.node)
-            else:
-                raise failed
+        if code == 0:
+            return
+        failed = NodeFailedError(process.node, code, log_file(self.endpoints[0].folder, process.node))
+        if failed.diverged:
+            self.diverged = self.diverged or failed
+        elif self.trains and (survives(failed) or process.is_joining):
+            self.notify(DIED, failed.node, process.birth)
+            if not self.restarts.plan(failed.node, time.monotonic(), has_died=not failed.left_out):
+                stays_away(failed.node)
+        else:
+            raise failed
 
-    def notify(self, word: str, node: int) -> None:
+    def notify(self, word: str, *numbers: int) -> None:
         """Tell every process what has become of a node."""
+        line = " ".join((word, *map(str, numbers))) + "\n"
         for process in self.processes.values():
             # One that has just ended of its own cannot be told, and need not.
             with contextlib.suppress(BrokenPipeError):
-                os.write(process.notices, f"{word} {node}\n".encode())
+                os.write(process.notices, line.encode())
 
     def ask_to_stop(self) -> None:
         """Let all nodes end the iteration, save a checkpoint and leave."""
+        self.restarts.due.clear()
         for process in self.processes.values():
             signal.pidfd_send_signal(process.handle, STOP_SIGNAL)
 

@@ -25,21 +25,24 @@ class Reporter:
         self.began = time.monotonic()
         self.pending: tuple[int, dict[int, Figures], float | None, str | None] | None = None
         """The last iteration: its step has not ended on all nodes yet."""
+        self.newcomers: dict[int, int] = {}
+        """The iteration that each node began with that has come back."""
 
-    def speaks(self, view: View) -> bool:
-        """Whether this node reports what concerns all."""
-        return self.job.node == min(node for node in view.members if node in self.job.endpoint.local)
+    def speaks(self, view: View, iteration: int) -> bool:
+        """Whether this node reports what concerns all; not in the first iteration that it is back for."""
+        here = [node for node in view.members if node in self.job.endpoint.local]
+        return self.job.node == min([node for node in here if self.newcomers.get(node, -1) < iteration] or here)
 
     def begin(self, view: View) -> None:
         """All nodes have met."""
-        if self.speaks(view):
+        if self.speaks(view, view.first_iteration):
             append_view(self.job.folder, view.document())
 
     def iteration(
         self, view: View, iteration: int, figures: dict[int, Figures], perplexity: float | None, cause: str | None
     ) -> None:
         """An iteration is done here; the figures of the one before are complete with it."""
-        if self.speaks(view):
+        if self.speaks(view, iteration):
             self.ended({node: row.previous_step_end for node, row in figures.items()})
             self.job.endpoint.report(IterationLoss(iteration, mean_loss(figures.values()), cause))
         # Kept by all: the next one may have to speak for the machine.
@@ -61,16 +64,20 @@ class Reporter:
 
     def leave(self, view: View, step_ends: dict[int, float]) -> None:
         """The run ends here, with the last iteration's steps at these times."""
-        if not self.speaks(view) or self.pending is None:
+        if self.pending is None or not self.speaks(view, self.pending[0]):
             return
         iteration, figures, *_ = self.pending
         self.ended(step_ends)
         if asked := [node for node, row in figures.items() if row.stop_asked]:
             self.job.endpoint.report(Leaving(iteration, min(asked)))
 
+    def note(self, view: View) -> None:
+        """A view was decided, and is taken up or passed over."""
+        self.newcomers.update(dict.fromkeys(view.joined, view.first_iteration))
+
     def view(self, view: View, before: View, expected_step_s: float) -> None:
         """This node has taken up a view, whose iterations after the first have steps of so many seconds."""
-        if not self.speaks(view):
+        if not self.speaks(view, view.first_iteration):
             return
         taken_over = {node: 0 for node in view.members}
         for path, earlier in zip(view.plan.paths, before.plan.paths, strict=True):
@@ -83,6 +90,7 @@ class Reporter:
                 number=view.number,
                 iteration=view.first_iteration,
                 lost=view.lost,
+                joined=view.joined,
                 heirs=tuple(node for node, count in taken_over.items() if count),
                 taken_over=sum(
                     path != earlier for path, earlier in zip(view.plan.paths, before.plan.paths, strict=True)

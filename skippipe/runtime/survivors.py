@@ -104,10 +104,9 @@ class Survivors:
         """The first view that names this joiner; PeerLostError if there is none for so long."""
         with self.inbox.changed:
             self.inbox.changed.wait_for(lambda: self.course.newest or self.inbox.failure, seconds)
-            newest = self.course.newest
-            if newest is None or self.inbox.failure is not None:
+            if not self.course.waiting or self.inbox.failure is not None:
                 raise PeerLostError(self.inbox.failure or f"nobody has let this node join for {seconds:.0f} s")
-            return newest
+            return self.course.waiting[0]
 
     def begin(self, iteration: int) -> None:
         """Begin an iteration, as soon as that leaves room for a view that is being agreed on.
@@ -128,6 +127,12 @@ class Survivors:
             self.inbox.changed.wait_for(lambda: not self.course.is_frozen or self.inbox.interrupted)
             self.check()
             self.course.commit(iteration, figures)
+
+    def complete(self, committed: int, figures: Rows) -> None:
+        """This joiner has got its state: that after an iteration with these figures."""
+        with self.inbox.changed:
+            self.check()
+            self.course.complete(committed, figures)
 
     def check(self) -> None:
         """ViewChangedError or PeerLostError if the torch thread can't just go on."""

@@ -7,12 +7,11 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
-from skippipe.data.batches import Batches
+from skippipe.errors import LeftOutError
 from skippipe.model.checkpoint import load_stage, save_stage, set_aside
 from skippipe.model.checkpoint_meta import Meta
 from skippipe.model.feedback import Replica, load_feedback, save_feedback
@@ -21,21 +20,26 @@ from skippipe.model.optimizer import StageOptimizer
 from skippipe.model.stage import Stage
 from skippipe.runtime.emulation import Emulation, RunClock
 from skippipe.runtime.endpoint import STOP_SIGNAL
-from skippipe.runtime.events import Ready
+from skippipe.runtime.events import NodeBack, Ready
 from skippipe.runtime.executor import Executor, IterationRecord, expected_senders
 from skippipe.runtime.figures import WIDTHS, Figures, Rows, figures_of, meet, share_figures
 from skippipe.runtime.full_model import FullModel
 from skippipe.runtime.gradients import Exchange, Group, largest_message
 from skippipe.runtime.job import Job
+from skippipe.runtime.microbatches import Microbatches
+from skippipe.runtime.plans import Plans
 from skippipe.runtime.reporter import Reporter
 from skippipe.runtime.soundness import Drops, Poison, first_cause, is_finite
-from skippipe.runtime.survivors import Survivors
-from skippipe.schedule import Plan
+from skippipe.runtime.state import Knowledge, awaited, earlier_members, handovers, know, restore
+from skippipe.runtime.survivors import NO_VIEW, Survivors
 from skippipe.schedule.compression import compressed_links
 from skippipe.schedule.timeline import SYNC, Span
-from skippipe.survival.succession import plan_of_the_living, plan_of_what_follows, sources
+from skippipe.survival.agreement import FIRST_BIRTH
+from skippipe.survival.course import Course
 from skippipe.survival.view import View
+from skippipe.transport.all_reduce import PART_NUMBERS
 from skippipe.transport.clocks import Clock
+from skippipe.transport.collective import Expected, Identity
 from skippipe.transport.inbox import Inbox, PeerLostError, ViewChangedError
 from skippipe.transport.message import HEADER, Encoding
 
@@ -52,17 +56,20 @@ class Worker:
     """One node of a run."""
 
     def __init__(self, job: Job) -> None:
-        """Build the shard, open the links, meet the others."""
+        """Build the shard and open the links."""
         self.job = job
         config, plan, node = job.config, job.plan, job.node
         self.first = job.first_iteration
-        self.view = View(0, self.first, "start", "the run begins", plan, self.first - 1)
+        self.joins = job.endpoint.birth > FIRST_BIRTH
+        """Whether this process is not the node's first one: the others are in the middle of the run."""
+        number, reason = (NO_VIEW, "not in any view yet") if self.joins else (0, "the run begins")
+        self.view = View(number, self.first, "start", reason, plan, self.first - 1)
         self.stage_index = plan.stage_of()[node]
         self.stage = Stage(config.model, self.stage_index, job.prepared.vocabulary, config.seed).to(config.device)
         self.optimizer = StageOptimizer(self.stage, config.optimizer)
         self.own_gradient: Tensor | None = None
         """The gradient before the sync, once that has begun: a sync that loses a replica begins again with it."""
-        if job.checkpoint is not None:
+        if job.checkpoint is not None and not self.joins:
             load_stage(job.checkpoint, self.stage, self.optimizer)
         self.drops = Drops(config.optimizer.dropped_in_a_row, self.first)
         self.stop_asked = False
@@ -75,26 +82,27 @@ class Worker:
         self.emulation = self.make_emulation()
         delay_s, queue_s = self.emulation.hop_from_s.__getitem__, self.emulation.queue_s
         expected = self.group.expected(WIDTHS)
-        self.inbox = Inbox(expected_senders(plan, node), delay_s, queue_s, clock, self.first, expected)
+        senders = {} if self.joins else expected_senders(plan, node)
+        self.inbox = Inbox(senders, delay_s, queue_s, clock, self.first, expected, number)
         self.open_links(samples)
         self.work, self.clock = self.links.work, RunClock(clock, self.links.axis_offset)
-        self.parts = sources(plan)
-        """Where each microbatch's batch is read: part of the data and number."""
-        self.batches: dict[int, Batches] = {}
-        """By part."""
-        self.executor = Executor(
-            node, plan, self.stage, self.read_batch, self.inbox, self.links.send, self.emulation, clock, self.work
-        )
-        self.survivors = Survivors(
-            node, job.schedule.nodes, job.folder, self.view, self.links, self.succeed, self.patience_s
-        )
+        read, send = Microbatches(job).read, self.links.send
+        self.executor = Executor(node, plan, self.stage, read, self.inbox, send, self.emulation, clock, self.work)
+        self.plans = Plans(job)
+        self.survivors = self.make_survivors()
         self.reporter = Reporter(job, self.clock)
-        self.meet()
+        self.bytes_reported = 0
+        self.step_end = 0.0
 
-    @property
-    def patience_s(self) -> float:
-        """How long nodes wait for enough of them to agree."""
-        return self.job.config.peers.silence_seconds
+    def make_survivors(self) -> Survivors:
+        """What keeps this node in step with the others about who goes on."""
+        job, before = self.job, self.first - 1
+        course = Course(None, before, has_state=False) if self.joins else Course(self.view, before, before)
+        birth, patience_s = job.endpoint.birth, job.config.peers.silence_seconds
+        plans, nodes = self.plans, job.schedule.nodes
+        return Survivors(
+            job.node, birth, nodes, job.folder, course, self.links, plans.succeed, plans.settle, patience_s
+        )
 
     def make_codec(self) -> GradientCodec | None:
         """How this node writes gradients, if they are compressed."""
@@ -103,7 +111,7 @@ class Worker:
         if sync == "fp32" or len(replicas) == 1:
             return None
         codec = GradientCodec(sync, len(self.optimizer.flat))
-        if self.job.checkpoint is not None:
+        if self.job.checkpoint is not None and not self.joins:
             load_feedback(self.job.checkpoint, self.job.config, self.replica, codec.left_out)
         return codec
 
@@ -131,7 +139,8 @@ class Worker:
         encoding = Encoding[config.compression.encoding.upper()]
         encodings = {other: encoding for other in range(job.schedule.nodes) if compressed[other]}
         activation = HEADER.size + 4 * samples * config.model.context * config.model.d_model
-        largest = max(activation, largest_message(self.group.expected(WIDTHS)), MOST_AGREEMENT_BYTES)
+        part = HEADER.size + 4 * PART_NUMBERS
+        largest = max(activation, largest_message(self.group.expected(WIDTHS)), MOST_AGREEMENT_BYTES, part)
         patience = config.peers.connect_seconds + SLOWEST_STEP_FACTOR * job.plan.expected_step_s * job.time_scale
         self.links = job.endpoint.open_links(self.inbox, largest, encodings, work_seconds=patience)
 
@@ -146,10 +155,39 @@ class Worker:
         # All of them now: nothing is connected in the middle of an iteration.
         self.links.connect(sorted(receivers))
         self.run = meet(self.group, self.links, self.first)
-        self.bytes_reported = 0
         self.survivors.start()
         self.reporter.begin(self.view)
         job.endpoint.report(Ready(job.node))
+
+    def join(self) -> bool:
+        """Get into the run, with the state of a replica of the same stage; False if the run ends before."""
+        self.work.wait("a view to join")
+        self.survivors.start()
+        view = self.survivors.wait_for_view(self.job.config.peers.connect_seconds)
+        self.first = view.first_iteration
+        if self.first >= self.job.config.iterations:
+            logger.info("the run ends before iteration %d, in which this node would join", self.first)
+            return False
+        if not self.job.endpoint.with_first_node and 0 in view.members:
+            # Its clock is the run's time.
+            self.links.connect([0])
+        began = time.monotonic()
+        handover = awaited(view, self.job.node, self.optimizer)
+        with self.inbox.changed:
+            self.inbox.iteration = self.first
+            self.take_up(self.first, {Exchange.STATE: dict(handover.expected)})
+        self.work.wait("the state of a replica")
+        self.links.run(handover, Identity(self.first, Exchange.STATE, view.number))
+        known = Knowledge.from_tensor(handover.figures, earlier_members(view))
+        restore(self.optimizer, handover.numbers, known.step)
+        self.run, self.drops.in_a_row, self.drops.proven = known.run, known.dropped_in_a_row, known.proven
+        self.survivors.complete(self.first - 1, known.figures)
+        if self.codec is not None:
+            logger.info("what this node's compressed syncs had left out is lost with its former process")
+        size, donor = handover.numbers.nbytes + handover.figures.nbytes, handover.members[0]
+        seconds = time.monotonic() - began
+        self.job.endpoint.report(NodeBack(self.job.node, self.first, self.stage_index, donor, size, seconds))
+        return True
 
     def receivers(self) -> set[int]:
         """Nodes that this one sends to in the view."""
@@ -157,35 +195,12 @@ class Worker:
         others = (other for other in self.view.members if node in expected_senders(plan, other).values())
         return {*others, *self.group.peers()}
 
-    def plan_of(self, view: View, iteration: int) -> Plan:
-        """What is run in an iteration of a view; after a takeover it may have another order, the same on all nodes."""
-        if view.way != "takeover" or iteration == view.first_iteration:
-            return view.plan
-        schedule = self.job.schedule
-        return plan_of_what_follows(view.plan, schedule.costs, schedule.pipeline.memory)
-
-    def succeed(self, view: View, iteration: int, lost: Collection[int]) -> Plan:
-        """The plan of those who are left of a view, for an iteration that may be running."""
-        schedule = self.job.schedule
-        costs, bandwidth, moved = schedule.costs, schedule.bandwidth_gib_s, schedule.pipeline.sync_bytes
-        return plan_of_the_living(self.plan_of(view, iteration), lost, costs, bandwidth, moved)
-
-    def read_batch(self, iteration: int, microbatch: int) -> tuple[Tensor, Tensor]:
-        """Tokens and targets, (B, T) each; a microbatch has the same ones whoever reads them."""
-        part, number = self.parts[microbatch]
-        if part not in self.batches:
-            job, origins = self.job, self.job.plan.stages[0]
-            samples, context = job.schedule.pipeline.samples_per_microbatch, job.config.model.context
-            self.batches[part] = Batches(job.prepared, part, len(origins), samples, context, job.config.seed)
-        return self.batches[part].batch(iteration, number)
-
     def ask_to_stop(self, *_: object) -> None:
         """Remember that this process was told to save and leave."""
         self.stop_asked = True
 
     def train(self) -> None:
         """Run all iterations that are not done yet, or until somebody asks to stop."""
-        self.step_end = 0.0
         for iteration in range(self.first, self.job.config.iterations):
             figures, record, synced = self.iterate(iteration)
             self.work.begin(f"the optimizer step of iteration {iteration}")
@@ -207,16 +222,17 @@ class Worker:
 
     def iterate(self, iteration: int) -> tuple[dict[int, Figures], IterationRecord, Span]:
         """An iteration up to the optimizer step, whoever is lost meanwhile: figures, what was done here, the sync."""
+        self.begin(iteration)
         self.optimizer.zero()
         self.own_gradient = None
-        self.executor.begin(iteration, self.plan_of(self.view, iteration))
+        self.executor.begin(iteration, self.plans.of(self.view, iteration))
         while True:
             try:
                 record = self.executor.run()
                 self.work.wait(f"the sync of iteration {iteration}")
                 rows, synced = self.sync(iteration, record)
             except ViewChangedError:
-                self.take_up()
+                self.take_up(iteration)
                 if self.view.committed < iteration:
                     self.undo_sync()
                     continue
@@ -231,22 +247,43 @@ class Worker:
         if self.own_gradient is not None:
             self.optimizer.flat.copy_(self.own_gradient)
 
-    def take_up(self) -> None:
-        """Go on in the newest view."""
+    def begin(self, iteration: int) -> None:
+        """Begin an iteration, in the view that is due in it; a state that others need for it is on its way then."""
+        while True:
+            try:
+                self.survivors.begin(iteration)
+            except ViewChangedError:
+                self.take_up(iteration)
+            else:
+                break
+        if self.take_up(iteration) and self.view.joined:
+            knowledge = know(self.run, self.optimizer, self.drops, self.survivors.course.figures)
+            identity = Identity(iteration, Exchange.STATE, self.view.number)
+            for handover in handovers(self.view, self.job.node, self.optimizer, knowledge):
+                self.links.run(handover, identity)
+
+    def take_up(self, iteration: int, others: dict[int, Expected] | None = None) -> bool:
+        """Go on in the view that is due in an iteration, in which `others` must come too; whether there was one."""
         before = self.view
         with self.inbox.changed:
-            self.view = self.survivors.newest
+            views = self.survivors.course.take_up(iteration)
+            if not views:
+                return False
+            self.view = views[-1]
             if self.codec is not None:
                 self.codec.regroup()
             self.group = self.make_group()
             senders = expected_senders(self.view.plan, self.job.node)
-            self.inbox.take_up(self.view.number, senders, self.group.expected(WIDTHS))
+            self.inbox.take_up(self.view.number, senders, {**self.group.expected(WIDTHS), **(others or {})})
         if self.view.committed >= self.executor.iteration:
             self.executor.finish()
         self.executor.emulation = self.emulation = self.make_emulation()
         self.executor.take_up(self.view.plan, self.view.number)
-        following = self.plan_of(self.view, self.view.first_iteration + 1)
+        following = self.plans.of(self.view, self.view.first_iteration + 1)
+        for view in views:
+            self.reporter.note(view)
         self.reporter.view(self.view, before, following.expected_step_s)
+        return True
 
     def share_ends(self) -> dict[int, float]:
         """When everyone's last step ended, in the run's time; this node's alone if somebody is lost now."""
@@ -255,7 +292,7 @@ class Worker:
             try:
                 rows = self.group.share(self.links, self.inbox.iteration, Exchange.ENDS, mine)
             except ViewChangedError:
-                self.take_up()
+                self.take_up(self.inbox.iteration)
             except PeerLostError as error:
                 logger.warning("the end of the last step is not known of all nodes: %s", error)
                 return {self.job.node: self.step_end}
@@ -264,7 +301,7 @@ class Worker:
 
     def step(self, iteration: int, figures: dict[int, Figures]) -> str | None:
         """Update the weights, or leave weights and optimizer as they are if a number was not finite anywhere: why."""
-        cause = first_cause({node: row.poison for node, row in figures.items()}, self.view.plan.stage_of())
+        cause = first_cause({node: row.poison for node, row in figures.items()}, self.job.plan.stage_of())
         self.drops.count(iteration, cause)
         if cause is None:
             self.optimizer.step(iteration, sum(row.squared_norm for row in figures.values()))
@@ -280,7 +317,8 @@ class Worker:
         last = stopping or done == config.iterations
         if config.checkpoint_every and (last or done % config.checkpoint_every == 0):
             self.save(done)
-        if self.full_model is None or done % config.evaluate_every:
+        # Whoever had the figures before a takeover has left the validation for it.
+        if self.full_model is None or done % config.evaluate_every or self.view.committed >= done - 1:
             return None
         # Its nodes wait for one another.
         self.work.wait(f"the validation after iteration {done}")
@@ -288,7 +326,7 @@ class Worker:
             return self.full_model.perplexity(self.group, self.links, done - 1)
         except ViewChangedError:
             logger.warning("the validation after iteration %d was left: the nodes have changed", done)
-            self.take_up()
+            self.take_up(done - 1)
             return None
 
     def save(self, done: int) -> None:
@@ -347,11 +385,26 @@ def run_worker(job: Job) -> None:
     torch.set_num_threads(1)
     started = time.monotonic()
     worker = Worker(job)
-    logger.info("node %d ready in %.1f s: stage %d", job.node, time.monotonic() - started, worker.stage_index)
+    try:
+        if not worker.joins:
+            worker.meet()
+        elif not worker.join():
+            return
+        train(worker, started)
+    except PeerLostError as error:
+        if worker.survivors.is_left_out:
+            raise LeftOutError(str(error)) from None
+        raise
+
+
+def train(worker: Worker, started: float) -> None:
+    """Train to the end; the process began at a monotonic time."""
+    node = worker.job.node
+    logger.info("node %d ready in %.1f s: stage %d", node, time.monotonic() - started, worker.stage_index)
     worker.train()
     worker.close()
     digest = weights_digest(worker.stage)
-    logger.info("node %d done: %d bytes sent, weights %s", job.node, worker.links.bytes_sent, digest)
+    logger.info("node %d done: %d bytes sent, weights %s", node, worker.links.bytes_sent, digest)
     worker.drops.check()
 
 

@@ -117,21 +117,21 @@ class Course:
         if view.committed > self.committed:
             self.committed, self.figures = view.committed, {node: list(row) for node, row in view.figures.items()}
 
-    def take_up(self, iteration: int) -> View | None:
-        """Go on in the last view that is due in an iteration, which is running or about to begin; None if none is.
+    def take_up(self, iteration: int) -> list[View]:
+        """Go on in the last view that is due in an iteration, which is running or about to begin: those up to it.
 
-        A boundary view that a takeover came before is passed over: nobody has gone on in it, or the takeover begins
+        A boundary view that a takeover comes after is passed over: nobody has gone on in it, or the takeover begins
         with its first iteration, and is without those who joined with it, unless they have their state.
         """
         due = [
             place
-            for place, view in enumerate(self.waiting)
+            for place, view in enumerate(self.waiting, start=1)
             if view.way != "boundary" or view.first_iteration <= iteration
         ]
-        if not due:
-            return None
-        self.running, self.waiting = self.waiting[due[-1]], self.waiting[due[-1] + 1 :]
-        return self.running
+        count = max(due, default=0)
+        views, self.waiting = self.waiting[:count], self.waiting[count:]
+        self.running = views[-1] if views else self.running
+        return views
 
 
 def next_view(

@@ -28,13 +28,15 @@ TOLERANCE = 1e-5
 ITERATIONS = 4
 
 
-def check_exact(workplace: Path, folder: Path, fields: list[str], lost: set[int]) -> None:
+def check_exact(
+    workplace: Path, folder: Path, fields: list[str], lost: set[int], iterations: int = ITERATIONS
+) -> None:
     """Losses, weights and the equality of replicas, against the undisturbed run in one process."""
     torch.set_num_threads(1)
     config = load_config(RunConfig, workplace / "small.yaml", fields)
     plan = Schedule.load(Path(config.schedule)).settings["ca-partial"]
     reference = ReferenceTrainer(config, plan, 2, prepare(config.data))
-    expected = [reference.train_iteration(iteration) for iteration in range(ITERATIONS)]
+    expected = [reference.train_iteration(iteration) for iteration in range(iterations)]
     losses = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert losses == pytest.approx(expected, rel=TOLERANCE)
     for trained, wanted in zip(load_stages(find_latest(folder)), reference.stages, strict=True):
@@ -54,6 +56,7 @@ def test_a_node_is_killed_at_any_moment_and_nothing_changes(start: Start, workpl
     chance = random.Random(seed)
     lost, name = chance.randrange(6), f"survives-{seed}"
     fields = [f"iterations={ITERATIONS}", f"name={name}", f"checkpoint_every={ITERATIONS}", "emulation.time_scale=3"]
+    fields.append("peers.restart=0")
     process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *fields)
     folder = workplace / "runs" / name
     wait_for(lambda: (folder / "views.jsonl").exists() and len(process_ids(folder)) == 6)
