@@ -1,0 +1,31 @@
+"""A node's processes begin again a few times, later each time."""
+
+from __future__ import annotations
+
+import pytest
+
+from skippipe.runtime.restarts import Restarts
+
+
+def test_pauses_double_and_end() -> None:
+    restarts, now = Restarts(3), 100.0
+    assert restarts.wait_s(now) is None
+    for birth, pause in ((1, 1.0), (2, 2.0), (3, 4.0)):
+        assert restarts.plan(7, now)
+        assert restarts.wait_s(now) == pytest.approx(pause)
+        assert restarts.take_due(now + 0.9 * pause) == []
+        now += pause
+        assert restarts.wait_s(now) == 0.0
+        assert restarts.take_due(now) == [(7, birth)]
+    assert not restarts.plan(7, now)
+    assert restarts.plan(8, now), "each node has its own"
+
+
+def test_what_has_not_died_may_begin_again_as_often_as_it_likes() -> None:
+    restarts = Restarts(1)
+    for birth in range(1, 5):
+        assert restarts.plan(7, 0.0, has_died=False)
+        assert restarts.take_due(1.0) == [(7, birth)]
+    assert restarts.plan(7, 0.0)
+    assert not restarts.plan(7, 0.0, has_died=False)
+    assert not Restarts(0).plan(7, 0.0)
