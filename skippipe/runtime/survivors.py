@@ -81,10 +81,6 @@ class Survivors:
             if node != self.node:
                 self.links.sender(node)
 
-    def stop(self) -> None:
-        """Take no notice of losses any more (torch thread): training is over."""
-        self.links.loop.call_soon_threadsafe(self.links.losses.stop_listening)
-
     def commit(self, iteration: int, figures: Rows) -> None:
         """Note that everyone's figures of an iteration are here (torch thread); from then on it can't be redone.
 

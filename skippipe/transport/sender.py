@@ -107,6 +107,8 @@ class Sender:
         self.refusals = Refusals()
         self.next_beat = 0.0
         self.retry_seconds = SHORTEST_RETRY_SECONDS
+        self.parting = False
+        """Whether the peer is about to leave, so that a broken link is no news."""
         self.task = asyncio.create_task(self.keep_going())
 
     def send(self, header: bytes, payload: memoryview) -> None:
@@ -161,7 +163,8 @@ class Sender:
             except (OSError, AuthenticationError, MalformedMessageError) as error:
                 if self.must_give_up(error, self.around.silence_seconds):
                     return
-                logger.warning("link to %s broke (%s); connecting again", self.name, error or type(error).__name__)
+                level = logging.DEBUG if self.parting else logging.WARNING
+                logger.log(level, "link to %s broke (%s); connecting again", self.name, error or type(error).__name__)
                 await self.pause()
             finally:
                 connected.connection.close()
