@@ -205,32 +205,28 @@ def plot(rows: list[Row]) -> Any:
         label = label if by_paper else "SkipPipe, ours (annealed)"
         axes.bar(xs, times, 0.9 * width, color=common.COLOURS[name], label=label, **style)
         if by_paper:
-            mark_paper(
-                axes, [(x, row.setup.paper[place]) for x, row in zip(xs, rows, strict=True)], highest, place == 0
-            )
-    labels = [row.setup.label.replace(", ", "\n") for row in rows]
+            paper = [row.setup.paper[place] for row in rows]
+            mark_paper(axes, list(zip(xs, times, paper, strict=True)), highest, place == 0)
+    labels = [row.setup.label.replace(", ", "\n").replace("the original's ", "the original's\n") for row in rows]
     axes.set_xticks(range(len(rows)), labels, fontsize=8)
-    axes.set(ylabel="seconds of one iteration", ylim=(0, highest), title="Iteration time, simulated (less is better)")
+    axes.set(ylabel="seconds of one iteration", ylim=(0, highest))
+    axes.set_title("Iteration time, simulated (less is better)", pad=56)
     axes.grid(False, axis="x")
-    axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
+    axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.04), ncols=3)
     return figure
 
 
-def mark_paper(axes: Any, marks: list[tuple[float, float | None]], highest: float, labelled: bool) -> None:
-    """The paper's numbers as short lines; what is too high for the axes is written at their top."""
-    inside = [(x, y) for x, y in marks if y is not None and y < highest]
+def mark_paper(axes: Any, marks: list[tuple[float, float, float | None]], highest: float, labelled: bool) -> None:
+    """The paper's numbers as short lines, at (place, our number, theirs); what is too high is written at the top."""
+    inside = [(x, theirs) for x, _, theirs in marks if theirs is not None and theirs < highest]
     label = "reported in the paper" if labelled else None
     axes.plot([x for x, _ in inside], [y for _, y in inside], "k_", ms=10, mew=2.5, label=label)
-    for x, y in marks:
-        if y is not None and y >= highest:
-            axes.annotate(
-                f"paper: {y:g}",
-                (x, highest),
-                (x, 0.9 * highest),
-                ha="center",
-                fontsize=8,
-                arrowprops={"arrowstyle": "->"},
-            )
+    for x, ours, theirs in marks:
+        told = [f"{ours:.0f}"] if ours >= highest else []
+        if theirs is not None and theirs >= highest:
+            told.append(f"paper: {theirs:g}")
+        if told:
+            axes.annotate(", ".join(told), (x, 1.01 * highest), ha="center", fontsize=8, annotation_clip=False)
 
 
 def measure(setting: str, scale: str) -> dict[str, Any]:

@@ -94,10 +94,6 @@ class Survivors:
             if node != self.node:
                 self.links.sender(node)
 
-    def stop(self) -> None:
-        """Take no notice of losses any more (torch thread): training is over."""
-        self.links.loop.call_soon_threadsafe(self.links.losses.stop_listening)
-
     # What the torch thread asks.
 
     def wait_for_view(self, seconds: float) -> View:
@@ -143,17 +139,18 @@ class Survivors:
     # What happens.
 
     def suspect(self, node: int, reason: str) -> None:
-        """A peer can't be reached, or does nothing any more."""
-        if node in self.members:
-            self.note_loss()
+        """A peer can't be reached, or does nothing any more; whom a joiner can't reach may not be ready for it yet."""
+        if self.members:
+            if node in self.members:
+                self.note_loss()
             self.go_on(self.agreement.suspect(node, self.links.loop.time()))
 
     def died(self, node: int, birth: int) -> None:
         """A node's process has certainly ended."""
         logger.warning("node %d has ended", node)
-        self.links.forget(node)
-        if node in self.members:
-            self.note_loss()
+        if self.agreement.births.get(node, birth) <= birth:
+            self.links.forget(node)
+            self.suspect(node, "it has ended")
         self.hear_of_death(node, birth)
 
     def hear_of_death(self, node: int, birth: int) -> None:

@@ -217,7 +217,7 @@ class Worker:
             # Before the figures are shared, so that every machine finds the same newest checkpoint.
             set_aside(self.job.folder, self.drops.proven + 1)
         self.reporter.leave(self.view, self.share_ends())
-        self.survivors.stop()
+        self.links.part()
         self.links.drain(DRAIN_SECONDS)
 
     def iterate(self, iteration: int) -> tuple[dict[int, Figures], IterationRecord, Span]:

@@ -230,7 +230,8 @@ class Agreement(Proposer):
         elif isinstance(message, ViewMessage):
             if self.decision is not None and message.view < self.decision.view:
                 self.tell(sender)
-            elif not self.is_excluded:
+            elif isinstance(message, Prepare | Accept) and not self.is_excluded:
+                # Our predecessor is asked; an Ask may be the answer to such a message of ours.
                 self.send(sender, self.join_message())
 
     def take_of_this_view(self, sender: int, message: ViewMessage) -> None:

@@ -44,9 +44,8 @@ class Standing:
         )
 
     def outsiders(self, members: Mapping[int, int], nodes: int) -> list[int]:
-        """Nodes that may run without knowing that they are no members."""
-        ended = {death.node for death in self.deaths}
-        return [node for node in range(nodes) if node not in {*members, *self.suspected, *self.joining, *ended}]
+        """Nodes that are alive and may not know that they are no members."""
+        return sorted(set(range(nodes)) - members.keys() - self.suspected - self.joining.keys())
 
     def begin_view(self, members: Mapping[int, int]) -> None:
         """Forget what no longer matters when a view begins."""

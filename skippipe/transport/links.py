@@ -268,6 +268,16 @@ class Links:
         tensor = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         self.send_now(node, *pack(Header(MessageKind.AGREEMENT, 0, 0, self.node, 0.0), tensor))
 
+    def part(self) -> None:
+        """All nodes are done and leave one after the other: who is gone now is not missed."""
+
+        async def expect() -> None:
+            self.losses.stop_listening()
+            for sender in self.senders.values():
+                sender.parting = True
+
+        asyncio.run_coroutine_threadsafe(expect(), self.loop).result()
+
     def drain(self, seconds: float) -> None:
         """Wait until peers have acknowledged everything, at most so long."""
 

@@ -113,6 +113,8 @@ class Sender:
         """Frames up to this one are of no use to another process of the peer."""
         self.is_resting = False
         """Whether the peer was lost and nothing has been sent since."""
+        self.parting = False
+        """Whether the peer is about to leave, so that a broken link is no news."""
         self.task = asyncio.create_task(self.keep_going())
 
     def let_go(self) -> None:
@@ -188,7 +190,8 @@ class Sender:
             except (OSError, AuthenticationError, MalformedMessageError) as error:
                 if self.must_give_up(error, self.around.silence_seconds):
                     return
-                logger.warning("link to %s broke (%s); connecting again", self.name, error or type(error).__name__)
+                level = logging.DEBUG if self.parting else logging.WARNING
+                logger.log(level, "link to %s broke (%s); connecting again", self.name, error or type(error).__name__)
                 await self.pause()
             finally:
                 connected.connection.close()

@@ -20,6 +20,8 @@ from tests.end_to_end.conftest import SECONDS, Start, alive, can_make_namespaces
 END_SECONDS = 60
 PORTS = 6
 FOREVER = "iterations=100000"
+NO_MAJORITY = "only [23] of 6 nodes can be reached, no majority"
+"""Of two nodes: one may find out about one of the others a little later."""
 SECRET = {"SKIPPIPE_SECRET": "a secret that both machines know"}
 
 
@@ -49,7 +51,7 @@ class Fault(Enum):
         """What each launcher must say."""
         if self.cuts:
             # Both replicas of stage 0 are on the smaller side.
-            return "only 2 of 6 nodes can be reached, no majority", "no living node holds stage 0"
+            return NO_MAJORITY, "no living node holds stage 0"
         return ("no living node holds stage 1",)
 
     def inflict(self, pids: dict[int, int], cable: str | None) -> None:
@@ -79,6 +81,7 @@ def iterations_done(folder: Path) -> int:
 def test_a_fault(fault: Fault, start: Start, workplace: Path, request: pytest.FixtureRequest) -> None:
     hosts: tuple[str, str] | None = request.getfixturevalue("hosts") if fault.cuts else None
     first_port = free_ports(PORTS)
+    patience = ["peers.silence_seconds=8"] if fault is Fault.LINK_CUT else []
     if hosts:
         arguments = two_machines(workplace, ("10.77.0.1", "10.77.0.2"), first_port)
     else:
@@ -86,7 +89,7 @@ def test_a_fault(fault: Fault, start: Start, workplace: Path, request: pytest.Fi
         arguments = [["0", "6", *settings]]
     folders = [workplace / "runs" / f"{fault.name}-{machine}" for machine in range(len(arguments))]
     runs = [
-        start(*arguments[i], f"name={folders[i].name}", inside=hosts[i] if hosts else None, **SECRET)
+        start(*arguments[i], f"name={folders[i].name}", *patience, inside=hosts[i] if hosts else None, **SECRET)
         for i in range(len(arguments))
     ]
     wait_for(lambda: iterations_done(folders[0]) > 0)
@@ -100,7 +103,7 @@ def test_a_fault(fault: Fault, start: Start, workplace: Path, request: pytest.Fi
     for run, complaint in zip(runs, fault.complaints, strict=True):
         _, errors = run.communicate(timeout=SECONDS)
         assert run.returncode == 1
-        assert complaint in errors
+        assert re.search(complaint, errors)
         assert "no checkpoint was made" in errors
     assert time.monotonic() - began < END_SECONDS
     assert not any(alive(pid) for pid in pids.values())
@@ -128,7 +131,7 @@ def test_a_lost_machine_ends_the_run_on_the_other(start: Start, workplace: Path)
     _, errors = stays.communicate(timeout=SECONDS)
     assert time.monotonic() - began < END_SECONDS
     assert stays.returncode == 1
-    assert "only 2 of 6 nodes can be reached, no majority" in errors
+    assert re.search(NO_MAJORITY, errors)
     assert not any(alive(pid) for pid in process_ids(folder).values())
 
 
@@ -136,7 +139,7 @@ def test_a_lost_machine_ends_the_run_on_the_other(start: Start, workplace: Path)
 def test_both_machines_go_on_without_the_node_that_was_killed(start: Start, workplace: Path, lost: int) -> None:
     arguments = two_machines(workplace, ("127.0.0.1", "127.0.0.1"), free_ports(PORTS))
     names = [f"{name}-{lost}" for name in ("here", "there")]
-    runs = [start(*arguments[i], f"name={name}", "iterations=30", **SECRET) for i, name in enumerate(names)]
+    runs = [start(*arguments[i], f"name={name}", "iterations=15", **SECRET) for i, name in enumerate(names)]
     folders = [workplace / "runs" / name for name in names]
     wait_for(lambda: iterations_done(folders[0]) > 0)
     own = 0 if lost < 2 else 1
@@ -146,7 +149,7 @@ def test_both_machines_go_on_without_the_node_that_was_killed(start: Start, work
     assert f"node {lost} (killed by SIGKILL) lost in iteration" in errors[own]
     assert f"node {lost} lost in iteration" in errors[1 - own]
     losses = [[line.loss for line in read_metrics(folder)] for folder in folders]
-    assert len(losses[0]) == 30
+    assert len(losses[0]) == 15
     assert losses[0] == losses[1]
 
 

@@ -22,7 +22,7 @@ from tests.small_schedule import STAGES, small_schedule
 
 WIDE_STAGES = [[0, 1], [2, 3, 4], [5, 6]]
 """Of which the second goes on even if it loses one node while another comes back."""
-WIDE_PATHS = [[0, 2], [0, 3], [0, 4], [0, 5], [1, 2], [1, 3], [1, 4], [1, 6]]
+WIDE_PATHS = [[0, 2], [0, 5], [0, 3], [0, 6], [1, 4], [1, 5], [1, 2], [1, 6]]
 
 
 def save_wide_schedule(path: Path) -> None:

@@ -9,13 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from skippipe.survival.agreement import Agreement, Outgoing
-from skippipe.survival.messages import Death, Decided
+from skippipe.survival.messages import Death, Decided, Message
 
 PATIENCE_S = 15.0
-FAULTS_S = 25.0
-"""How long there are faults."""
-CALM_S = 400.0
-"""After the last fault, all must be well again within this time."""
 
 
 class ViolationError(AssertionError):
@@ -32,6 +28,7 @@ class Value:
 
     view: int
     """The view in which it was made."""
+    is_urgent: bool
     members: tuple[int, ...]
     reports: dict[int, tuple[bool, int]]
     """Frozen, and how many iterations are committed, by node."""
@@ -66,14 +63,18 @@ class Process:
         world = self.world
         if self.node not in reports or lost & reports.keys() or lost | reports.keys() != set(self.machine.members):
             raise ViolationError("reports and lost are not the members")
-        found = {node: tuple(map(int, report.split())) for node, report in reports.items()}
+        found = {}
+        for node, report in reports.items():
+            is_frozen, committed = map(int, report.split())
+            found[node] = bool(is_frozen), committed
         members = {*reports, *self.joiners}
-        if world.has_faults and world.random.random() < 0.05 and len(members) > 2:
+        if world.random.random() < world.left_out and len(members) > 2:
             members.discard(world.random.choice(sorted(members - {self.node})))
             world.counts["left out by the application"] += 1
-        values = world.values
-        values.append(Value(self.view, tuple(sorted(members)), {n: (bool(f), c) for n, (f, c) in found.items()}))
-        return b"%d" % (len(values) - 1)
+        ballot = self.machine.ballot
+        assert ballot is not None
+        world.values.append(Value(self.view, ballot.urgent, tuple(sorted(members)), found))
+        return b"%d" % (len(world.values) - 1)
 
     def acceptable(self, value: bytes) -> bool:
         return int(value) < len(self.world.values)
@@ -89,6 +90,7 @@ class Process:
         assert (decision.view, decision.proposal.value) == (number, value)
         self.world.check_adoption(self, decision)
         self.told, self.view = decision, number
+        self.world.counts["adopted"] += 1
         self.is_frozen = False
         self.joiners.clear()
 
@@ -113,35 +115,44 @@ class Process:
 
 
 class World:
-    """Nodes, network, launchers and faults of one seed."""
+    """Nodes, their network and their launchers; the first `first` nodes are the first view's members."""
 
-    def __init__(self, seed: int, machine: type[Agreement] = Agreement) -> None:
+    loss = 0.0
+    """Share of messages that are lost."""
+    repeated = 0.0
+    """Share that comes twice."""
+    late = 0.0
+    """Share that comes late, and after later ones."""
+    delay_s = 0.1
+    """Of an ordinary message, on average."""
+    left_out = 0.0
+    """Share of proposals without somebody who reported."""
+    are_deaths_told = True
+    """Whether launchers tell others of deaths."""
+    are_decisions_told = True
+    """Whether they also tell what the dead had adopted."""
+
+    def __init__(self, seed: int, nodes: int, first: int, machine: type[Agreement] = Agreement) -> None:
         self.random = random.Random(seed)
         self.machine = machine
+        self.nodes, self.first = nodes, first
         self.now = 0.0
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.sequence = 0
+        self.births = 0
         self.counts: Counter[str] = Counter()
+        """Of each fault and of what else happened."""
         self.values: list[Value] = []
         self.adopted: dict[int, Decided] = {}
-        self.nodes = self.random.choice([2, 3, 3, 4, 4, 5, 5, 6, 7])
-        self.births = 0
-        self.has_faults = True
-        self.are_deaths_told = self.random.random() < 0.85
-        self.loss = self.random.choice([0, 0.05, 0.2, 0.4])
-        self.delay_s = self.random.choice([0.01, 0.1, 0.5])
-        self.late = self.random.choice([0, 0.02, 0.2])
-        self.quiet = self.random.choice([0.5, 1.5, 4.0])
-        self.deadliness = self.random.choice([0.05, 0.15, 0.3])
-        """Of all faults."""
-        self.sides: dict[int, int] = dict.fromkeys(range(self.nodes), 0)
+        self.sides: dict[int, int] = dict.fromkeys(range(nodes), 0)
+        """Of a network that is cut in two."""
         self.deaths: list[tuple[Death, Decided | None]] = []
         self.processes: dict[int, Process] = {}
-        first = self.random.randrange(2, self.nodes + 1) if self.random.random() < 0.3 else self.nodes
-        for node in range(first):
-            self.start(node, 0, tuple(range(first)))
-        for node in range(first, self.nodes):
-            self.at(self.random.uniform(0, FAULTS_S), lambda node=node: self.start_again(node))
+
+    def begin(self) -> None:
+        """Start the members of the first view."""
+        for node in range(self.first):
+            self.start(node, 0, tuple(range(self.first)))
 
     # Time.
 
@@ -210,19 +221,22 @@ class World:
 
     # The network.
 
-    def send(self, sender: int, receiver: int, message: object) -> None:
+    def send(self, sender: int, receiver: int, message: Message) -> None:
         draw = self.random.random
-        if self.has_faults and draw() < self.loss:
+        self.counts["sent"] += 1
+        if draw() < self.loss:
             self.counts["lost"] += 1
             return
-        for _ in range(2 if self.has_faults and draw() < 0.1 else 1):
+        copies = 2 if draw() < self.repeated else 1
+        self.counts["repeated"] += copies - 1
+        for _ in range(copies):
             delay = self.delay_s * draw() * 2
-            if self.has_faults and draw() < self.late:
-                delay += draw() * 20
+            if draw() < self.late:
+                delay += draw() * self.random.choice([0.5, 3, 20])
                 self.counts["late"] += 1
             self.at(delay, lambda: self.deliver(sender, receiver, message))
 
-    def deliver(self, sender: int, receiver: int, message: object) -> None:
+    def deliver(self, sender: int, receiver: int, message: Message) -> None:
         process = self.processes.get(receiver)
         if process is None or self.sides[sender] != self.sides[receiver]:
             self.counts["not delivered"] += 1
@@ -248,15 +262,13 @@ class World:
         elif peer not in machine.standing.suspected:
             self.event(process, lambda now: machine.suspect(peer, now))
 
-    # Faults.
-
     def kill(self, process: Process) -> None:
         if self.processes.get(process.node) is not process:
             return
         del self.processes[process.node]
         self.counts["killed"] += 1
-        told = self.death_of(process)
-        self.deaths.append(told)
+        self.deaths.append(self.death_of(process))
+        told = self.deaths[-1]
         if self.are_deaths_told:
             for other in list(self.processes.values()):
                 delay = self.random.choice([0.05, 1, 8]) * self.random.random()
@@ -266,65 +278,10 @@ class World:
     def death_of(self, process: Process) -> tuple[Death, Decided | None]:
         """What its launcher knows."""
         view = process.first_view if process.told is None else process.told.view
-        return Death(process.node, process.birth, view), process.told
+        return Death(process.node, process.birth, view), process.told if self.are_decisions_told else None
 
     def tell_death(self, process: Process, death: Death, decision: Decided | None) -> None:
         self.event(process, lambda now: process.machine.certainly_dead(death, decision, now))
-
-    def some(self) -> Process | None:
-        """A process; more often than not one that proposes."""
-        proposers = [process for process in self.processes.values() if process.machine.ballot is not None]
-        if proposers and self.random.random() < 0.5:
-            return self.random.choice(proposers)
-        return self.random.choice(list(self.processes.values())) if self.processes else None
-
-    def fault(self) -> None:
-        draw = self.random.random()
-        process = self.some()
-        if process is None:
-            return
-        machine = process.machine
-        if draw < self.deadliness:
-            how = self.random.choice(["", "", "after some of its messages", "before it tells"])
-            process.dies = how
-            self.counts[f"killed {how or 'between events'}"] += 1
-            if not how:
-                self.kill(process)
-        elif draw < 0.4 and not process.is_stopped:
-            process.is_stopped = True
-            self.counts["stopped"] += 1
-            self.check_links()
-            self.at(self.random.uniform(0.5, 15), lambda: self.go_on(process))
-        elif draw < 0.5:
-            self.counts["parted"] += 1
-            self.sides = {node: self.random.randrange(2) for node in range(self.nodes)}
-            self.check_links()
-            self.at(self.random.uniform(1, 10), self.heal)
-        elif draw < 0.7:
-            peer = self.random.randrange(self.nodes)
-            if peer != process.node:
-                self.counts["wrongly suspected"] += 1
-                self.event(process, lambda now: machine.suspect(peer, now))
-                self.at(self.random.uniform(0.5, 8), lambda: self.check_link(process.node, peer, process))
-        elif draw < 0.8:
-            self.counts["change wanted"] += 1
-            self.event(process, machine.want_change)
-        else:
-            gone = [node for node in range(self.nodes) if node not in self.processes]
-            if gone:
-                self.start_again(self.random.choice(gone))
-
-    def heal(self) -> None:
-        self.sides = dict.fromkeys(range(self.nodes), 0)
-        self.check_links()
-
-    def go_on(self, process: Process) -> None:
-        """What came while it was stopped comes now."""
-        process.is_stopped = False
-        waiting, process.waiting = process.waiting, []
-        for action in waiting:
-            self.event(process, action)
-        self.check_links()
 
     # What must hold.
 
@@ -340,59 +297,5 @@ class World:
         value = self.values[int(decision.proposal.value)]
         if value.view != decision.view - 1:
             raise ViolationError(f"view {decision.view} was made for view {value.view + 1}")
-        is_urgent = all(frozen for frozen, _ in value.reports.values())
-        if is_urgent and process.view == value.view and value.reports[process.node] != (True, process.committed):
+        if value.is_urgent and process.view == value.view and value.reports[process.node] != (True, process.committed):
             raise ViolationError(f"node {process.node} went on after the report that view {decision.view} was made of")
-
-    def work(self) -> None:
-        """Somebody commits an iteration."""
-        for process in self.processes.values():
-            if not process.is_frozen and not process.is_stopped and self.random.random() < 0.5:
-                process.committed += 1
-
-    def is_well(self) -> bool:
-        """Whether all living nodes are in one view, and nobody else is."""
-        living = {process.node: process.birth for process in self.processes.values()}
-        machines = [process.machine for process in self.processes.values()]
-        return all(machine.births == living and not machine.wanted for machine in machines) and (
-            len({machine.number for machine in machines}) == 1
-        )
-
-    def must_end_well(self) -> bool:
-        """Whether somebody alive is in the newest view, and a quorum of each view that may have to act can be had."""
-        if not self.adopted:
-            members = {process.node: 0 for process in self.processes.values() if process.birth == 0}
-            total = sum(1 for process in self.processes.values() if process.birth == 0)
-            return bool(members) and self.are_deaths_told and total > 0
-        newest = dict(self.adopted[max(self.adopted)].proposal.members)
-        living = [p for p in self.processes.values() if newest.get(p.node) == p.birth]
-        if self.are_deaths_told:
-            return bool(living)
-        return 2 * len(living) > len(newest) and any(process.view == max(self.adopted) for process in living)
-
-    def run(self) -> None:
-        """Faults, then calm; ViolationError if something is wrong."""
-        while self.now < FAULTS_S:
-            self.at(self.random.expovariate(1 / self.quiet), lambda: None)
-            until = self.events and self.now + self.random.expovariate(1 / self.quiet)
-            while self.events and self.events[0][0] < until:
-                self.step()
-            self.now = max(self.now, min(until, FAULTS_S))
-            self.work()
-            self.fault()
-        self.calm()
-        while self.events and self.now < FAULTS_S + CALM_S and not self.is_well():
-            for _ in range(10):
-                if self.events:
-                    self.step()
-        if self.must_end_well():
-            self.counts["had to end well"] += 1
-            if not self.is_well():
-                raise ViolationError("not all living nodes are in one view")
-
-    def calm(self) -> None:
-        self.has_faults = False
-        for process in list(self.processes.values()):
-            process.dies = ""
-            self.go_on(process)
-        self.heal()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.survival.simulation import World
+from tests.survival.faults import Torture
 
 
 def test_torture() -> None:
     for seed in range(300):
-        World(seed).run()
+        Torture(seed).run()

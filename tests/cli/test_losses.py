@@ -1,0 +1,38 @@
+"""What the user reads of nodes that are lost, and what the summary counts of them."""
+
+from __future__ import annotations
+
+from skippipe.cli.losses import Losses
+from skippipe.report.metrics import IterationMetrics, SurvivalSummary
+from skippipe.runtime.events import ViewBegun
+
+
+def metrics(iteration: int, step_s: float) -> IterationMetrics:
+    return IterationMetrics(iteration, 5.0, 1.0, step_s - 1, step_s, 100, 10.0, 1000)
+
+
+def test_losses_are_told_with_their_cause_their_heirs_and_what_they_cost() -> None:
+    losses = Losses(47.42)
+    assert losses.step(metrics(6, 48.0)) is None
+    losses.lost(12, "killed by SIGKILL")
+    # Node 3 was lost on another machine, whose launcher knows why.
+    event = ViewBegun(1, 7, (3, 12), (13, 16), 6, (5, 2, 2), (5, 3, 3), 61.84)
+    assert losses.view(event) == (
+        "nodes 3, 12 (killed by SIGKILL) lost in iteration 7: nodes 13 and 16 took over 6 microbatches;"
+        " stage 1 goes on with 2 of 3, stage 2 goes on with 2 of 3; next expected 61.8 s"
+    )
+    assert losses.step(metrics(7, 60.0)) == "iteration 7 took 60.0 s (expected 47.4 s)"
+    assert losses.step(metrics(8, 62.0)) is None
+    again = ViewBegun(2, 9, (16,), (13,), 5, (5, 1, 2), (5, 2, 2), 90.0)
+    assert losses.view(again).startswith("node 16 lost in iteration 9: node 13 took over 5 microbatches;")
+    assert losses.step(metrics(9, 81.84)) == "iteration 9 took 81.8 s (expected 61.8 s)"
+    seconds_lost = losses.summary.seconds_lost
+    assert abs(seconds_lost - (60.0 - 47.42 + 20.0)) < 1e-9
+    assert losses.summary == SurvivalSummary(3, 3, 11, seconds_lost)
+
+
+def test_a_view_without_losses_says_so() -> None:
+    losses = Losses(47.42)
+    said = losses.view(ViewBegun(1, 7, (), (), 0, (5, 3), (5, 3), 47.42))
+    assert said == "view 1 from iteration 7: nobody was lost after all"
+    assert losses.summary.nodes_lost == 0
