@@ -194,7 +194,7 @@ class Survivors:
     def report(self, urgent: bool) -> bytes:
         """How far this node is; it keeps to that until the next view."""
         with self.inbox.changed:
-            return self.course.report(urgent).to_bytes()
+            return self.course.report(urgent, self.agreement.standing.suspected).to_bytes()
 
     def propose(self, reports: dict[int, bytes], lost: frozenset[int]) -> bytes:
         """The next view: heirs for the lost, or joiners between two iterations."""

@@ -14,6 +14,7 @@ from typing import Self
 
 from skippipe.schedule.plan import Plan
 from skippipe.survival.succession import StageLostError
+from skippipe.survival.suspicion import to_exclude
 from skippipe.survival.view import View
 
 Rows = dict[int, list[float]]
@@ -38,13 +39,15 @@ class Report:
     """Whether it commits nothing before the next view."""
     has_state: bool
     """False of a joiner until its stage's weights have come."""
+    suspects: tuple[int, ...] = ()
+    """Nodes that this one can't reach."""
     view: View | None = None
     """In which the iteration after the committed one is done, if that is not the newest view."""
 
     def to_bytes(self) -> bytes:
         """The report as JSON, and the view's bytes in a line of their own."""
         rows = [[node, *row] for node, row in self.figures.items()]
-        known = [self.committed, rows, self.limit, self.is_frozen, self.has_state]
+        known = [self.committed, rows, self.limit, self.is_frozen, self.has_state, self.suspects]
         view = self.view.to_bytes() if self.view is not None else b""
         return json.dumps(known).encode() + b"\n" + view
 
@@ -52,10 +55,11 @@ class Report:
     def from_bytes(cls, data: bytes, nodes: int) -> Self:
         """What to_bytes wrote."""
         first, _, view = data.partition(b"\n")
-        committed, rows, limit, is_frozen, has_state = json.loads(first)
+        committed, rows, limit, is_frozen, has_state, suspects = json.loads(first)
         figures = {int(node): [float(figure) for figure in row] for node, *row in rows}
         running = View.from_bytes(view, nodes) if view else None
-        return cls(int(committed), figures, int(limit), bool(is_frozen), bool(has_state), running)
+        suspected = tuple(int(node) for node in suspects)
+        return cls(int(committed), figures, int(limit), bool(is_frozen), bool(has_state), suspected, running)
 
 
 @dataclass
@@ -81,14 +85,15 @@ class Course:
         """The last view that was decided."""
         return self.waiting[-1] if self.waiting else self.running
 
-    def report(self, is_urgent: bool) -> Report:
+    def report(self, is_urgent: bool, suspects: Collection[int] = ()) -> Report:
         """Tell how far this node is, and keep to it until the next view: see Report."""
         self.is_frozen = self.is_frozen or is_urgent
         if self.limit is None:
             self.limit = self.begun + 1
         view = self.view_of(self.committed + 1)
         other = view if self.is_frozen and view is not self.newest else None
-        return Report(self.committed, self.figures, self.limit, self.is_frozen, self.has_state, other)
+        suspected = tuple(sorted(suspects))
+        return Report(self.committed, self.figures, self.limit, self.is_frozen, self.has_state, suspected, other)
 
     def view_of(self, iteration: int) -> View | None:
         """The view that an iteration is done in, as far as is decided."""
@@ -163,8 +168,12 @@ def next_view(
 
 
 def takeover(newest: View, reports: Mapping[int, Report], succeed: Succeed, detected_s: float | None) -> View:
-    """Go on at once after the last iteration that anyone has committed, without the lost and those without a state."""
-    able = {node: report for node, report in reports.items() if report.has_state}
+    """Go on at once after the last iteration that anyone has committed, without the lost and those without a state.
+
+    Nor with those who can't be reached by all others, though they have reported: the links that they need are gone.
+    """
+    cut_off = to_exclude({node: report.suspects for node, report in reports.items()})
+    able = {node: report for node, report in reports.items() if report.has_state and node not in cut_off}
     if not able:
         raise StageLostError([stage for stage, nodes in enumerate(newest.plan.stages) if nodes])
     ahead = max(able.values(), key=lambda report: (report.committed, len(report.figures)))

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skippipe.schedule import Plan
+from skippipe.survival.course import Course, Report, next_view
+from skippipe.survival.succession import plan_of_the_living
 from skippipe.survival.suspicion import to_exclude
+from skippipe.survival.view import View
+from tests.small_schedule import small_schedule
 
 
 def test_one_broken_link_costs_the_end_with_the_higher_number() -> None:
@@ -32,3 +39,18 @@ def test_nobody_that_stays_suspects_anybody_that_stays(suspicions: dict[int, set
     # Nobody leaves for nothing.
     for member in to_exclude(suspicions):
         assert any(other in suspicions[member] or member in suspicions[other] for other in suspicions)
+
+
+def test_a_takeover_is_without_the_end_of_a_link_that_is_lost_for_good() -> None:
+    plan = small_schedule().plan("ca-partial")
+    view = View(0, 0, "start", "the run begins", plan, -1)
+    reports = {node: Course(view, 0).report(True, [3] if node == 1 else ()) for node in range(6)}
+    sent = {node: Report.from_bytes(report.to_bytes(), 6) for node, report in reports.items()}
+    assert sent == reports
+    costs = small_schedule().costs
+
+    def succeed(base: View, iteration: int, lost: Collection[int]) -> Plan:
+        return plan_of_the_living(base.plan, lost, costs, np.ones((6, 6)), [1.0] * 3)
+
+    following = next_view(view, sent, (), succeed, lambda members: plan, None)
+    assert (following.way, following.lost) == ("takeover", (3,))
