@@ -61,6 +61,8 @@ class Survivors:
         self.succeed, self.settle = succeed, settle
         self.patience_s = patience_s
         self.detected_at: float | None = None
+        self.births: dict[int, int] = {}
+        """The largest birth of each node's processes that are known of."""
         self.is_left_out = False
         """Whether the others have gone on without this process."""
         self.agreement: Agreement
@@ -148,9 +150,13 @@ class Survivors:
     def died(self, node: int, birth: int) -> None:
         """A node's process has certainly ended."""
         logger.warning("node %d has ended", node)
-        if self.agreement.births.get(node, birth) <= birth:
+        if self.births.get(node, FIRST_BIRTH) <= birth:
+            self.births[node] = birth
             self.links.forget(node)
-            self.suspect(node, "it has ended")
+            if node in self.members:
+                self.note_loss()
+            # Nobody needs to tell it anything, even when the next view is without it.
+            self.go_on(self.agreement.suspect(node, self.links.loop.time()))
         self.hear_of_death(node, birth)
 
     def hear_of_death(self, node: int, birth: int) -> None:
@@ -198,16 +204,20 @@ class Survivors:
 
     def propose(self, reports: dict[int, bytes], lost: frozenset[int]) -> bytes:
         """The next view: heirs for the lost, or joiners between two iterations."""
-        newest, standing = self.course.newest, self.agreement.standing
+        newest = self.course.newest
         assert newest is not None
         known = {node: Report.from_bytes(report, self.nodes) for node, report in reports.items()}
-        joiners = {node for node, birth in standing.joining.items() if standing.is_news(node, birth)} - known.keys()
         try:
-            view = next_view(newest, known, joiners, self.succeed, self.settle, self.detected_at)
+            view = next_view(newest, known, self.joiners() - known.keys(), self.succeed, self.settle, self.detected_at)
         except StageLostError as error:
             gone = sorted(lost)
             return END + json.dumps([sorted(reports), f"{name_nodes(gone)} lost, and {error}"]).encode()
         return view.to_bytes()
+
+    def joiners(self) -> set[int]:
+        """Nodes of which a process asks to join, as far as this one knows."""
+        standing = self.agreement.standing
+        return {node for node, birth in standing.joining.items() if standing.is_news(node, birth)}
 
     def acceptable(self, value: bytes) -> bool:
         """Whether a proposal can be run, or ends the run."""
@@ -244,8 +254,11 @@ class Survivors:
                 self.inbox.change()
         for node in gone:
             self.links.forget(node)
-        # Whatever was suspected was their former process.
-        self.agreement.standing.suspected.difference_update(view.joined)
+        births = self.agreement.births
+        # Whatever was suspected of those who have joined was their former process.
+        others = {other for other, birth in births.items() if birth > self.births.get(other, FIRST_BIRTH)}
+        self.agreement.standing.suspected -= others
+        self.births |= births
         self.be_ready()
 
     def excluded(self, number: int) -> None:
@@ -261,8 +274,8 @@ class Survivors:
         self.links.loop.call_later(GATHER_SECONDS, self.want_change)
 
     def want_change(self) -> None:
-        """Agree on a view with those who have asked to join."""
-        if self.links.losses.listener is self:
+        """Agree on a view with those who have asked to join, unless that is done already."""
+        if self.links.losses.listener is self and self.joiners():
             self.go_on(self.agreement.want_change(self.links.loop.time()))
 
     def no_majority(self, reachable: tuple[int, ...], members: tuple[int, ...]) -> None:

@@ -249,6 +249,7 @@ class Worker:
 
     def begin(self, iteration: int) -> None:
         """Begin an iteration, in the view that is due in it; a state that others need for it is on its way then."""
+        before = self.view
         while True:
             try:
                 self.survivors.begin(iteration)
@@ -256,19 +257,20 @@ class Worker:
                 self.take_up(iteration)
             else:
                 break
-        if self.take_up(iteration) and self.view.joined:
+        self.take_up(iteration)
+        if self.view is not before and self.view.joined:
             knowledge = know(self.run, self.optimizer, self.drops, self.survivors.course.figures)
             identity = Identity(iteration, Exchange.STATE, self.view.number)
             for handover in handovers(self.view, self.job.node, self.optimizer, knowledge):
                 self.links.run(handover, identity)
 
-    def take_up(self, iteration: int, others: dict[int, Expected] | None = None) -> bool:
-        """Go on in the view that is due in an iteration, in which `others` must come too; whether there was one."""
+    def take_up(self, iteration: int, others: dict[int, Expected] | None = None) -> None:
+        """Go on in the view that is due in an iteration, if there is one; in it `others` must come too."""
         before = self.view
         with self.inbox.changed:
             views = self.survivors.course.take_up(iteration)
             if not views:
-                return False
+                return
             self.view = views[-1]
             if self.codec is not None:
                 self.codec.regroup()
@@ -283,7 +285,6 @@ class Worker:
         for view in views:
             self.reporter.note(view)
         self.reporter.view(self.view, before, following.expected_step_s)
-        return True
 
     def share_ends(self) -> dict[int, float]:
         """When everyone's last step ended, in the run's time; this node's alone if somebody is lost now."""

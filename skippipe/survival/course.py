@@ -115,10 +115,10 @@ class Course:
 
     def adopt(self, view: View) -> None:
         """The next view is decided."""
+        if self.newest is None:
+            self.begun = view.first_iteration - 1
         self.waiting.append(view)
         self.is_frozen, self.limit = False, None
-        if self.running is None:
-            self.begun = view.first_iteration - 1
         if view.committed > self.committed:
             self.committed, self.figures = view.committed, {node: list(row) for node, row in view.figures.items()}
 

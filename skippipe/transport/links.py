@@ -282,8 +282,9 @@ class Links:
         """Wait until peers have acknowledged everything, at most so long."""
 
         def pending() -> bool:
-            awake = (sender for sender in self.senders.values() if not sender.is_resting)
-            return any(sender.waiting or sender.unacknowledged for sender in awake)
+            # Not those who were lost: nobody may be there to acknowledge anything.
+            there = (sender for sender in self.senders.values() if sender.connected.is_set() and not sender.is_resting)
+            return any(sender.waiting or sender.unacknowledged for sender in there)
 
         deadline = time.monotonic() + seconds
         while pending() and time.monotonic() < deadline:

@@ -104,7 +104,7 @@ def test_a_node_is_killed_and_comes_back(start: Start, workplace: Path) -> None:
 
 
 def test_the_node_that_speaks_and_proposes_comes_back_and_another_dies_too_often(start: Start, workplace: Path) -> None:
-    run = Run(start, workplace, "speaker", 14, "peers.restart=1")
+    run = Run(start, workplace, "speaker", 12, "peers.restart=1")
     first = {node: run.kill(node) for node in (0, 3)}
     run.wait_for_another(3, first[3])
     run.kill(3)
@@ -118,7 +118,7 @@ def test_the_node_that_speaks_and_proposes_comes_back_and_another_dies_too_often
 def test_the_donor_is_killed_and_the_joiner_finds_another(start: Start, workplace: Path) -> None:
     schedule = workplace / "wide.json"
     save_wide_schedule(schedule)
-    run = Run(start, workplace, "donor", 16, f"schedule={schedule}", "iterations=16", nodes=7)
+    run = Run(start, workplace, "donor", 24, f"schedule={schedule}", nodes=7)
     run.kill(3)
     # Node 2 would hand over its state; whether it could depends on the moment.
     wait_for(lambda: "joined: 3" in run.log(2))

@@ -167,7 +167,7 @@ class World:
     # Processes.
 
     def start(self, node: int, number: int, members: tuple[int, ...]) -> None:
-        process = Process(self, node, self.births if number < 0 else 0)
+        process = self.new_process(node, self.births if number < 0 else 0)
         self.processes[node] = process
         process.view = process.first_view = number
         process.machine = self.machine(
@@ -178,6 +178,9 @@ class World:
                 self.at(self.random.random(), lambda d=death, v=decision: self.tell_death(process, d, v))
         self.event(process, process.machine.tick)
         self.check_links()
+
+    def new_process(self, node: int, birth: int) -> Process:
+        return Process(self, node, birth)
 
     def start_again(self, node: int) -> None:
         if node not in self.processes:
