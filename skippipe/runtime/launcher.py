@@ -104,8 +104,10 @@ class Launcher:
         self.signals = signals
         self.diverged: NodeFailedError | None = None
         self.restarts = Restarts(endpoints[0].peers.restart)
-        self.bound = {endpoint.node: endpoint.listeners.bound for endpoint in endpoints}
-        self.addresses = {endpoint.node: endpoint.listeners.address for endpoint in endpoints}
+        listeners = {endpoint.node: endpoint.listeners for endpoint in endpoints}
+        self.addresses = {node: own.address for node, own in listeners.items()}
+        self.ports = {node: (own.bound[1], own.bound_stream_port) for node, own in listeners.items()}
+        """For datagrams and streams: a node's next process has the same ones."""
         self.processes: dict[int, Process] = {}
         self.rest = b""
         """The beginning of a line whose end is still to come through the pipe."""
@@ -127,8 +129,8 @@ class Launcher:
         """Fork another process of a node, which joins those that live; OSError if that can't be had."""
         endpoint = next(endpoint for endpoint in self.endpoints if endpoint.node == node)
         living = [self.addresses[other] for other in self.processes][:BOOTSTRAP_NODES]
-        peers, advertised = endpoint.peers, endpoint.listeners.advertised
-        listeners = Listeners.bind(peers.host, self.bound[node][1], advertised)
+        port, stream_port = self.ports[node]
+        listeners = Listeners.bind(endpoint.peers.host, port, endpoint.listeners.advertised, stream_port)
         try:
             bootstrap = tuple(dict.fromkeys((*endpoint.bootstrap, *living)))
             self.start_node(replace(endpoint, listeners=listeners, birth=birth, bootstrap=bootstrap))

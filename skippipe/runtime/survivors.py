@@ -127,8 +127,9 @@ class Survivors:
             self.course.commit(iteration, figures)
 
     def complete(self, committed: int, figures: Rows) -> None:
-        """This joiner has got its state: that after an iteration with these figures."""
+        """This joiner has got its state: that after an iteration with these figures. Raises as commit does."""
         with self.inbox.changed:
+            self.inbox.changed.wait_for(lambda: not self.course.is_frozen or self.inbox.interrupted)
             self.check()
             self.course.complete(committed, figures)
 
@@ -245,7 +246,9 @@ class Survivors:
         logger.warning("view %d from iteration %d: %s", view.number, view.first_iteration, view.reason)
         gone = set(self.members) - set(view.members)
         with self.inbox.changed:
-            self.course.adopt(view)
+            if not self.course.adopt(view):
+                self.end_left_out(view.number - 1)
+                return
             self.detected_at = None
             if view.way == "boundary":
                 # Whoever waits to begin an iteration, or to join.
@@ -263,9 +266,13 @@ class Survivors:
 
     def excluded(self, number: int) -> None:
         """The others go on without this node."""
-        self.is_left_out = True
         if self.agreement.decision is not None:
             self.leave_decision()
+        self.end_left_out(number)
+
+    def end_left_out(self, number: int) -> None:
+        """End this process, which a view is without."""
+        self.is_left_out = True
         self.fail(f"the other nodes have gone on without node {self.node} (view {number})")
 
     def joining(self, node: int) -> None:

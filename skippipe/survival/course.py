@@ -111,16 +111,23 @@ class Course:
 
     def complete(self, committed: int, figures: Rows) -> None:
         """A joiner has got its stage's state after an iteration."""
+        assert not self.is_frozen
         self.has_state, self.committed, self.figures = True, committed, figures
 
-    def adopt(self, view: View) -> None:
-        """The next view is decided."""
+    def adopt(self, view: View) -> bool:
+        """The next view is decided; False if this process must end: it was left out of the one in between.
+
+        That may be if what it had said to join comes late.
+        """
+        if self.newest is not None and view.number != self.newest.number + 1:
+            return False
         if self.newest is None:
             self.begun = view.first_iteration - 1
         self.waiting.append(view)
         self.is_frozen, self.limit = False, None
         if view.committed > self.committed:
             self.committed, self.figures = view.committed, {node: list(row) for node, row in view.figures.items()}
+        return True
 
     def take_up(self, iteration: int) -> list[View]:
         """Go on in the last view that is due in an iteration, which is running or about to begin: those up to it.
@@ -153,7 +160,7 @@ def next_view(
     """
     if all(report.is_frozen for report in reports.values()):
         return takeover(newest, reports, succeed, detected_s)
-    first = max(newest.first_iteration, *(report.limit for report in reports.values())) + 1
+    first = max(report.limit for report in reports.values()) + 1
     joined = tuple(sorted(joiners))
     return View(
         number=newest.number + 1,
@@ -176,7 +183,7 @@ def takeover(newest: View, reports: Mapping[int, Report], succeed: Succeed, dete
     able = {node: report for node, report in reports.items() if report.has_state and node not in cut_off}
     if not able:
         raise StageLostError([stage for stage, nodes in enumerate(newest.plan.stages) if nodes])
-    ahead = max(able.values(), key=lambda report: (report.committed, len(report.figures)))
+    ahead = max(able.values(), key=lambda report: report.committed)
     first = ahead.committed + 1
     base = ahead.view or newest
     lost = tuple(node for node in base.members if node not in able)

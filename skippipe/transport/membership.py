@@ -23,15 +23,17 @@ class Listeners:
     """Where peers reach both, if that differs from what is bound."""
 
     @classmethod
-    def bind(cls, host: str, port: int = 0, advertised: Address | None = None) -> Listeners:
-        """Bind both sockets, to `port` or to free ones; OSError if they are taken."""
+    def bind(
+        cls, host: str, port: int = 0, advertised: Address | None = None, stream_port: int | None = None
+    ) -> Listeners:
+        """Bind both sockets, to `port`, or streams to their own, or to free ones; OSError if they are taken."""
         family = family_of(host)
         datagrams = socket.socket(family, socket.SOCK_DGRAM)
         streams = socket.socket(family, socket.SOCK_STREAM)
         try:
             datagrams.bind((host, port))
             streams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            streams.bind((host, port))
+            streams.bind((host, port if stream_port is None else stream_port))
             streams.listen(BACKLOG)
         except OSError:
             datagrams.close()
@@ -50,9 +52,14 @@ class Listeners:
         return LOOPBACK.get(self.host, self.host), int(self.datagrams.getsockname()[1])
 
     @property
+    def bound_stream_port(self) -> int:
+        """Where streams of this machine reach this node."""
+        return int(self.streams.getsockname()[1])
+
+    @property
     def stream_port(self) -> int:
         """The port at which peers connect to this node."""
-        return self.advertised[1] if self.advertised else int(self.streams.getsockname()[1])
+        return self.advertised[1] if self.advertised else self.bound_stream_port
 
     def close(self) -> None:
         """Close both sockets."""

@@ -137,3 +137,22 @@ def test_collectives_belong_to_a_view() -> None:
     assert not any(box.arrived.values())
     with pytest.raises(MalformedMessageError):
         box.put(*shard(1, 4.0))
+
+
+def test_what_a_passed_view_allowed_is_dropped_when_it_comes_late() -> None:
+    box = inbox()
+    box.take_up(2, {}, {})
+    box.put(header(sender=9)._replace(view=1), torch.zeros(1))
+    assert not box.messages
+    assert not box.early
+
+
+def test_who_joins_takes_nothing_before_a_view() -> None:
+    box = Inbox({}, lambda sender: 0.0, view=-1)
+    for view, iteration in ((0, 3), (2, 7), (2, 8)):
+        box.put(header(iteration=iteration)._replace(view=view), torch.full((1,), float(iteration)))
+    assert not box.messages
+    box.iteration = 7
+    box.take_up(2, {(ACTIVATION, 0): 7}, {})
+    assert [box.take((ACTIVATION, iteration, 0))[1].item() for iteration in (7, 8)] == [7, 8]
+    assert not box.messages

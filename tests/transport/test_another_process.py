@@ -1,0 +1,77 @@
+"""A node is lost and another process of it comes: links to and from it begin again, with what is meant for it."""
+
+from __future__ import annotations
+
+import torch
+
+from skippipe.transport.inbox import Inbox
+from skippipe.transport.links import Links
+from skippipe.transport.membership import Limits, Listeners, Membership
+from skippipe.transport.message import Header, MessageKind
+
+LIMITS = Limits(1 << 20, 10.0, 5.0)
+ACTIVATION = MessageKind.ACTIVATION
+
+
+def open_node(node: int, listeners: Listeners, first: Listeners, joins: bool = False) -> Links:
+    inbox = Inbox({(ACTIVATION, number): 1 - node for number in range(10)}, lambda sender: 0.0)
+    links = Links(Membership(node, 2, b"s" * 32), listeners, [first.address], LIMITS, inbox, joins=joins)
+    links.start()
+    return links
+
+
+def send(links: Links, number: int) -> None:
+    links.send(1 - links.node, Header(ACTIVATION, 0, number, links.node, 0.0), torch.full((3,), float(number)))
+
+
+def check(links: Links, number: int) -> None:
+    assert links.inbox.take((ACTIVATION, 0, number))[1].tolist() == [number] * 3
+
+
+def test_another_process_gets_only_what_was_sent_after_the_loss() -> None:
+    own = [Listeners.bind("127.0.0.1") for _ in range(2)]
+    stayed, lost = (open_node(node, own[node], own[0]) for node in range(2))
+    address, stream_port = own[1].bound, own[1].stream_port
+    for number in range(3):
+        send(stayed, number)
+        send(lost, number)
+        check(lost, number)
+        check(stayed, number)
+    lost.close()
+    send(stayed, 3)
+    stayed.loop.call_soon_threadsafe(stayed.forget, 1)
+    again = Listeners.bind(address[0], address[1], None, stream_port)
+    back = open_node(1, again, own[0], joins=True)
+    for number in range(4, 8):
+        send(stayed, number)
+        send(back, number)
+    for number in range(4, 8):
+        check(back, number)
+        check(stayed, number)
+    assert not back.inbox.messages
+    stayed.drain(10.0)
+    assert not stayed.senders[1].unacknowledged
+    for links in (stayed, back):
+        links.close()
+
+
+def test_one_that_comes_before_the_other_is_missed_gets_in_later() -> None:
+    own = [Listeners.bind("127.0.0.1") for _ in range(2)]
+    stayed, lost = (open_node(node, own[node], own[0]) for node in range(2))
+    address, stream_port = own[1].bound, own[1].stream_port
+    send(lost, 0)
+    check(stayed, 0)
+    lost.close()
+    back = open_node(1, Listeners.bind(address[0], address[1], None, stream_port), own[0], joins=True)
+    refused: list[str] = []
+    back.losses.lose = lambda node, reason: refused.append(reason)
+    send(back, 1)
+    while not refused:
+        pass
+    assert "part of the run already" in refused[0]
+    stayed.loop.call_soon_threadsafe(stayed.forget, 1)
+    send(back, 2)
+    for number in (1, 2):
+        check(stayed, number)
+    for links in (stayed, back):
+        links.close()
