@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skippipe.cli.losses import Losses
 from skippipe.report.metrics import IterationMetrics, SurvivalSummary
-from skippipe.runtime.events import ViewBegun
+from skippipe.runtime.events import NodeBack, ViewBegun
 
 
 def metrics(iteration: int, step_s: float) -> IterationMetrics:
@@ -16,23 +16,37 @@ def test_losses_are_told_with_their_cause_their_heirs_and_what_they_cost() -> No
     assert losses.step(metrics(6, 48.0)) is None
     losses.lost(12, "killed by SIGKILL")
     # Node 3 was lost on another machine, whose launcher knows why.
-    event = ViewBegun(1, 7, (3, 12), (13, 16), 6, (5, 2, 2), (5, 3, 3), 61.84)
+    event = ViewBegun(1, 7, (3, 12), (), (13, 16), 6, (5, 2, 2), (5, 3, 3), 61.84)
     assert losses.view(event) == (
         "nodes 3, 12 (killed by SIGKILL) lost in iteration 7: nodes 13 and 16 took over 6 microbatches;"
         " stage 1 goes on with 2 of 3, stage 2 goes on with 2 of 3; next expected 61.8 s"
     )
     assert losses.step(metrics(7, 60.0)) == "iteration 7 took 60.0 s (expected 47.4 s)"
     assert losses.step(metrics(8, 62.0)) is None
-    again = ViewBegun(2, 9, (16,), (13,), 5, (5, 1, 2), (5, 2, 2), 90.0)
-    assert losses.view(again).startswith("node 16 lost in iteration 9: node 13 took over 5 microbatches;")
+    again = ViewBegun(2, 9, (16,), (), (13,), 5, (5, 1, 2), (5, 2, 2), 90.0)
+    said = losses.view(again)
+    assert said is not None
+    assert said.startswith("node 16 lost in iteration 9: node 13 took over 5 microbatches;")
     assert losses.step(metrics(9, 81.84)) == "iteration 9 took 81.8 s (expected 61.8 s)"
     seconds_lost = losses.summary.seconds_lost
     assert abs(seconds_lost - (60.0 - 47.42 + 20.0)) < 1e-9
-    assert losses.summary == SurvivalSummary(3, 3, 11, seconds_lost)
+    assert losses.summary == SurvivalSummary(3, 3, 0, 11, seconds_lost)
+
+
+def test_who_comes_back_is_told_with_what_it_got_and_counted() -> None:
+    losses = Losses(47.42)
+    losses.lost(12, "killed by SIGKILL")
+    losses.view(ViewBegun(1, 7, (12,), (), (13,), 6, (5, 2), (5, 3), 61.84))
+    assert losses.view(ViewBegun(2, 9, (), (12,), (), 0, (5, 3), (5, 2), 47.42)) is None
+    back = losses.back(NodeBack(12, 9, 3, 16, 600_000, 0.1))
+    assert back == "node 12 back in iteration 9 with stage 3 of node 16 (0.6 MB in 0.1 s)"
+    assert (losses.summary.nodes_joined, losses.expected_step_s) == (1, 47.42)
+    losses.lost(12, "killed by SIGKILL")
+    assert losses.stays_away(12) == "node 12 (killed by SIGKILL) has ended 2 times and stays away (peers.restart)"
 
 
 def test_a_view_without_losses_says_so() -> None:
     losses = Losses(47.42)
-    said = losses.view(ViewBegun(1, 7, (), (), 0, (5, 3), (5, 3), 47.42))
+    said = losses.view(ViewBegun(1, 7, (), (), (), 0, (5, 3), (5, 3), 47.42))
     assert said == "view 1 from iteration 7: nobody was lost after all"
     assert losses.summary.nodes_lost == 0
