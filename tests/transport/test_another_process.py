@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+
 import torch
 
 from skippipe.transport.inbox import Inbox
@@ -63,12 +65,10 @@ def test_one_that_comes_before_the_other_is_missed_gets_in_later() -> None:
     check(stayed, 0)
     lost.close()
     back = open_node(1, Listeners.bind(address[0], address[1], None, stream_port), own[0], joins=True)
-    refused: list[str] = []
-    back.losses.lose = lambda node, reason: refused.append(reason)
+    refused: queue.Queue[str] = queue.Queue()
+    back.losses.lose = lambda node, reason: refused.put(reason)
     send(back, 1)
-    while not refused:
-        pass
-    assert "part of the run already" in refused[0]
+    assert "part of the run already" in refused.get(timeout=30)
     stayed.loop.call_soon_threadsafe(stayed.forget, 1)
     send(back, 2)
     for number in (1, 2):
