@@ -25,7 +25,7 @@ RESULTS = Path("benchmarks/results/agreement.md")
 COLUMNS = {
     "violations": "violations",
     "seeds": "seeds",
-    "had to end well": "seeds that had to end well, and did",
+    "had to end well": "seeds that had to end well",
     "adopted": "views begun by a node",
     "killed": "killed",
     "started again": "started again, or later than the others",
@@ -80,10 +80,9 @@ def main() -> None:
         for counts in tqdm(pool.imap_unordered(torture, seeds, chunksize=20), total=len(seeds), unit="seed"):
             found += counts
     runs, total = earlier()
-    runs.append(
-        f"- seeds {seeds[0]:,} to {seeds[-1]:,}, {time.strftime('%Y-%m-%d')}, {arguments.processes} of {os.cpu_count()}"
-        f" cores, Python {platform.python_version()}, {time.monotonic() - began:.0f} s: {found['violations']} violations"
-    )
+    machine = f"{arguments.processes} of {os.cpu_count()} cores, Python {platform.python_version()}"
+    took = f"{time.strftime('%Y-%m-%d')}, {machine}, {time.monotonic() - began:.0f} s"
+    runs.append(f"- seeds {seeds[0]:,} to {seeds[-1]:,}, {took}: {found['violations']} violations")
     total += found
     rows = [f"| {name} | {total[count]:,} |" for count, name in COLUMNS.items()]
     head = ["# Torture of the agreement on views", "", "`python -m benchmarks.agreement --first SEED --seeds N`", ""]
