@@ -11,8 +11,8 @@ are ever adopted for one number, not even by a node that dies right after:
 
 - Two majorities share a member, which reports to the higher ballot what it accepted in the lower one.
 - A dead member counts as dead in view v only if its process ended before it had begun view v + 1. Its launcher knows:
-  whoever adopts a view tells its launcher before it sends anything (Application.adopt). Only the proposer of a ballot
-  adopts on its own, all others by its word. So what members decided who all count as dead, nobody has adopted.
+  whoever learns what view v + 1 is tells its launcher before it sends anything (Application.adopt and excluded). The
+  proposer of a ballot learns it first, all others from it. What a proposer that counts as dead decided, nobody knows.
 - Who counts as dead is fixed when a ballot begins, and they can answer no later ballot. A death that is heard of
   while a ballot runs counts in the next: the dead may have been the quorum of a higher ballot, their answers under way.
 - A proposer is the first in its own quorums, and gives its ballot up once it promises a higher one. So if a minority

@@ -270,12 +270,11 @@ class World:
             return
         del self.processes[process.node]
         self.counts["killed"] += 1
-        self.deaths.append(self.death_of(process))
-        told = self.deaths[-1]
-        if self.are_deaths_told:
-            for other in list(self.processes.values()):
-                delay = self.random.choice([0.05, 1, 8]) * self.random.random()
-                self.at(delay, lambda p=other: self.tell_death(p, *told))
+        told = self.death_of(process)
+        self.deaths.append(told)
+        for other in list(self.processes.values()) if self.are_deaths_told else []:
+            delay = self.random.choice([0.05, 1, 8]) * self.random.random()
+            self.at(delay, lambda p=other: self.tell_death(p, *told))
         self.check_links()
 
     def death_of(self, process: Process) -> tuple[Death, Decided | None]:
@@ -289,11 +288,13 @@ class World:
     # What must hold.
 
     def check_decision(self, decision: Decided) -> None:
+        """Never two for one number, by anyone who learned one and told its launcher, however soon it died."""
         known = self.adopted.setdefault(decision.view, decision)
         if known != decision:
             raise ViolationError(f"view {decision.view} is {known.proposal} and {decision.proposal}")
 
     def check_adoption(self, process: Process, decision: Decided) -> None:
+        """Views ascend and name who begins them; an urgent one saw the frozen report of each old member it names."""
         self.check_decision(decision)
         if decision.view <= process.view or (process.node, process.birth) not in decision.proposal.members:
             raise ViolationError(f"node {process.node} adopts view {decision.view}")
