@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +14,7 @@ from skippipe.runtime.figures import Rows
 from skippipe.survival.acceptor import Outgoing
 from skippipe.survival.agreement import FIRST_BIRTH, Agreement
 from skippipe.survival.course import Course, Report, Settle, Succeed, next_view
+from skippipe.survival.ending import ending, is_ending, name_nodes, read_ending
 from skippipe.survival.messages import Death, pack, unpack
 from skippipe.survival.succession import StageLostError
 from skippipe.survival.view import View
@@ -23,8 +23,6 @@ from skippipe.transport.links import Links
 
 logger = logging.getLogger(__name__)
 
-END = b"!"
-"""Begins a proposal to end the run, instead of a view; the members and the reason follow."""
 FIRST_VIEW, NO_VIEW = 0, -1
 PROPOSERS = 2
 """Members that have links to all others: the one that proposes the next view, and the one that does if it is lost."""
@@ -226,8 +224,7 @@ class Survivors:
         try:
             view = next_view(newest, known, self.joiners() - known.keys(), self.succeed, self.settle, self.detected_s)
         except StageLostError as error:
-            gone = sorted(lost)
-            return END + json.dumps([sorted(reports), f"{name_nodes(gone)} lost, and {error}"]).encode()
+            return ending(reports, f"{name_nodes(lost)} lost, and {error}")
         return view.to_bytes()
 
     def joiners(self) -> set[int]:
@@ -246,16 +243,15 @@ class Survivors:
 
     def members_of(self, value: bytes) -> tuple[int, ...]:
         """Who takes part in a proposed view, or in the end of the run; ValueError if it can't be run."""
-        if not value.startswith(END):
-            return View.from_bytes(value, self.nodes).members
-        members, _ = json.loads(value[len(END) :])
-        return tuple(int(member) for member in members)
+        if is_ending(value):
+            return read_ending(value)[0]
+        return View.from_bytes(value, self.nodes).members
 
     def adopt(self, number: int, value: bytes) -> None:
         """The others have agreed: let the torch thread take the view up."""
         self.note_decision()
-        if value.startswith(END):
-            self.fail(str(json.loads(value[len(END) :])[1]))
+        if is_ending(value):
+            self.fail(read_ending(value)[1])
             return
         view = View.from_bytes(value, self.nodes)
         logger.warning("view %d from iteration %d: %s", view.number, view.first_iteration, view.reason)
@@ -312,9 +308,3 @@ class Survivors:
         """Nobody here goes on."""
         logger.error(reason)
         self.inbox.fail(reason)
-
-
-def name_nodes(nodes: Collection[int]) -> str:
-    """Nodes in words."""
-    listed = ", ".join(map(str, nodes))
-    return f"node {listed} is" if len(nodes) == 1 else f"nodes {listed} are"

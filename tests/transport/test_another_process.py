@@ -9,10 +9,10 @@ import torch
 from skippipe.transport.inbox import Inbox
 from skippipe.transport.links import Links
 from skippipe.transport.membership import Limits, Listeners, Membership
-from skippipe.transport.message import Header, MessageKind
+from skippipe.transport.message import Header
+from tests.transport.link_pair import ACTIVATION, receive
 
 LIMITS = Limits(1 << 20, 10.0, 5.0)
-ACTIVATION = MessageKind.ACTIVATION
 
 
 def open_node(node: int, listeners: Listeners, first: Listeners, joins: bool = False) -> Links:
@@ -27,7 +27,7 @@ def send(links: Links, number: int) -> None:
 
 
 def check(links: Links, number: int) -> None:
-    assert links.inbox.take((ACTIVATION, 0, number))[1].tolist() == [number] * 3
+    assert receive(links.inbox, number, seconds=20)[1].tolist() == [number] * 3
 
 
 def test_another_process_gets_only_what_was_sent_after_the_loss() -> None:

@@ -1,0 +1,36 @@
+"""What the members agree on instead of a view if nobody can go on: that the run ends, and why; its bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+
+END = b"!"
+"""Begins it; no view does."""
+
+
+def is_ending(value: bytes) -> bool:
+    """Whether a proposed value is an end and no view."""
+    return value.startswith(END)
+
+
+def ending(members: Collection[int], reason: str) -> bytes:
+    """An end for these members."""
+    return END + json.dumps([sorted(members), reason]).encode()
+
+
+def read_ending(value: bytes) -> tuple[tuple[int, ...], str]:
+    """Members and reason of an end; ValueError if it is malformed."""
+    document = json.loads(value[len(END) :])
+    if not isinstance(document, list) or len(document) != 2 or not isinstance(document[0], list):
+        raise ValueError("an end of the run is malformed")
+    members, reason = document
+    if not all(type(member) is int for member in members):
+        raise ValueError("an end of the run names members that are no numbers")
+    return tuple(members), str(reason)
+
+
+def name_nodes(nodes: Collection[int]) -> str:
+    """Nodes in words, as the beginning of a sentence on them."""
+    listed = ", ".join(map(str, sorted(nodes)))
+    return f"node {listed} is" if len(nodes) == 1 else f"nodes {listed} are"
