@@ -18,7 +18,7 @@ def test_an_end_survives_its_bytes_and_is_no_view() -> None:
 
 @pytest.mark.parametrize("value", [b"!", b"!{}", b"![1]", b'![1, "x"]', b'![["a"], "x"]', b'![[true], "x"]'])
 def test_malformed_ends_are_refused(value: bytes) -> None:
-    with pytest.raises(ValueError, match="malformed|no numbers|Expecting value"):
+    with pytest.raises(ValueError, match=r"malformed|no numbers|Expecting value"):
         read_ending(value)
 
 
