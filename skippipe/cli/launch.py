@@ -11,7 +11,8 @@ from skippipe.peers import PeersConfig
 
 if TYPE_CHECKING:
     from skippipe.runtime.endpoint import Endpoint
-    from skippipe.runtime.launcher import Launcher, NodeFailedError
+    from skippipe.runtime.launcher import Launcher
+    from skippipe.runtime.processes import NodeFailedError
 
 
 def launch(
@@ -34,7 +35,8 @@ def launch(
     """
     # Imported here: errors in arguments should not wait for torch.
     from skippipe.runtime.endpoint import open_endpoints
-    from skippipe.runtime.launcher import DIVERGED_EXIT, Launcher, NodeFailedError
+    from skippipe.runtime.launcher import Launcher
+    from skippipe.runtime.processes import DIVERGED_EXIT, NodeFailedError
     from skippipe.runtime.signals import Signals, Stopped
 
     with Signals() as signals:

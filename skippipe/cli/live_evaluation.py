@@ -23,7 +23,8 @@ from skippipe.schedule import Schedule
 
 if TYPE_CHECKING:
     from skippipe.runtime.endpoint import Endpoint
-    from skippipe.runtime.launcher import Launcher, NodeFailedError
+    from skippipe.runtime.launcher import Launcher
+    from skippipe.runtime.processes import NodeFailedError
 
 
 class Finished(Exception):  # noqa: N818
@@ -114,7 +115,7 @@ def run_evaluation(path: Path, config: RunConfig, schedule: Schedule, setting: s
 
 def watch_evaluation(launcher: Launcher, progress: EvaluationProgress, driver: int) -> None:
     """Show progress until the last batch is evaluated; of the nodes that fail, only the driver ends it."""
-    from skippipe.runtime.launcher import NodeFailedError
+    from skippipe.runtime.processes import NodeFailedError
 
     try:
         while True:

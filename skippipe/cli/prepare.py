@@ -138,7 +138,7 @@ def import_everything(config: RunConfig) -> None:
     import torch
 
     import skippipe.runtime.launcher
-    import skippipe.runtime.worker  # noqa: F401
+    import skippipe.runtime.node  # noqa: F401
     from skippipe.model.optimizer import make_adamw
 
     # Torch loads a good part of itself at the first optimizer; once here instead of once a node.

@@ -22,7 +22,8 @@ from skippipe.schedule.costs import Rates
 
 if TYPE_CHECKING:
     from skippipe.runtime.endpoint import Endpoint
-    from skippipe.runtime.launcher import Launcher, NodeFailedError
+    from skippipe.runtime.launcher import Launcher
+    from skippipe.runtime.processes import NodeFailedError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

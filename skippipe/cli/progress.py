@@ -12,7 +12,7 @@ from skippipe.cli.losses import Losses
 from skippipe.config import RunConfig
 from skippipe.report.metrics import IterationMetrics, RunSummary, append_metrics, write_summary
 from skippipe.runtime.events import Event, IterationLoss, Leaving, NodeBack, Ready, ViewBegun
-from skippipe.runtime.launcher import NodeFailedError
+from skippipe.runtime.processes import NodeFailedError
 from skippipe.schedule import Schedule
 
 

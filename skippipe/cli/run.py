@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from skippipe.model.checkpoint import Checkpoint
     from skippipe.runtime.endpoint import Endpoint
     from skippipe.runtime.events import Leaving
-    from skippipe.runtime.launcher import Launcher, NodeFailedError
+    from skippipe.runtime.launcher import Launcher
+    from skippipe.runtime.processes import NodeFailedError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +83,7 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
     from skippipe.cli.progress import Progress
     from skippipe.runtime.equal import equal_fields
     from skippipe.runtime.job import Job
-    from skippipe.runtime.worker import run_worker
+    from skippipe.runtime.node import run_worker
 
     first, whole = checkpoint.meta.iteration if checkpoint else 0, len(local) == schedule.nodes
     fields = equal_fields(schedule, setting, config, prepared, first, whole)
@@ -105,7 +106,7 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
 
 def watch_training(launcher: Launcher, progress: Progress, saves: bool) -> int:
     """Show progress until the nodes have ended; the exit code. SIGTERM lets a run that `saves` save first."""
-    from skippipe.runtime.launcher import NodeFailedError
+    from skippipe.runtime.processes import NodeFailedError
     from skippipe.runtime.signals import Stopped
 
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -12,83 +11,25 @@ import selectors
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import NoReturn
+from dataclasses import replace
 
-from skippipe.errors import DivergedError, LeftOutError, UserError
 from skippipe.report.run_folder import log_file, write_process_id
+from skippipe.runtime.child import become
 from skippipe.runtime.endpoint import BOOTSTRAP_NODES, STOP_SIGNAL, Endpoint
 from skippipe.runtime.events import Event, NodeBack, decode
+from skippipe.runtime.processes import NodeFailedError, Process
 from skippipe.runtime.restarts import Restarts
 from skippipe.runtime.signals import CAUGHT, Signals
-from skippipe.transport.inbox import PeerLostError
 from skippipe.transport.losses import DIED, FAILED
 from skippipe.transport.membership import Listeners
 
 logger = logging.getLogger(__name__)
 
-PR_SET_PDEATHSIG = 1
 GRACE_SECONDS = 2.0
 FAREWELL_SECONDS = 10.0
 """Most time that the nodes here get to start and to tell those on other machines who failed, before they end."""
-USER_ERROR_EXIT, PEER_LOST_EXIT, DIVERGED_EXIT, LEFT_OUT_EXIT = 2, 3, 4, 5
-"""Exit codes of a node that can't work, that lost another one, that dropped too many iterations, or that the others
-have gone on without; its log says more."""
-LOG_LINES_SHOWN = 12
 PIPE_BYTES = 65536
-
-
-class NodeFailedError(Exception):
-    """A node's process ended before its time."""
-
-    def __init__(self, node: int, status: int, log: Path) -> None:
-        self.node = node
-        self.log = log
-        self.of_another = status == PEER_LOST_EXIT
-        self.diverged = status == DIVERGED_EXIT
-        self.left_out = status == LEFT_OUT_EXIT
-        self.crashed = status < 0 or status == 1 or self.left_out
-        """Whether only this process is concerned, so that others may go on."""
-        self.how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
-        if self.left_out:
-            self.how = "the others had gone on without it"
-        how = f"was {self.how}" if status < 0 else f"ended with {self.how}"
-        said = self.last_lines().rpartition(" ERROR ")[2].partition("\n")[0]
-        if status == USER_ERROR_EXIT and said:
-            super().__init__(f"node {node}: {said}")
-        else:
-            super().__init__(((self.of_another or self.diverged) and said) or f"node {node} {how}")
-
-    def last_lines(self) -> str:
-        """The end of the node's log; empty if it could not even make one."""
-        try:
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
-        except OSError:
-            return ""
-
-
-@dataclass
-class Process:
-    """A started node."""
-
-    node: int
-    pid: int
-    handle: int
-    """File descriptor that becomes readable when the process ends (pidfd)."""
-    notices: int
-    """File descriptor to tell the process of failures."""
-    birth: int = 0
-    """Which of the node's processes this is."""
-    is_joining: bool = False
-    """Whether it is not yet one of those that train."""
-
-    def close(self) -> None:
-        """Forget a process that has ended."""
-        os.close(self.handle)
-        os.close(self.notices)
 
 
 class Launcher:
@@ -150,7 +91,8 @@ class Launcher:
             pid = os.fork()
             if pid == 0:
                 os.close(to_node)
-                self.become(replace(endpoint, notices=notices), launcher)
+                others = [other for other in self.endpoints if other.node != endpoint.node]
+                become(replace(endpoint, notices=notices), self.run_node, launcher, self.signals, self.reader, others)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
         os.close(notices)
@@ -163,56 +105,6 @@ class Launcher:
         node, birth = endpoint.node, endpoint.birth
         self.processes[node] = Process(node, pid, handle, to_node, birth, is_joining=birth > 0)
         write_process_id(endpoint.folder, endpoint.node, pid)
-
-    def become(self, endpoint: Endpoint, launcher: int) -> NoReturn:
-        """Be the node's process until its end, whatever happens: what the launcher has to clean up is not ours."""
-        code = 1
-        try:
-            self.be_a_child(endpoint, launcher)
-            self.run_node(endpoint)
-            code = 0
-        except UserError as error:
-            logger.error("%s", error)
-            code = USER_ERROR_EXIT
-        except PeerLostError as error:
-            logger.error("%s", error)
-            code = PEER_LOST_EXIT
-        except DivergedError as error:
-            logger.error("%s", error)
-            code = DIVERGED_EXIT
-        except LeftOutError as error:
-            logger.error("%s", error)
-            code = LEFT_OUT_EXIT
-        except BaseException:
-            logger.error("node %d failed\n%s", endpoint.node, traceback.format_exc())
-        finally:
-            try:
-                logging.shutdown()
-                sys.stdout.flush()
-            finally:
-                os._exit(code)
-
-    def be_a_child(self, endpoint: Endpoint, launcher: int) -> None:
-        """Handlers, log and file descriptors of a node's own."""
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != launcher:
-            os._exit(1)
-        # STOP_SIGNAL until the node can save: a request that comes this early is not worth dying for.
-        ignored = signal.SIG_IGN
-        self.signals.leave_to({signal.SIGINT: ignored, STOP_SIGNAL: ignored, signal.SIGTERM: signal.SIG_DFL})
-        path = log_file(endpoint.folder, endpoint.node)
-        try:
-            log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise UserError(f"node {endpoint.node}: {path} can't be written ({error.strerror})") from None
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.close(self.reader)
-        for other in self.endpoints:
-            if other.node != endpoint.node:
-                other.listeners.close()
-        set_up_log()
 
     def watch(
         self,
@@ -361,13 +253,3 @@ class Launcher:
             os.waitpid(process.pid, 0)
             del self.processes[process.node]
             process.close()
-
-
-def set_up_log() -> None:
-    """Log of a node's process: to its standard error, which is its log file.
-
-    It replaces any other set-up: this is the entry point of a process that does nothing but be a node.
-    """
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
-    )

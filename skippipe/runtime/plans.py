@@ -17,13 +17,17 @@ class Plans:
         schedule = job.schedule
         self.first = job.plan
         self.costs, self.memory = schedule.costs, schedule.pipeline.memory
+        self.following: dict[int, Plan] = {}
+        """What follows on takeovers, by the views' numbers."""
         self.bandwidth, self.moved = schedule.bandwidth_gib_s, schedule.pipeline.sync_bytes
 
     def of(self, view: View, iteration: int) -> Plan:
         """What is run in an iteration of a view; after a takeover it may have another order, the same on all nodes."""
         if view.way != "takeover" or iteration == view.first_iteration:
             return view.plan
-        return plan_of_what_follows(view.plan, self.costs, self.memory)
+        if view.number not in self.following:
+            self.following[view.number] = plan_of_what_follows(view.plan, self.costs, self.memory)
+        return self.following[view.number]
 
     def succeed(self, view: View, iteration: int, lost: Collection[int]) -> Plan:
         """The plan of those who are left of a view, for an iteration that may be running."""

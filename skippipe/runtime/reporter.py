@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 from skippipe.report.timeline import append_spans
@@ -22,7 +21,6 @@ class Reporter:
     def __init__(self, job: Job, clock: RunClock) -> None:
         self.job = job
         self.clock = clock
-        self.began = time.monotonic()
         self.pending: tuple[int, dict[int, Figures], float | None, str | None] | None = None
         """The last iteration: its step has not ended on all nodes yet."""
         self.newcomers: dict[int, int] = {}
@@ -83,7 +81,7 @@ class Reporter:
         for path, earlier in zip(view.plan.paths, before.plan.paths, strict=True):
             for node, other in zip(path, earlier, strict=True):
                 taken_over[node] += node != other
-        resumed = replace(view, resumed_s=time.monotonic() - self.began)
+        resumed = replace(view, resumed_s=self.clock.shared(self.clock.now()))
         append_view(self.job.folder, resumed.document())
         self.job.endpoint.report(
             ViewBegun(

@@ -8,12 +8,14 @@ import logging
 import math
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import NoReturn
 
+from skippipe.runtime.decisions import leave_decision, read_decision
 from skippipe.runtime.figures import Rows
 from skippipe.survival.acceptor import Outgoing
 from skippipe.survival.agreement import FIRST_BIRTH, Agreement
 from skippipe.survival.course import Course, Report, Settle, Succeed, next_view
-from skippipe.survival.messages import Death, Decided, pack, unpack
+from skippipe.survival.messages import Death, pack, unpack
 from skippipe.survival.succession import StageLostError
 from skippipe.survival.view import View
 from skippipe.transport.inbox import PeerLostError
@@ -106,6 +108,12 @@ class Survivors:
                 raise PeerLostError(self.inbox.failure or f"nobody has let this node join for {seconds:.0f} s")
             return self.course.waiting[0]
 
+    def wait_for_the_end(self) -> NoReturn:
+        """Wait until the launcher ends this process, or the others can't be reached any more: PeerLostError."""
+        with self.inbox.changed:
+            self.inbox.changed.wait_for(lambda: self.inbox.failure is not None)
+            raise PeerLostError(self.inbox.failure)
+
     def begin(self, iteration: int) -> None:
         """Begin an iteration, as soon as that leaves room for a view that is being agreed on.
 
@@ -181,6 +189,13 @@ class Survivors:
         if self.detected_at is None:
             self.detected_at = self.links.loop.time()
 
+    @property
+    def detected_s(self) -> float | None:
+        """The run's time at which the first loss since the last view was noticed; None if there is none."""
+        if self.detected_at is None:
+            return None
+        return self.inbox.clock.wire(self.detected_at) + self.links.axis_offset()
+
     def go_on(self, outgoing: Iterable[Outgoing]) -> None:
         """Send what the agreement wants sent, and wake it when it wants to be."""
         for receiver, message in outgoing:
@@ -209,7 +224,7 @@ class Survivors:
         assert newest is not None
         known = {node: Report.from_bytes(report, self.nodes) for node, report in reports.items()}
         try:
-            view = next_view(newest, known, self.joiners() - known.keys(), self.succeed, self.settle, self.detected_at)
+            view = next_view(newest, known, self.joiners() - known.keys(), self.succeed, self.settle, self.detected_s)
         except StageLostError as error:
             gone = sorted(lost)
             return END + json.dumps([sorted(reports), f"{name_nodes(gone)} lost, and {error}"]).encode()
@@ -238,7 +253,7 @@ class Survivors:
 
     def adopt(self, number: int, value: bytes) -> None:
         """The others have agreed: let the torch thread take the view up."""
-        self.leave_decision()
+        self.note_decision()
         if value.startswith(END):
             self.fail(str(json.loads(value[len(END) :])[1]))
             return
@@ -266,9 +281,13 @@ class Survivors:
 
     def excluded(self, number: int) -> None:
         """The others go on without this node."""
-        if self.agreement.decision is not None:
-            self.leave_decision()
+        self.note_decision()
         self.end_left_out(number)
+
+    def note_decision(self) -> None:
+        """Leave what was decided for those who hear of this process's death, before anybody is told of it."""
+        if self.agreement.decision is not None:
+            leave_decision(self.folder, self.node, self.birth, self.agreement.decision)
 
     def end_left_out(self, number: int) -> None:
         """End this process, which a view is without."""
@@ -289,33 +308,10 @@ class Survivors:
         """Too few are left in reach to go on: the others may go on without these."""
         self.fail(f"only {len(reachable)} of {len(members)} nodes can be reached, no majority")
 
-    def leave_decision(self) -> None:
-        """Leave what was decided where this machine's nodes find it if this one dies before it could tell anybody."""
-        assert self.agreement.decision is not None
-        path = decision_file(self.folder, self.node, self.birth)
-        written = path.with_suffix(".tmp")
-        written.write_bytes(pack(self.agreement.decision))
-        written.replace(path)
-
     def fail(self, reason: str) -> None:
         """Nobody here goes on."""
         logger.error(reason)
         self.inbox.fail(reason)
-
-
-def decision_file(folder: Path, node: int, birth: int) -> Path:
-    """Where a node's process leaves the newest view that it knows of."""
-    return folder / f"node-{node}-{birth}.view"
-
-
-def read_decision(folder: Path, node: int, birth: int) -> Decided | None:
-    """The newest view that a process of this machine knew of when it died; None if it was in none, or in the first."""
-    path = decision_file(folder, node, birth)
-    if not path.exists():
-        return None
-    decision = unpack(path.read_bytes())
-    assert isinstance(decision, Decided)
-    return decision
 
 
 def name_nodes(nodes: Collection[int]) -> str:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skippipe.transport.beat import ANSWER, unpack_beat
+from skippipe.transport.connected import Surroundings
 from skippipe.transport.framing import STATE, FrameReceiver, Incoming, SocketReader, send_at_once
 from skippipe.transport.life import Refusals
 from skippipe.transport.records import RecordKind, Session
-from skippipe.transport.sender import Surroundings
 from skippipe.transport.work import WorkState
 
 ACKNOWLEDGE_SECONDS = 0.02

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from skippipe.transport.addresses import Address, Neighbourhood, shown_address
 from skippipe.transport.buffers import BufferPool
-from skippipe.transport.clocks import ClockOffset
 from skippipe.transport.collective import Collective, Identity, Outgoing
+from skippipe.transport.connected import Surroundings
 from skippipe.transport.conversation import Handlers
 from skippipe.transport.discovery import Discovery, SealedDatagrams, adapt_deccom
 from skippipe.transport.greeting import Greetings
@@ -30,7 +30,7 @@ from skippipe.transport.losses import Losses
 from skippipe.transport.membership import Limits, Listeners, Membership
 from skippipe.transport.message import HEADER, Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
 from skippipe.transport.run_identity import RUN_ID
-from skippipe.transport.sender import Sender, Surroundings
+from skippipe.transport.sender import Sender
 from skippipe.transport.streams import PeerStreams
 from skippipe.transport.work import Work, WorkState
 
@@ -81,8 +81,6 @@ class Links:
         self.senders: dict[int, Sender] = {}
         """By the node that they send to."""
         self.losses = Losses(self.node, membership.nodes, notices, self.senders, self.sender, self.lose, joins)
-        self.axis: ClockOffset | None = None
-        """How far node 0's clock is ahead, once it is lost."""
         self.joins = joins
         self.joined = joins
         """Whether all peers that this node sends to were there once: strangers can't end the run from then on."""
@@ -171,8 +169,6 @@ class Links:
         sender = self.senders.get(node)
         if sender is not None:
             sender.let_go()
-            if node == 0:
-                self.axis = sender.offset
 
     def lose(self, node: int, reason: str) -> None:
         """Nobody can go on without a node that is lost (network thread)."""
@@ -222,8 +218,8 @@ class Links:
 
         Nodes of other machines must be connected to node 0; without such a link the clock is taken for the same.
         """
-        axis = self.axis or (self.senders[0].offset if 0 in self.senders else None)
-        return axis.seconds if axis is not None else 0.0
+        # It stays what it was if node 0 is lost, and when another process of it comes.
+        return self.senders[0].offset.seconds if 0 in self.senders else 0.0
 
     def send(self, node: int, header: Header, tensor: torch.Tensor) -> None:
         """Send a tensor; returns at once. Its memory must not change until it is delivered."""

@@ -16,6 +16,7 @@ from deccom.protocols.streamprotocol import StreamProtocol
 
 from skippipe.transport.addresses import Address, Neighbourhood, family_of, shown_address
 from skippipe.transport.clocks import ClockOffset
+from skippipe.transport.connected import Connected, RefusedError, Surroundings
 from skippipe.transport.conversation import Conversation, Handlers, Neighbour
 from skippipe.transport.discovery import Discovery
 from skippipe.transport.framing import (
@@ -41,7 +42,6 @@ from skippipe.transport.identity import AuthenticationError
 from skippipe.transport.message import MalformedMessageError
 from skippipe.transport.records import HEAD, TAG_BYTES, RecordKind, Session, record_shape
 from skippipe.transport.run_identity import RunIdentity
-from skippipe.transport.sender import Connected, RefusedError, Surroundings
 
 logger = logging.getLogger(__name__)
 

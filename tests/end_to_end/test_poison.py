@@ -18,7 +18,7 @@ from skippipe.model.checkpoint import find_latest, load_stages, stage_file
 from skippipe.model.checkpoint_meta import STEP
 from skippipe.model.stage import canonical_state
 from skippipe.reference import ReferenceTrainer
-from skippipe.runtime.launcher import DIVERGED_EXIT
+from skippipe.runtime.processes import DIVERGED_EXIT
 from skippipe.runtime.soundness import Poison
 from skippipe.schedule import Schedule
 from tests.end_to_end.conftest import SECONDS, Start, wait_for

@@ -1,0 +1,94 @@
+"""What a forked process does to be a node, from the launcher's fork to its exit code."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from skippipe.errors import DivergedError, LeftOutError, UserError
+from skippipe.report.run_folder import log_file
+from skippipe.runtime.endpoint import STOP_SIGNAL, Endpoint
+from skippipe.runtime.processes import DIVERGED_EXIT, LEFT_OUT_EXIT, PEER_LOST_EXIT, USER_ERROR_EXIT
+from skippipe.runtime.signals import Signals
+from skippipe.transport.inbox import PeerLostError
+
+logger = logging.getLogger(__name__)
+
+PR_SET_PDEATHSIG = 1
+
+
+def become(
+    endpoint: Endpoint,
+    run_node: Callable[[Endpoint], None],
+    launcher: int,
+    signals: Signals,
+    reader: int,
+    others: list[Endpoint],
+) -> NoReturn:
+    """Be the node's process until its end, whatever happens: what the launcher has to clean up is not ours.
+
+    `launcher` is its process id; its signals, the reading end of its pipe and the other nodes' sockets are left to it.
+    """
+    code = 1
+    try:
+        be_a_child(endpoint, launcher, signals, reader, others)
+        run_node(endpoint)
+        code = 0
+    except UserError as error:
+        logger.error("%s", error)
+        code = USER_ERROR_EXIT
+    except PeerLostError as error:
+        logger.error("%s", error)
+        code = PEER_LOST_EXIT
+    except DivergedError as error:
+        logger.error("%s", error)
+        code = DIVERGED_EXIT
+    except LeftOutError as error:
+        logger.error("%s", error)
+        code = LEFT_OUT_EXIT
+    except BaseException:
+        logger.error("node %d failed\n%s", endpoint.node, traceback.format_exc())
+    finally:
+        try:
+            logging.shutdown()
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
+
+
+def be_a_child(endpoint: Endpoint, launcher: int, signals: Signals, reader: int, others: list[Endpoint]) -> None:
+    """Handlers, log and file descriptors of a node's own."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != launcher:
+        os._exit(1)
+    # STOP_SIGNAL until the node can save: a request that comes this early is not worth dying for.
+    ignored = signal.SIG_IGN
+    signals.leave_to({signal.SIGINT: ignored, STOP_SIGNAL: ignored, signal.SIGTERM: signal.SIG_DFL})
+    path = log_file(endpoint.folder, endpoint.node)
+    try:
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise UserError(f"node {endpoint.node}: {path} can't be written ({error.strerror})") from None
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.close(reader)
+    for other in others:
+        other.listeners.close()
+    set_up_log()
+
+
+def set_up_log() -> None:
+    """Log of a node's process: to its standard error, which is its log file.
+
+    It replaces any other set-up: this is the entry point of a process that does nothing but be a node.
+    """
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
+    )

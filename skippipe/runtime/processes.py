@@ -1,0 +1,63 @@
+"""A node's process as its launcher sees it: while it lives, and why it has ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+USER_ERROR_EXIT, PEER_LOST_EXIT, DIVERGED_EXIT, LEFT_OUT_EXIT = 2, 3, 4, 5
+"""Exit codes of a node that can't work, that lost another one, that dropped too many iterations, or that the others
+have gone on without; its log says more."""
+LOG_LINES_SHOWN = 12
+
+
+class NodeFailedError(Exception):
+    """A node's process ended before its time."""
+
+    def __init__(self, node: int, status: int, log: Path) -> None:
+        self.node = node
+        self.log = log
+        self.of_another = status == PEER_LOST_EXIT
+        self.diverged = status == DIVERGED_EXIT
+        self.left_out = status == LEFT_OUT_EXIT
+        self.crashed = status < 0 or status == 1 or self.left_out
+        """Whether only this process is concerned, so that others may go on."""
+        self.how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
+        if self.left_out:
+            self.how = "the others had gone on without it"
+        how = f"was {self.how}" if status < 0 else f"ended with {self.how}"
+        said = self.last_lines().rpartition(" ERROR ")[2].partition("\n")[0]
+        if status == USER_ERROR_EXIT and said:
+            super().__init__(f"node {node}: {said}")
+        else:
+            super().__init__(((self.of_another or self.diverged) and said) or f"node {node} {how}")
+
+    def last_lines(self) -> str:
+        """The end of the node's log; empty if it could not even make one."""
+        try:
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
+        except OSError:
+            return ""
+
+
+@dataclass
+class Process:
+    """A started node."""
+
+    node: int
+    pid: int
+    handle: int
+    """File descriptor that becomes readable when the process ends (pidfd)."""
+    notices: int
+    """File descriptor to tell the process of failures."""
+    birth: int = 0
+    """Which of the node's processes this is."""
+    is_joining: bool = False
+    """Whether it is not yet one of those that train."""
+
+    def close(self) -> None:
+        """Forget a process that has ended."""
+        os.close(self.handle)
+        os.close(self.notices)
