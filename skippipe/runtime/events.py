@@ -64,7 +64,7 @@ class NodeBack:
     size: int
     """Of the state, in bytes."""
     seconds: float
-    """Until it was there, from when the view was decided."""
+    """From when the donor sent it until all of it was there."""
 
 
 @dataclass(frozen=True)

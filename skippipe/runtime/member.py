@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
 
 from torch import Tensor
 
@@ -164,13 +163,13 @@ class Member:
         if not self.job.endpoint.with_first_node and 0 in view.members:
             # Its clock is the run's time.
             self.links.connect([0])
-        began = time.monotonic()
         handover = awaited(view, self.job.node, self.optimizer)
         with self.inbox.changed:
             self.inbox.iteration = self.first
             self.take_up(self.first, {Exchange.STATE: dict(handover.expected)})
         self.work.wait("the state of a replica")
-        self.links.run(handover, Identity(self.first, Exchange.STATE, view.number))
+        sent = self.links.run(handover, Identity(self.first, Exchange.STATE, view.number))
+        seconds = max(0.0, self.clock.now() - self.inbox.clock.from_wire(sent))
         known = Knowledge.from_tensor(handover.figures, earlier_members(view))
         restore(self.optimizer, handover.numbers, known.step)
         self.run, self.drops.in_a_row, self.drops.proven = known.run, known.dropped_in_a_row, known.proven
@@ -178,7 +177,6 @@ class Member:
         if self.codec is not None:
             logger.info("what this node's compressed syncs had left out is lost with its former process")
         size, donor = handover.numbers.nbytes + handover.figures.nbytes, handover.members[0]
-        seconds = time.monotonic() - began
         self.job.endpoint.report(NodeBack(self.job.node, self.first, self.stage_index, donor, size, seconds))
 
     def receivers(self) -> set[int]:
@@ -206,7 +204,7 @@ class Member:
             knowledge = know(self.run, self.optimizer, self.drops, self.survivors.course.figures)
             identity = Identity(iteration, Exchange.STATE, self.view.number)
             for handover in handovers(self.view, self.job.node, self.optimizer, knowledge):
-                self.links.run(handover, identity)
+                self.links.run(handover, identity, self.inbox.clock.wire(self.clock.now()))
 
     def take_up(self, iteration: int, others: dict[int, Expected] | None = None) -> None:
         """Go on in the view that is due in an iteration, if there is one; in it `others` must come too."""
