@@ -16,7 +16,7 @@ import numpy as np
 from skippipe.report.run_folder import process_ids
 from skippipe.schedule import Costs
 from skippipe.schedule.plan import make_plan
-from tests.end_to_end.conftest import SECONDS, Start, wait_for
+from tests.end_to_end.conftest import SECONDS, Start, free_ports, wait_for
 from tests.end_to_end.test_survival import check_exact
 from tests.small_schedule import STAGES, small_schedule
 
@@ -125,3 +125,30 @@ def test_the_donor_is_killed_and_the_joiner_finds_another(start: Start, workplac
     run.kill(2)
     run.finish(lost=set(), stages=WIDE_STAGES)
     assert run.views[-1]["members"] == list(range(7))
+
+
+def test_nodes_of_two_launchers_come_back(start: Start, workplace: Path) -> None:
+    port = free_ports(6)
+    common = ["ca-partial", "2", f"{workplace}/small.yaml", "emulation.time_scale=1.5", "iterations=12"]
+    common += [f"peers.first_port={port}", f'peers.bootstrap=["127.0.0.1:{port}"]']
+    names = ["here", "there"]
+    runs = [
+        start(first, last, *common, f"name={name}", SKIPPIPE_SECRET="a secret that both launchers know")
+        for name, first, last in (("here", "0", "2"), ("there", "2", "6"))
+    ]
+    folders = [workplace / "runs" / name for name in names]
+    wait_for(lambda: all((folder / "metrics.jsonl").exists() for folder in folders))
+    os.kill(process_ids(folders[0])[0], signal.SIGKILL)
+    os.kill(process_ids(folders[1])[3], signal.SIGKILL)
+    errors = [run.communicate(timeout=SECONDS)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], errors
+    assert re.search(r"node 0 back in iteration \d+ with stage 0 of node 1", errors[0])
+    assert re.search(r"node 3 back in iteration \d+ with stage 1 of node 2", errors[1])
+    views, metrics = ([(folder / name).read_text() for folder in folders] for name in ("views.jsonl", "metrics.jsonl"))
+    assert [json.loads(line)["members"] for line in views[0].splitlines()][-1] == list(range(6))
+    assert [json.loads(line)["loss"] for line in metrics[0].splitlines()] == [
+        json.loads(line)["loss"] for line in metrics[1].splitlines()
+    ]
+    for folder, replicas in ((folders[0], (0, 1)), (folders[1], (2, 3)), (folders[1], (4, 5))):
+        logs = [(folder / f"node-{node}.log").read_text() for node in replicas]
+        assert len({re.findall(r"weights (\w+)", log)[0] for log in logs}) == 1
