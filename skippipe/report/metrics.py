@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from skippipe.errors import UserError
-from skippipe.report.records import from_object, read_json, to_object
+from skippipe.report.records import append_once, from_object, read_json, to_object
 from skippipe.schedule import Plan
 
 LOOKED_BACK_BYTES = 1 << 16
@@ -124,13 +122,8 @@ class RunSummary:
 
 def append_metrics(folder: Path, line: IterationMetrics | BatchMetrics) -> None:
     """Add a line to a run's metrics, once: launchers that share the folder all find the same figures."""
-    added = (json.dumps(to_object(line)) + "\n").encode()
-    with (folder / METRICS).open("ab+") as file:
-        # Closing the file gives the lock back.
-        fcntl.lockf(file, fcntl.LOCK_EX)
-        file.seek(max(0, file.seek(0, os.SEEK_END) - LOOKED_BACK_BYTES))
-        if added not in file.read():
-            file.write(added)
+    added = json.dumps(to_object(line))
+    append_once(folder / METRICS, added, lambda before: added.encode() in before, LOOKED_BACK_BYTES)
 
 
 def read_metrics(folder: Path) -> list[IterationMetrics]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import functools
 import json
+import os
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,6 +55,19 @@ def checked(value: object, hint: Any, name: str) -> object:
         except OverflowError:
             pass
     raise ValueError(f"{name} can't be {shown(value)}")
+
+
+def append_once(path: Path, line: str, is_there: Callable[[bytes], bool], looked_back: int) -> None:
+    """Add a line to a file, unless it is there: launchers that share a folder all write what they all know.
+
+    `is_there` is given the last `looked_back` bytes of the file.
+    """
+    with path.open("ab+") as file:
+        # Closing the file gives the lock back.
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - looked_back))
+        if not is_there(file.read()):
+            file.write(line.encode() + b"\n")
 
 
 def read_json(path: Path) -> Any:

@@ -21,6 +21,13 @@ from skippipe.transport.inbox import PeerLostError
 logger = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
+EXITS: dict[type[Exception], int] = {
+    UserError: USER_ERROR_EXIT,
+    PeerLostError: PEER_LOST_EXIT,
+    DivergedError: DIVERGED_EXIT,
+    LeftOutError: LEFT_OUT_EXIT,
+}
+"""Exit codes of what a node ends with that one line explains; all else is a failure of the program."""
 
 
 def become(
@@ -40,18 +47,9 @@ def become(
         be_a_child(endpoint, launcher, signals, reader, others)
         run_node(endpoint)
         code = 0
-    except UserError as error:
+    except tuple(EXITS) as error:
         logger.error("%s", error)
-        code = USER_ERROR_EXIT
-    except PeerLostError as error:
-        logger.error("%s", error)
-        code = PEER_LOST_EXIT
-    except DivergedError as error:
-        logger.error("%s", error)
-        code = DIVERGED_EXIT
-    except LeftOutError as error:
-        logger.error("%s", error)
-        code = LEFT_OUT_EXIT
+        code = next(own for kind, own in EXITS.items() if isinstance(error, kind))
     except BaseException:
         logger.error("node %d failed\n%s", endpoint.node, traceback.format_exc())
     finally:

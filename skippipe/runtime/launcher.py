@@ -17,7 +17,7 @@ from dataclasses import replace
 from skippipe.report.run_folder import log_file, write_process_id
 from skippipe.runtime.child import become
 from skippipe.runtime.endpoint import BOOTSTRAP_NODES, STOP_SIGNAL, Endpoint
-from skippipe.runtime.events import Event, NodeBack, decode
+from skippipe.runtime.events import Event, NodeBack, ViewBegun, decode
 from skippipe.runtime.processes import NodeFailedError, Process
 from skippipe.runtime.restarts import Restarts
 from skippipe.runtime.signals import CAUGHT, Signals
@@ -153,10 +153,20 @@ class Launcher:
         return any(not process.is_joining for process in self.processes.values())
 
     def take(self, event: Event, on_event: Callable[[Event], None]) -> None:
-        """Pass on an event."""
+        """Pass on an event, after what it means for the processes here."""
         if isinstance(event, NodeBack) and event.node in self.processes:
             self.processes[event.node].is_joining = False
+        if isinstance(event, ViewBegun):
+            for node in event.lost:
+                self.end_left_out(node)
         on_event(event)
+
+    def end_left_out(self, node: int) -> None:
+        """End a process here that the others have gone on without: nobody may be able to tell it so."""
+        process = self.processes.get(node)
+        if process is not None and not process.is_joining:
+            process.is_left_out = True
+            signal.pidfd_send_signal(process.handle, signal.SIGKILL)
 
     def restart(self, stays_away: Callable[[int], None]) -> list[Process]:
         """Start the processes that are due, of nodes that have died."""
@@ -187,7 +197,8 @@ class Launcher:
         code = os.waitstatus_to_exitcode(status)
         if code == 0:
             return
-        failed = NodeFailedError(process.node, code, log_file(self.endpoints[0].folder, process.node))
+        log = log_file(self.endpoints[0].folder, process.node)
+        failed = NodeFailedError(process.node, code, log, process.is_left_out)
         if failed.diverged:
             self.diverged = self.diverged or failed
         elif self.trains and (survives(failed) or process.is_joining):

@@ -16,12 +16,13 @@ LOG_LINES_SHOWN = 12
 class NodeFailedError(Exception):
     """A node's process ended before its time."""
 
-    def __init__(self, node: int, status: int, log: Path) -> None:
+    def __init__(self, node: int, status: int, log: Path, left_out: bool = False) -> None:
+        """`status` is what the process ended with; the launcher may know that the others have gone on without it."""
         self.node = node
         self.log = log
         self.of_another = status == PEER_LOST_EXIT
         self.diverged = status == DIVERGED_EXIT
-        self.left_out = status == LEFT_OUT_EXIT
+        self.left_out = left_out or status == LEFT_OUT_EXIT
         self.crashed = status < 0 or status == 1 or self.left_out
         """Whether only this process is concerned, so that others may go on."""
         self.how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
@@ -56,6 +57,8 @@ class Process:
     """Which of the node's processes this is."""
     is_joining: bool = False
     """Whether it is not yet one of those that train."""
+    is_left_out: bool = False
+    """Whether the others have gone on without it."""
 
     def close(self) -> None:
         """Forget a process that has ended."""

@@ -220,12 +220,20 @@ class Survivors:
         """The next view: heirs for the lost, or joiners between two iterations."""
         newest = self.course.newest
         assert newest is not None
-        known = {node: Report.from_bytes(report, self.nodes) for node, report in reports.items()}
+        known = {node: report for node, data in reports.items() if (report := self.read_report(node, data))}
         try:
             view = next_view(newest, known, self.joiners() - known.keys(), self.succeed, self.settle, self.detected_s)
         except StageLostError as error:
             return ending(reports, f"{name_nodes(lost)} lost, and {error}")
         return view.to_bytes()
+
+    def read_report(self, node: int, data: bytes) -> Report | None:
+        """A member's report; None if it makes no sense: the member is taken for lost then."""
+        try:
+            return Report.from_bytes(data, self.nodes)
+        except ValueError as error:
+            logger.error("node %d reports what can't be read: %s", node, error)
+            return None
 
     def joiners(self) -> set[int]:
         """Nodes of which a process asks to join, as far as this one knows."""
@@ -235,7 +243,10 @@ class Survivors:
     def acceptable(self, value: bytes) -> bool:
         """Whether a proposal can be run, or ends the run."""
         try:
-            self.members_of(value)
+            if is_ending(value):
+                read_ending(value)
+            else:
+                View.from_bytes(value, self.nodes).check_same_work(self.course.newest)
         except ValueError as error:
             logger.error("a proposed view can't be run: %s", error)
             return False

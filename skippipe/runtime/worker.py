@@ -93,8 +93,8 @@ class Worker(Member):
         self.drops.count(iteration, cause)
         if cause is None:
             self.optimizer.step(iteration, sum(row.squared_norm for row in figures.values()))
-            if self.codec is not None:
-                self.codec.commit()
+            if self.group.codec is not None:
+                self.group.codec.commit()
         else:
             logger.warning("iteration %d dropped: %s", iteration, cause)
         return cause

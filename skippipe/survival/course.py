@@ -53,13 +53,17 @@ class Report:
 
     @classmethod
     def from_bytes(cls, data: bytes, nodes: int) -> Self:
-        """What to_bytes wrote."""
+        """What to_bytes wrote; ValueError for anything else."""
         first, _, view = data.partition(b"\n")
-        committed, rows, limit, is_frozen, has_state, suspects = json.loads(first)
-        figures = {int(node): [float(figure) for figure in row] for node, *row in rows}
+        try:
+            committed, rows, limit, is_frozen, has_state, suspects = json.loads(first)
+            figures = {int(node): [float(figure) for figure in row] for node, *row in rows}
+            suspected = tuple(int(node) for node in suspects)
+            committed, limit = int(committed), int(limit)
+        except (TypeError, OverflowError, RecursionError) as error:
+            raise ValueError(f"a report is malformed ({error})") from None
         running = View.from_bytes(view, nodes) if view else None
-        suspected = tuple(int(node) for node in suspects)
-        return cls(int(committed), figures, int(limit), bool(is_frozen), bool(has_state), suspected, running)
+        return cls(committed, figures, limit, bool(is_frozen), bool(has_state), suspected, running)
 
 
 @dataclass

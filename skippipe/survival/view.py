@@ -132,6 +132,17 @@ class View:
             raise UserError(f"node {min(absent)} has joined and is no member")
         check_living(self.plan, nodes)
 
+    def check_same_work(self, before: View | None) -> None:
+        """Raise UserError if the plan has other microbatches or stages than that of a view before."""
+        if before is None:
+            return
+        for name, ours, theirs in (
+            ("microbatches", len(self.plan.paths), len(before.plan.paths)),
+            ("stages", len(self.plan.stages), len(before.plan.stages)),
+        ):
+            if ours != theirs:
+                raise UserError(f"the view's plan has {ours} {name}, the one before {theirs}")
+
 
 def finite(text: str) -> float:
     """A number of a JSON text; one that is too large for a double is none."""

@@ -77,7 +77,8 @@ class Losses:
     def listen(self, listener: Listener) -> None:
         """From now on somebody knows how to go on without a node."""
         self.listener = listener
-        for node, birth in self.unheard_deaths:
+        deaths, self.unheard_deaths = self.unheard_deaths, []
+        for node, birth in deaths:
             listener.died(node, birth)
         unheard, self.unheard = self.unheard, []
         for sender, data in unheard:

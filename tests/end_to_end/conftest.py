@@ -62,15 +62,15 @@ def starter() -> Iterator[Starter]:
 def start(workplace: Path, starter: Starter) -> Iterator[Start]:
     """Start `python -m skippipe run` with these arguments; whatever is left of it is killed at the end.
 
-    `inside` is a network namespace, `poisoned` the arguments of poisoned.py, which then takes skippipe's place. `cold`
-    starts a new interpreter, as a user does, which has to import everything first.
+    `inside` is a network namespace; `patched` a module of this folder and its arguments, which then takes skippipe's
+    place. `cold` starts a new interpreter, as a user does, which has to import everything first.
     """
     started: list[subprocess.Popen[str]] = []
 
     def start_run(
         *arguments: str,
         inside: str | None = None,
-        poisoned: tuple[str, ...] = (),
+        patched: tuple[str, ...] = (),
         clock_ahead: int = 0,
         cold: bool = False,
         **environment: str,
@@ -79,7 +79,7 @@ def start(workplace: Path, starter: Starter) -> Iterator[Start]:
         if clock_ahead:
             ahead = [f"--monotonic={clock_ahead}", f"--boottime={clock_ahead}"]
             namespace += ["unshare", "--time", *ahead, "--fork", "--kill-child"]
-        module = ["tests.end_to_end.poisoned", *poisoned] if poisoned else ["skippipe"]
+        module = [f"tests.end_to_end.{patched[0]}", *patched[1:]] if patched else ["skippipe"]
         command, own = [*module, "run", *arguments], {**os.environ, "OMP_NUM_THREADS": "1", **environment}
         if not cold and not namespace:
             process: subprocess.Popen[str] = WarmRun(starter, command, own)

@@ -12,15 +12,13 @@ import torch
 from skippipe.config import RunConfig
 from skippipe.data.batches import prepare
 from skippipe.fields import load_config
-from skippipe.model.checkpoint import find_latest, load_stages
-from skippipe.model.stage import canonical_state
+from skippipe.model.checkpoint import find_latest
 from skippipe.reference import ReferenceTrainer
 from skippipe.schedule import Schedule
 from tests.end_to_end.conftest import SECONDS, Start
+from tests.end_to_end.exactness import check_exact
 from tests.small_schedule import STAGES
 
-TOLERANCE = 1e-5
-"""Largest relative difference of a loss, and of any weight relative to the largest of its tensor."""
 ITERATIONS = 5
 
 
@@ -34,28 +32,11 @@ def test_peers_train_what_one_process_trains(start: Start, workplace: Path, sett
     assert process.returncode == 0, errors
     folder = workplace / "runs" / name
 
-    torch.set_num_threads(1)
-    config = load_config(RunConfig, workplace / "small.yaml", fields)
-    plan = Schedule.load(Path(config.schedule)).settings[setting]
-    reference = ReferenceTrainer(config, plan, 2, prepare(config.data))
-    expected = [reference.train_iteration(iteration) for iteration in range(ITERATIONS)]
-
-    losses = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert losses == pytest.approx(expected, rel=TOLERANCE)
-    for trained, wanted in zip(load_stages(find_latest(folder)), reference.stages, strict=True):
-        states = canonical_state(trained), canonical_state(wanted)
-        for tensor_name, tensor in states[1].items():
-            difference = (states[0][tensor_name] - tensor).abs().max() / tensor.abs().max()
-            assert difference < TOLERANCE, tensor_name
-
-    digests = [re.search(r"weights (\w+)", (folder / f"node-{node}.log").read_text()) for node in range(6)]
-    for replicas in STAGES:
-        assert len({match[1] for node in replicas if (match := digests[node])}) == 1, "replicas differ"
-    assert all(digests)
+    check_exact(workplace, folder, fields, ITERATIONS, setting)
 
 
 COMPRESSED_TOLERANCE = 1e-3
-"""As above for compressed syncs: a sum's last bit, which hangs on its order, may round a number to its neighbour."""
+"""As exactness.TOLERANCE for compressed syncs: a sum's last bit, which hangs on its order, may round a number over."""
 
 
 def test_compressed_syncs_train_what_one_process_trains_and_resume(start: Start, workplace: Path) -> None:

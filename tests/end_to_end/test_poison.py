@@ -42,7 +42,7 @@ def test_a_poisoned_iteration_is_dropped_by_all_and_its_cause_named(
     node, cause = PLACES[poison]
     name = f"poisoned-{poison.name}"
     fields = [f"{workplace}/small.yaml", f"name={name}", "checkpoint_every=5"]
-    process = start("0", "6", "ca-partial", "2", *fields, poisoned=(poison.name, str(node), str(DROPPED)))
+    process = start("0", "6", "ca-partial", "2", *fields, patched=("poisoned", poison.name, str(node), str(DROPPED)))
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
     assert f"iteration {DROPPED} dropped: {cause} was not finite" in errors
@@ -119,7 +119,9 @@ def test_weights_that_overflow_are_named_by_stage_and_push_no_checkpoint_out(sta
 def test_a_run_told_to_stop_after_nothing_but_dropped_iterations_still_saves(start: Start, workplace: Path) -> None:
     every = ",".join(map(str, range(1000)))
     fields = ["name=all-dropped", "iterations=1000", "checkpoint_every=500", "optimizer.dropped_in_a_row=1000"]
-    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *fields, poisoned=("LOSS", "0", every))
+    process = start(
+        "0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *fields, patched=("poisoned", "LOSS", "0", every)
+    )
     folder = workplace / "runs" / "all-dropped"
     wait_for(lambda: (folder / "metrics.jsonl").exists())
     process.send_signal(signal.SIGTERM)

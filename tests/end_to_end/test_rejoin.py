@@ -17,7 +17,7 @@ from skippipe.report.run_folder import process_ids
 from skippipe.schedule import Costs
 from skippipe.schedule.plan import make_plan
 from tests.end_to_end.conftest import SECONDS, Start, free_ports, wait_for
-from tests.end_to_end.test_survival import check_exact
+from tests.end_to_end.exactness import check_exact
 from tests.small_schedule import STAGES, small_schedule
 
 WIDE_STAGES = [[0, 1], [2, 3, 4], [5, 6]]
@@ -74,7 +74,7 @@ class Run:
         """Wait for the end, and compare everything with the undisturbed run; standard output and error."""
         output, errors = self.process.communicate(timeout=SECONDS)
         assert self.process.returncode == 0, errors
-        check_exact(self.workplace, self.folder, self.fields, lost, self.iterations, stages)
+        check_exact(self.workplace, self.folder, self.fields, self.iterations, lost=frozenset(lost), stages=stages)
         self.summary = json.loads((self.folder / "summary.json").read_text())
         metrics = (self.folder / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["iteration"] for line in metrics] == list(range(self.iterations))

@@ -1,80 +1,68 @@
-"""Nodes are killed while they train: the others take over, and losses and weights stay those of the undisturbed run."""
+"""Nodes die at every moment of an iteration: the others take over, and losses and weights stay those undisturbed."""
 
 from __future__ import annotations
 
 import json
-import os
-import random
-import re
-import signal
-import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from skippipe.config import RunConfig
-from skippipe.data.batches import prepare
-from skippipe.fields import load_config
-from skippipe.model.checkpoint import find_latest, load_stages
-from skippipe.model.stage import canonical_state
-from skippipe.reference import ReferenceTrainer
-from skippipe.report.run_folder import process_ids
-from skippipe.schedule import Schedule
-from tests.end_to_end.conftest import SECONDS, Start, wait_for
-from tests.small_schedule import STAGES
+from tests.end_to_end.conftest import SECONDS, Start
+from tests.end_to_end.dying import CUT, Moment
+from tests.end_to_end.exactness import check_exact
 
-TOLERANCE = 1e-5
 ITERATIONS = 4
+WHO = {
+    Moment.FIRST_TASK: 1,
+    Moment.MIDDLE_TASK: 3,
+    Moment.LAST_TASK: 0,
+    Moment.SYNC: 2,
+    Moment.FIGURES: 5,
+    Moment.TOLD_ONE: 0,
+    Moment.COMMITTED: 4,
+    Moment.STEPPED: 1,
+}
+"""Origins, relays, leaders of stages and others, the root of the tree, who proposes and who reports."""
 
 
-def check_exact(
-    workplace: Path,
-    folder: Path,
-    fields: list[str],
-    lost: set[int],
-    iterations: int = ITERATIONS,
-    stages: list[list[int]] = STAGES,
-) -> None:
-    """Losses, weights and the equality of replicas, against the undisturbed run in one process."""
-    torch.set_num_threads(1)
-    config = load_config(RunConfig, workplace / "small.yaml", fields)
-    plan = Schedule.load(Path(config.schedule)).settings["ca-partial"]
-    reference = ReferenceTrainer(config, plan, 2, prepare(config.data))
-    expected = [reference.train_iteration(iteration) for iteration in range(iterations)]
-    losses = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert losses == pytest.approx(expected, rel=TOLERANCE)
-    for trained, wanted in zip(load_stages(find_latest(folder)), reference.stages, strict=True):
-        states = canonical_state(trained), canonical_state(wanted)
-        for name, tensor in states[1].items():
-            assert (states[0][name] - tensor).abs().max() < TOLERANCE * tensor.abs().max(), name
-    living = {node for stage in stages for node in stage} - lost
-    digests = {node: re.search(r"weights (\w+)", (folder / f"node-{node}.log").read_text()) for node in living}
-    assert all(digests.values())
-    for replicas in stages:
-        assert len({digests[node][1] for node in replicas if node not in lost}) == 1, "replicas differ"
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_node_is_killed_at_any_moment_and_nothing_changes(start: Start, workplace: Path, seed: int) -> None:
-    chance = random.Random(seed)
-    lost, name = chance.randrange(6), f"survives-{seed}"
-    fields = [f"iterations={ITERATIONS}", f"name={name}", f"checkpoint_every={ITERATIONS}", "emulation.time_scale=3"]
-    fields.append("peers.restart=0")
-    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *fields)
-    folder = workplace / "runs" / name
-    wait_for(lambda: (folder / "views.jsonl").exists() and len(process_ids(folder)) == 6)
-    wait_for(lambda: (folder / "metrics.jsonl").exists())
-    time.sleep(chance.uniform(0.0, 2.0))
-    os.kill(process_ids(folder)[lost], signal.SIGKILL)
+def disturb(start: Start, workplace: Path, name: str, patch: tuple[str, str], *more: str) -> tuple[Path, str, str]:
+    """A run that is disturbed so; its folder, and what it printed."""
+    fields = [f"iterations={ITERATIONS}", f"name={name}", f"checkpoint_every={ITERATIONS}", "peers.restart=0", *more]
+    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *fields, patched=("dying", *patch))
     output, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
-    check_exact(workplace, folder, fields, {lost})
-    views = [json.loads(line) for line in (folder / "views.jsonl").read_text().splitlines()]
+    folder = workplace / "runs" / name
+    check_exact(workplace, folder, fields, ITERATIONS, lost=missing(folder))
+    return folder, output, errors
+
+
+def missing(folder: Path) -> frozenset[int]:
+    """Nodes that are in no stage at the end."""
+    return frozenset(range(6)) - set(json_lines(folder / "views.jsonl")[-1]["members"])
+
+
+def json_lines(path: Path) -> list[dict]:
+    """Objects of a file that has one a line."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("moment", Moment)
+def test_a_node_dies_and_nothing_changes(start: Start, workplace: Path, moment: Moment) -> None:
+    lost = WHO[moment]
+    folder, output, errors = disturb(start, workplace, f"dies-{moment.name}", (moment.name, str(lost)))
+    views = json_lines(folder / "views.jsonl")
     assert [view["number"] for view in views] == [0, 1]
+    assert (views[1]["way"], views[1]["iteration"]) == ("takeover", moment.iteration)
     assert views[1]["members"] == [node for node in range(6) if node != lost]
     assert views[1]["reason"] == f"lost: {lost}"
-    assert f"node {lost} (killed by SIGKILL) lost in iteration" in errors
+    assert f"node {lost} (killed by SIGKILL) lost in iteration {moment.iteration}" in errors
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["views"], summary["nodes_lost"]) == (2, 1)
     assert "nodes lost" in output
+
+
+def test_a_link_that_is_lost_for_good_costs_the_end_with_the_higher_number(start: Start, workplace: Path) -> None:
+    folder, _, errors = disturb(start, workplace, "link", (f"{CUT}5", "0"), "peers.silence_seconds=4")
+    views = json_lines(folder / "views.jsonl")
+    assert [view["members"] for view in views] == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4]]
+    assert "node 5 (the others had gone on without it)" in errors

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from skippipe.schedule import Plan
 from skippipe.survival.agreement import Agreement
 from skippipe.survival.course import Course, Report, Rows, donor, next_view
 from skippipe.survival.succession import StageLostError
 from skippipe.survival.view import View
+from tests.small_schedule import small_schedule
 from tests.survival.faults import Torture
 from tests.survival.simulation import Process, Value, ViolationError
 
@@ -273,3 +279,23 @@ def test_whoever_was_left_out_in_between_ends() -> None:
     joiner = Course(None, -1, has_state=False)
     assert joiner.adopt(View(3, 4, "boundary", "joined: 2", plan_of([0, 2]), -1, joined=(2,)))
     assert not joiner.adopt(View(5, 9, "boundary", "joined: 2", plan_of([0, 2]), -1, joined=(2,)))
+
+
+@given(st.binary(max_size=40))
+def test_bytes_that_are_no_report_are_refused_as_such(data: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        Report.from_bytes(data, 6)
+
+
+@pytest.mark.parametrize("place", range(6))
+@pytest.mark.parametrize("value", [None, "x", [1], {"a": 1}, [[None, 2]], [["x"]], 1e400])
+def test_a_report_with_something_else_in_a_place_is_refused_or_read(place: int, value: object) -> None:
+    view = View(0, 0, "start", "the run begins", small_schedule().plan("ca-partial"), -1)
+    document = json.loads(Course(view, 0).report(True).to_bytes())
+    document[place] = value
+    try:
+        report = Report.from_bytes(json.dumps(document).encode(), 6)
+    except ValueError:
+        return
+    numbers = (report.committed, report.limit, *report.figures, *report.suspects)
+    assert all(isinstance(number, int) for number in numbers)
