@@ -1,8 +1,9 @@
 """Whether more time never hurts: ca-partial and joint over the budget of their search, for results/budgets.md.
 
-    python benchmarks/budgets.py [--budgets 5 15 60 240] [--seeds 5] [--out benchmarks/results/budgets.md]
+    python benchmarks/budgets.py [--instances NAME ..] [--budgets 5 15 60 240] [--seeds 5] [--out FILE]
 
-Every row is written as soon as it is there, so that an interrupted run keeps what it measured.
+Every row is written as soon as it is there, so that an interrupted run keeps what it measured; rows of instances that
+are not asked for stay.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MOST_ABOVE = 1.01
 """What a median may be over the one of the budget before, which its spread explains."""
 HEADER = """# More time never hurts
 
-`python benchmarks/budgets.py{arguments}`, {date}, two cores of an AMD EPYC, otherwise idle. A search a row
+`python benchmarks/budgets.py{arguments}`, {date}, two cores of an AMD EPYC, both for each search. A search a row
 and seed: the stages, ca-partial, then joint from it, all in the budget. Seconds; medians of {seeds} seeds, in brackets
 the least and the largest.
 
@@ -45,19 +46,26 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
+def rows_of_others(file: Path, instances: list[str]) -> str:
+    """Rows of an earlier run whose instances are not measured now."""
+    kept = tuple(f"| {name} |" for name in NAMES if name not in instances)
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return "".join(f"{line}\n" for line in lines if line.startswith(kept))
+
+
 def main() -> None:
     """Measure, and write the table row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--instances", nargs="+", default=list(NAMES), choices=NAMES)
     parser.add_argument("--budgets", type=float, nargs="+", default=[5.0, 15.0, 60.0, 240.0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/budgets.md"))
     options = parser.parse_args()
     warm_up(config_of(GIVEN, 0))
     given = f" --budgets {' '.join(f'{budget:g}' for budget in options.budgets)} --seeds {options.seeds}"
-    options.out.write_text(
-        HEADER.format(arguments=given, date=datetime.date.today(), seeds=options.seeds), encoding="utf-8"
-    )
-    for name in NAMES:
+    header = HEADER.format(arguments=given, date=datetime.date.today(), seeds=options.seeds)
+    options.out.write_text(header + rows_of_others(options.out, options.instances), encoding="utf-8")
+    for name in options.instances:
         before: list[float] = []
         for budget_s in options.budgets:
             found = [one_search(name, seed, budget_s) for seed in range(options.seeds)]
