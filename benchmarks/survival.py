@@ -120,7 +120,7 @@ def start(setting: str, runs: Path, name: str) -> tuple[subprocess.Popen[str], P
     """A run and its folder."""
     fields = [f"name={name}", f"runs={runs}", f"iterations={ITERATIONS}", f"checkpoint_every={ITERATIONS}"]
     # Without a node that comes back, the steps after the death are those of the heirs.
-    fields.append("peers.restart=0")
+    fields += ["peers.restart=0", "peers.replan_seconds=0"]
     return whole_runs.start(["0", str(NODES), setting, "8", *fields]), runs / name
 
 

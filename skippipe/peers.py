@@ -34,15 +34,19 @@ class PeersConfig:
     """Off: anyone who reaches the ports may talk (for benchmarks on a closed network)."""
     connect_seconds: float = 60.0
     """How long a node looks for a peer and tries to reach it before it gives up."""
-    silence_seconds: float = 25.0
-    """How long a peer may be silent, or a link broken, before the run is given up."""
+    silence_seconds: float = 6.0
+    """How long a peer may be silent, or a link broken, before the others go on without it."""
     restart: int = 3
     """How often a node whose process dies in training is started again, to join those that go on; 0: never."""
+    replan_seconds: float = 10.0
+    """How long a better plan is searched for those who go on without a node, beside the training; 0: not at all."""
 
     def __post_init__(self) -> None:
         require_positive(self, "connect_seconds", "silence_seconds")
         if self.restart < 0:
             raise UserError(f"restart must be 0 or more, not {self.restart}")
+        if self.replan_seconds < 0:
+            raise UserError(f"replan_seconds must be 0 or more, not {self.replan_seconds}")
         if not 0 <= self.first_port <= 65000:
             raise UserError(f"first_port must lie between 0 and 65000, not {self.first_port}")
         try:

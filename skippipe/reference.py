@@ -138,7 +138,8 @@ class ReferenceTrainer:
         for stage, count in enumerate(self.plan.stage_visits()):
             if stage in self.compressed:
                 self.optimizers[stage].flat.copy_(self.compressed[stage].mean(count))
-            else:
+            elif count:
+                # Nobody visits a stage that is lost.
                 self.optimizers[stage].average(count)
 
     def drop(self, iteration: int) -> None:

@@ -34,7 +34,7 @@ class Losses:
 
     def back(self, event: NodeBack) -> str:
         """A line on a node that is there again."""
-        handed = f"stage {event.stage} of node {event.donor} ({event.size / 1e6:.1f} MB in {event.seconds:.1f} s)"
+        handed = f"stage {event.stage} {event.source} ({event.size / 1e6:.1f} MB in {event.seconds:.1f} s)"
         return f"node {event.node} back in iteration {event.iteration} with {handed}"
 
     def view(self, event: ViewBegun) -> str | None:
@@ -42,25 +42,34 @@ class Losses:
         self.summary.views += 1
         self.summary.nodes_joined += len(event.joined)
         self.summary.nodes_lost += len(event.lost)
+        self.summary.iterations_redone += event.way == "redo"
+        before_s, self.expected_step_s = self.expected_step_s, event.expected_step_s
+        begins = f"view {event.number} from iteration {event.iteration}"
+        moved = f"{names(event.moved)} {'changes' if len(event.moved) == 1 else 'change'} stage; "
+        expected = f"next expected {event.expected_step_s:.1f} s"
         if event.joined:
-            self.expected_step_s = event.expected_step_s
-            return None
+            return f"{begins}: {moved}{expected}" if event.moved else None
+        if event.way == "boundary":
+            return f"a better plan, {begins}: {moved if event.moved else ''}{expected}, not {before_s:.1f} s"
         self.summary.microbatches_taken_over += event.taken_over
-        self.expected_by_iteration.setdefault(event.iteration, self.expected_step_s)
-        self.expected_step_s = event.expected_step_s
+        self.expected_by_iteration.setdefault(event.iteration, before_s)
         if not event.lost:
-            return f"view {event.number} from iteration {event.iteration}: nobody was lost after all"
+            return f"{begins}: nobody was lost after all"
+        return f"{self.lost_nodes(event)}; {expected}"
+
+    def lost_nodes(self, event: ViewBegun) -> str:
+        """Who was lost, and who does their work."""
         gone = ", ".join(f"{node} ({self.how[node]})" if node in self.how else str(node) for node in event.lost)
         name = "node" if len(event.lost) == 1 else "nodes"
         shrunk = [
-            f"stage {stage} goes on with {now} of {before}"
+            f"stage {stage} goes on with {now} of {before}" if now else f"stage {stage} has nobody left and is skipped"
             for stage, (now, before) in enumerate(zip(event.stages, event.stages_before, strict=True))
             if now < before
         ]
-        return (
-            f"{name} {gone} lost in iteration {event.iteration}: {names(event.heirs)} took over"
-            f" {event.taken_over} microbatches; {', '.join(shrunk)}; next expected {event.expected_step_s:.1f} s"
-        )
+        work = f"{names(event.heirs)} took over {event.taken_over} microbatches"
+        if event.way == "redo":
+            work = "it is begun again"
+        return f"{name} {gone} lost in iteration {event.iteration}: {work}; {', '.join(shrunk)}"
 
     def step(self, metrics: IterationMetrics) -> str | None:
         """A line on what a step took in which nodes were lost; None if none was."""

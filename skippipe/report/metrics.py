@@ -59,6 +59,7 @@ class SurvivalSummary:
     nodes_lost: int = 0
     nodes_joined: int = 0
     microbatches_taken_over: int = 0
+    iterations_redone: int = 0
     seconds_lost: float = 0.0
 
 
@@ -87,6 +88,7 @@ class RunSummary:
     nodes_joined: int
     """Those that came back, each time that they did."""
     microbatches_taken_over: int
+    iterations_redone: int
     """By heirs of lost nodes, of all views together."""
     seconds_lost: float
     """By which the steps of iterations in which nodes were lost took longer than expected."""
@@ -116,6 +118,7 @@ class RunSummary:
             nodes_lost=survival.nodes_lost,
             nodes_joined=survival.nodes_joined,
             microbatches_taken_over=survival.microbatches_taken_over,
+            iterations_redone=survival.iterations_redone,
             seconds_lost=survival.seconds_lost,
         )
 

@@ -40,6 +40,10 @@ class ViewBegun:
     """The first one that is done in it."""
     lost: tuple[int, ...]
     joined: tuple[int, ...]
+    moved: tuple[int, ...]
+    """Nodes that hold another stage in it than in the one before."""
+    way: str
+    """How they go on (survival/view.py)."""
     heirs: tuple[int, ...]
     """Nodes that took microbatches over."""
     taken_over: int
@@ -59,8 +63,8 @@ class NodeBack:
     iteration: int
     """The first that it takes part in."""
     stage: int
-    donor: int
-    """The node that handed it the state."""
+    source: str
+    """Where the state came from, in words."""
     size: int
     """Of the state, in bytes."""
     seconds: float

@@ -112,6 +112,19 @@ class Executor:
         self.iteration, self.record = iteration, IterationRecord()
         self.free = self.clock.now()
 
+    def begin_again(self, plan: Plan) -> None:
+        """Drop what was done of the iteration, and begin it with another plan."""
+        self.held.clear()
+        self.targets.clear()
+        self.done.clear()
+        self.plan, self.order = plan, plan.order.get(self.node, ())
+        self.record = IterationRecord()
+        self.free = max(self.free, self.clock.now())
+
+    def hold(self, stage: Stage) -> None:
+        """Work on another stage from the next iteration on."""
+        self.stage, self.device = stage, next(stage.parameters()).device
+
     def finish(self) -> None:
         """The iteration is committed: nobody needs again what was sent."""
         self.done.clear()

@@ -30,7 +30,9 @@ class Exchange(IntEnum):
     ENDS = 5
     """After the last iteration."""
     STATE = 6
-    """From a replica to one that comes back, before it begins the iteration."""
+    """From a replica to one that comes back or moves to its stage, before the iteration."""
+    SECOND_STATE = 7
+    """From the second neighbour to whoever restores a stage that is lost."""
 
 
 class Group:
@@ -52,7 +54,7 @@ class Group:
         self.node = node
         self.view = view
         self.replicas = next(stage for stage in plan.stages if node in stage)
-        self.leaders = [replicas[0] for replicas in plan.stages]
+        self.leaders = [replicas[0] for replicas in plan.stages if replicas]
         self.tree = Tree(sorted(plan.stage_of()), node)
         self.parameters = parameters
         self.codec = codec if len(self.replicas) > 1 else None

@@ -10,21 +10,22 @@ from torch import Tensor
 from skippipe.model.checkpoint import load_stage
 from skippipe.model.feedback import Replica, load_feedback
 from skippipe.model.gradient_codec import GradientCodec
-from skippipe.model.optimizer import StageOptimizer
-from skippipe.model.stage import Stage
 from skippipe.runtime.emulation import Emulation, RunClock
 from skippipe.runtime.endpoint import STOP_SIGNAL
 from skippipe.runtime.events import NodeBack, Ready
 from skippipe.runtime.executor import Executor, expected_senders
 from skippipe.runtime.figures import WIDTHS, meet
-from skippipe.runtime.full_model import FullModel
-from skippipe.runtime.gradients import Exchange, Group, largest_message
+from skippipe.runtime.gradients import Group, largest_message
+from skippipe.runtime.holding import Holding, Restored
 from skippipe.runtime.job import Job
 from skippipe.runtime.microbatches import Microbatches
+from skippipe.runtime.pace import Pace
 from skippipe.runtime.plans import Plans
+from skippipe.runtime.replanner import Replanner
 from skippipe.runtime.reporter import Reporter
+from skippipe.runtime.shard import Shard
 from skippipe.runtime.soundness import Drops
-from skippipe.runtime.state import Knowledge, awaited, earlier_members, handovers, know, restore
+from skippipe.runtime.state import Knowledge, know
 from skippipe.runtime.survivors import NO_VIEW, Survivors
 from skippipe.schedule.compression import compressed_links
 from skippipe.survival.agreement import FIRST_BIRTH
@@ -32,7 +33,6 @@ from skippipe.survival.course import Course
 from skippipe.survival.view import View
 from skippipe.transport.all_reduce import PART_NUMBERS
 from skippipe.transport.clocks import Clock
-from skippipe.transport.collective import Expected, Identity
 from skippipe.transport.inbox import Inbox, ViewChangedError
 from skippipe.transport.message import HEADER, Encoding
 
@@ -56,19 +56,16 @@ class Member:
         """Whether this process is not the node's first one: the others are in the middle of the run."""
         number, reason = (NO_VIEW, "not in any view yet") if self.joins else (0, "the run begins")
         self.view = View(number, self.first, "start", reason, plan, self.first - 1)
-        self.stage_index = plan.stage_of()[node]
-        self.stage = Stage(config.model, self.stage_index, job.prepared.vocabulary, config.seed).to(config.device)
-        self.optimizer = StageOptimizer(self.stage, config.optimizer)
+        self.holding = Holding(job, plan.stage_of()[node])
         self.own_gradient: Tensor | None = None
         """The gradient before the sync, once that has begun: a sync that loses a replica begins again with it."""
         if job.checkpoint is not None and not self.joins:
-            load_stage(job.checkpoint, self.stage, self.optimizer)
+            load_stage(job.checkpoint, self.shard.stage, self.shard.optimizer)
         self.drops = Drops(config.optimizer.dropped_in_a_row, self.first)
         self.stop_asked = False
         signal.signal(STOP_SIGNAL, self.ask_to_stop)
         samples = job.schedule.pipeline.samples_per_microbatch
-        self.full_model = FullModel(self.stage, job.prepared, samples) if config.evaluate_every else None
-        self.codec = self.make_codec()
+        self.shard.codec = self.make_codec()
         self.group = self.make_group()
         clock = Clock()
         self.emulation = self.make_emulation()
@@ -79,50 +76,57 @@ class Member:
         self.open_links(samples)
         self.work, self.clock = self.links.work, RunClock(clock, self.links.axis_offset)
         read, send = Microbatches(job).read, self.links.send
-        self.executor = Executor(node, plan, self.stage, read, self.inbox, send, self.emulation, clock, self.work)
+        self.executor = Executor(node, plan, self.shard.stage, read, self.inbox, send, self.emulation, clock, self.work)
         self.plans = Plans(job)
         self.survivors = self.make_survivors()
+        self.pace = Pace(self.survivors.course, self.inbox)
+        self.replanner = Replanner(job, self.plans, self.survivors.found_better)
         self.reporter = Reporter(job, self.clock)
         self.bytes_reported = 0
         self.step_end = 0.0
+        self.done = 0
+        """Iterations after which this node has made its step."""
+
+    @property
+    def shard(self) -> Shard:
+        """The stage that this node holds."""
+        return self.holding.shard
 
     def make_survivors(self) -> Survivors:
         """What keeps this node in step with the others about who goes on."""
         job, before = self.job, self.first - 1
         course = Course(None, before, has_state=False) if self.joins else Course(self.view, before, before)
         birth, patience_s = job.endpoint.birth, job.config.peers.silence_seconds
-        plans, nodes = self.plans, job.schedule.nodes
-        return Survivors(
-            job.node, birth, nodes, job.folder, course, self.links, plans.succeed, plans.settle, patience_s
-        )
+        return Survivors(job.node, birth, job.schedule.nodes, job.folder, course, self.links, self.plans, patience_s)
 
     def make_codec(self) -> GradientCodec | None:
         """How this node writes gradients, if they are compressed."""
         sync = self.job.config.compression.sync
-        replicas = self.view.plan.stages[self.stage_index]
+        replicas = self.view.plan.stages[self.shard.index]
         if sync == "fp32" or len(replicas) == 1:
             return None
-        codec = GradientCodec(sync, len(self.optimizer.flat))
+        codec = GradientCodec(sync, len(self.shard.optimizer.flat))
         if self.job.checkpoint is not None and not self.joins:
             load_feedback(self.job.checkpoint, self.job.config, self.replica, codec.left_out)
         return codec
 
     def make_group(self) -> Group:
         """What this node does together with others in the view."""
-        hidden = self.full_model.shapes if self.full_model else []
-        parameters = len(self.optimizer.flat)
-        return Group(self.view.plan, self.job.node, parameters, hidden, self.codec, self.view.number)
+        shard = self.shard
+        hidden = shard.full_model.shapes if shard.full_model else []
+        parameters = len(shard.optimizer.flat)
+        return Group(self.view.plan, self.job.node, parameters, hidden, shard.codec, self.view.number)
 
     def make_emulation(self) -> Emulation:
         """What this node's hops, tasks and syncs take in the view."""
         job, plan = self.job, self.view.plan
-        messages, sync_s = 2 * len(plan.paths) * plan.path_length, plan.sync_s[self.stage_index]
+        messages, sync_s = 2 * len(plan.paths) * plan.path_length, plan.sync_s[self.shard.index]
         return Emulation.of(job.config.emulation, job.schedule.costs, job.node, sync_s, messages)
 
     @property
     def replica(self) -> Replica:
         """Which of its stage's replicas this node is."""
-        return Replica(self.stage_index, self.job.node, self.view.plan.stages[self.stage_index])
+        return Replica(self.shard.index, self.job.node, self.view.plan.stages[self.shard.index])
 
     def open_links(self, samples: int) -> None:
         """Open the links to the others."""
@@ -155,29 +159,26 @@ class Member:
         """Get into the run, with the state of a replica of the same stage; PeerLostError if nobody lets it in."""
         self.work.wait("a view to join")
         self.survivors.start()
-        view = self.survivors.wait_for_view(self.job.config.peers.connect_seconds)
+        view = self.pace.wait_for_view(self.job.config.peers.connect_seconds)
         self.first = view.first_iteration
         if self.first >= self.job.config.iterations:
             logger.info("the run ends before iteration %d, in which this node would join", self.first)
-            self.survivors.wait_for_the_end()
+            self.pace.wait_for_the_end()
         if not self.job.endpoint.with_first_node and 0 in view.members:
             # Its clock is the run's time.
             self.links.connect([0])
-        handover = awaited(view, self.job.node, self.optimizer)
         with self.inbox.changed:
             self.inbox.iteration = self.first
-            self.take_up(self.first, {Exchange.STATE: dict(handover.expected)})
-        self.work.wait("the state of a replica")
-        sent = self.links.run(handover, Identity(self.first, Exchange.STATE, view.number))
-        seconds = max(0.0, self.clock.now() - self.inbox.clock.from_wire(sent))
-        known = Knowledge.from_tensor(handover.figures, earlier_members(view))
-        restore(self.optimizer, handover.numbers, known.step)
+            self.take_up(self.first)
+        known, restored = self.receive_state(self.first)
         self.run, self.drops.in_a_row, self.drops.proven = known.run, known.dropped_in_a_row, known.proven
-        self.survivors.complete(self.first - 1, known.figures)
-        if self.codec is not None:
+        self.pace.complete(self.first - 1, known.figures)
+        self.hand_on(self.first)
+        if self.shard.codec is not None:
             logger.info("what this node's compressed syncs had left out is lost with its former process")
-        size, donor = handover.numbers.nbytes + handover.figures.nbytes, handover.members[0]
-        self.job.endpoint.report(NodeBack(self.job.node, self.first, self.stage_index, donor, size, seconds))
+        self.job.endpoint.report(
+            NodeBack(self.job.node, self.first, self.shard.index, restored.source, restored.size, restored.seconds)
+        )
 
     def receivers(self) -> set[int]:
         """Nodes that this one sends to in the view."""
@@ -190,44 +191,79 @@ class Member:
         self.stop_asked = True
 
     def begin(self, iteration: int) -> None:
-        """Begin an iteration, in the view that is due in it; a state that others need for it is on its way then."""
-        before = self.view
+        """Begin an iteration, in the view that is due in it, with the state of the stage that this node has in it."""
         while True:
             try:
-                self.survivors.begin(iteration)
+                self.pace.begin(iteration)
             except ViewChangedError:
                 self.take_up(iteration)
             else:
                 break
         self.take_up(iteration)
-        if self.view is not before and self.view.joined:
-            knowledge = know(self.run, self.optimizer, self.drops, self.survivors.course.figures)
-            identity = Identity(iteration, Exchange.STATE, self.view.number)
-            for handover in handovers(self.view, self.job.node, self.optimizer, knowledge):
-                self.links.run(handover, identity, self.inbox.clock.wire(self.clock.now()))
+        self.holding.hand_over(self.links, self.view, iteration, self.wire_now)
+        if self.holding.awaiting:
+            try:
+                self.receive_state(iteration)
+                self.hand_on(iteration)
+            except ViewChangedError:
+                # Somebody is lost: all go back to what they held.
+                self.take_up(iteration)
 
-    def take_up(self, iteration: int, others: dict[int, Expected] | None = None) -> None:
-        """Go on in the view that is due in an iteration, if there is one; in it `others` must come too."""
+    def receive_state(self, iteration: int) -> tuple[Knowledge, Restored]:
+        """Get the state of the stage that this node has in the view from now on; PeerLostError, ViewChangedError."""
+        self.work.wait(f"the state of stage {self.shard.index}")
+        return self.holding.receive(self.links, self.view, iteration, self.inbox.clock)
+
+    def hand_on(self, iteration: int) -> None:
+        """Give other replicas the stage that this node has restored, if it has."""
+        self.holding.hand_on(self.links, self.view, iteration, self.know, self.wire_now)
+
+    def take_up(self, iteration: int) -> bool:
+        """Go on in the view that is due in an iteration, if there is one; whether that must begin again with it."""
         before = self.view
         with self.inbox.changed:
             views = self.survivors.course.take_up(iteration)
             if not views:
-                return
+                return False
             self.view = views[-1]
-            if self.codec is not None:
-                self.codec.regroup()
+            arriving, shard = self.holding.take_up(self.view, self.know), self.shard
+            self.executor.hold(shard.stage)
+            shard.codec = shard.codec or self.make_codec()
+            if shard.codec is not None:
+                shard.codec.regroup()
             self.group = self.make_group()
+            collectives = {**self.group.expected(WIDTHS), **arriving}
+            redone = [(view.first_iteration, view.number) for view in views if view.way == "redo"]
             senders = expected_senders(self.view.plan, self.job.node)
-            self.inbox.take_up(self.view.number, senders, {**self.group.expected(WIDTHS), **(others or {})})
+            self.inbox.take_up(self.view.number, senders, collectives, redone[-1] if redone else None)
+        self.executor.emulation = self.emulation = self.make_emulation()
         if self.view.committed >= self.executor.iteration:
             self.executor.finish()
-        self.executor.emulation = self.emulation = self.make_emulation()
-        self.executor.take_up(self.view.plan, self.view.number)
+        begins_again = iteration in [first for first, _ in redone]
+        if not begins_again:
+            self.executor.take_up(self.view.plan, self.view.number)
+        self.tell_of(views, before)
+        self.replanner.look(self.view, iteration)
+        return begins_again
+
+    def know(self) -> Knowledge:
+        """What this node knows of the run beside its stage."""
+        return know(self.run, self.shard.optimizer, self.drops, self.survivors.course.figures)
+
+    @property
+    def wire_now(self) -> float:
+        """The time on the links' clock."""
+        return self.inbox.clock.wire(self.clock.now())
+
+    def tell_of(self, views: list[View], before: View) -> None:
+        """Tell what became of the nodes."""
         following = self.plans.of(self.view, self.view.first_iteration + 1)
         for view in views:
             self.reporter.note(view)
+        self.plans.note(self.view)
         self.reporter.view(self.view, before, following.expected_step_s)
 
     def close(self) -> None:
         """Leave the others."""
+        self.replanner.stop()
         self.links.close()

@@ -31,16 +31,17 @@ def run_worker(job: Job) -> None:
     except PeerLostError as error:
         if worker.survivors.is_left_out:
             raise LeftOutError(str(error)) from None
+        worker.save_what_is_left()
         raise
 
 
 def train(worker: Worker, started: float) -> None:
     """Train to the end; the process began at a monotonic time."""
     node = worker.job.node
-    logger.info("node %d ready in %.1f s: stage %d", node, time.monotonic() - started, worker.stage_index)
+    logger.info("node %d ready in %.1f s: stage %d", node, time.monotonic() - started, worker.shard.index)
     worker.train()
     worker.close()
-    digest = weights_digest(worker.stage)
+    digest = weights_digest(worker.shard.stage)
     logger.info("node %d done: %d bytes sent, weights %s", node, worker.links.bytes_sent, digest)
     worker.drops.check()
 

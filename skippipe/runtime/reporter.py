@@ -77,8 +77,11 @@ class Reporter:
         """This node has taken up a view, whose iterations after the first have steps of so many seconds."""
         if not self.speaks(view, view.first_iteration):
             return
+        # Other paths than before have no heirs: the iteration is another one, or a stage is skipped.
+        is_same = view.way == "takeover" and view.plan.path_length == before.plan.path_length
+        pairs = list(zip(view.plan.paths, before.plan.paths, strict=True)) if is_same else []
         taken_over = {node: 0 for node in view.members}
-        for path, earlier in zip(view.plan.paths, before.plan.paths, strict=True):
+        for path, earlier in pairs:
             for node, other in zip(path, earlier, strict=True):
                 taken_over[node] += node != other
         resumed = replace(view, resumed_s=self.clock.shared(self.clock.now()))
@@ -89,10 +92,10 @@ class Reporter:
                 iteration=view.first_iteration,
                 lost=view.lost,
                 joined=view.joined,
+                moved=view.moved,
+                way=view.way,
                 heirs=tuple(node for node, count in taken_over.items() if count),
-                taken_over=sum(
-                    path != earlier for path, earlier in zip(view.plan.paths, before.plan.paths, strict=True)
-                ),
+                taken_over=sum(path != earlier for path, earlier in pairs),
                 stages=tuple(len(stage) for stage in view.plan.stages),
                 stages_before=tuple(len(stage) for stage in before.plan.stages),
                 expected_step_s=expected_step_s,

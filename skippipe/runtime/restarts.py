@@ -6,6 +6,7 @@ from collections import Counter
 
 FIRST_PAUSE_S = 1.0
 """Before a node's first restart; before each later one it is twice the last."""
+LONGEST_PAUSE_S = 30.0
 
 
 class Restarts:
@@ -24,7 +25,7 @@ class Restarts:
         """A node's process has ended, of its own accord unless it `has_died`; whether there will be another."""
         if self.deaths[node] >= self.most:
             return False
-        self.due[node] = now + FIRST_PAUSE_S * 2.0 ** self.deaths[node]
+        self.due[node] = now + min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** self.deaths[node])
         self.deaths[node] += has_died
         return True
 

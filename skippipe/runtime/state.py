@@ -1,9 +1,10 @@
-"""What a replica hands to one that comes back: weights, moments and what it knows of the run, and how both send it."""
+"""What a replica hands to one that comes back or moves to its stage: weights, moments, what it knows of the run."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -12,10 +13,11 @@ from skippipe.model.optimizer import StageOptimizer
 from skippipe.runtime.figures import BITS_OF_A_FIGURE, WIDTHS, Rows
 from skippipe.runtime.gradients import Exchange
 from skippipe.runtime.soundness import Drops
-from skippipe.survival.course import donor
 from skippipe.survival.view import View
 from skippipe.transport.handover import Handover, blank
 
+EXCHANGES = (Exchange.STATE, Exchange.SECOND_STATE)
+"""In which neighbours of a stage hand over what it can be restored from."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 NAME_DIGITS = BITS_OF_A_FIGURE // 4
 WIDTH = WIDTHS[Exchange.FIGURES]
@@ -52,6 +54,13 @@ class Knowledge:
         return cls(name, step, int(in_a_row), int(proven), figures)
 
 
+class Given(NamedTuple):
+    """One handover, and how it is told from others."""
+
+    exchange: Exchange
+    handover: Handover
+
+
 def earlier_members(view: View) -> list[int]:
     """Members of a view that have not joined with it: those that the iteration before it was done by."""
     return sorted(set(view.members) - set(view.joined))
@@ -83,19 +92,61 @@ def restore(optimizer: StageOptimizer, numbers: Tensor, step: float) -> None:
         optimizer.adamw.state[parameter] = {"step": torch.tensor(step), **dict(zip(MOMENTS, moments, strict=True))}
 
 
-def handovers(view: View, node: int, optimizer: StageOptimizer, knowledge: Knowledge) -> list[Handover]:
-    """What a node has to hand to those who have joined in a view: its state as it is now, in memory of its own."""
-    joiners = [joiner for joiner in view.joined if donor(view, joiner) == node]
-    if not joiners:
-        return []
+def handovers(view: View, node: int, stage: int, optimizer: StageOptimizer, knowledge: Knowledge) -> list[Given]:
+    """What a node that holds a stage has to hand to others: its state as it is now, in memory of its own.
+
+    Whoever moves away and restores another stage hands each of them to those who get that one.
+    """
+    stage_of = view.plan.stage_of()
     numbers, figures = numbers_of(optimizer), knowledge.to_tensor(earlier_members(view))
-    return [Handover(node, joiner, node, numbers, figures) for joiner in joiners]
+    given = [
+        Given(Exchange.STATE, Handover(node, other, node, numbers, figures))
+        for other, donor in view.donors.items()
+        if donor == node and stage_of[other] == stage
+    ]
+    for other, near in view.restored.items():
+        if node in near:
+            alike = numbers[: count_alike(view, node, len(numbers))]
+            given.append(Given(EXCHANGES[near.index(node)], Handover(node, other, node, alike, figures)))
+    return given
 
 
-def awaited(view: View, node: int, optimizer: StageOptimizer) -> Handover:
-    """What a node that has joined in a view gets."""
-    rows = 1 + len(earlier_members(view))
-    return blank(donor(view, node), node, (1 + len(MOMENTS)) * len(optimizer.flat), (rows, WIDTH))
+def awaited(view: View, node: int, optimizer: StageOptimizer) -> list[Given]:
+    """What a node gets that has joined in a view, or moved to another stage, with what it is to fill."""
+    shape = (1 + len(earlier_members(view)), WIDTH)
+    numbers = (1 + len(MOMENTS)) * len(optimizer.flat)
+    if node in view.donors:
+        return [Given(Exchange.STATE, blank(view.donors[node], node, numbers, shape))]
+    return [
+        Given(exchange, blank(donor, node, count_alike(view, donor, numbers), shape))
+        for exchange, donor in zip(EXCHANGES, view.restored.get(node, ()), strict=False)
+    ]
+
+
+def count_alike(view: View, donor: int, numbers: int) -> int:
+    """How many numbers a donor's stage has in common with all others but the first, whose embedding none has."""
+    return 0 if donor in view.plan.stages[0] else numbers
+
+
+def mean_of_neighbours(view: View, given: list[Given], figures: Rows) -> Tensor | None:
+    """A lost stage's numbers from its neighbours' (CheckFree, arXiv 2506.15461): weights alone, its moments are zero.
+
+    Weights count by their stage's squared gradient norm in `figures`. None if there are no neighbours of its shapes.
+    """
+    known = [part.handover for part in given if len(part.handover.numbers)]
+    if not known:
+        return None
+    norms = []
+    for handover in known:
+        stage = next(nodes for nodes in view.plan.stages if handover.members[0] in nodes)
+        norms.append(max(figures[node][0] for node in stage if node in figures))
+    if not all(math.isfinite(norm) for norm in norms) or not sum(norms):
+        norms = [1.0] * len(norms)
+    parameters = len(known[0].numbers) // (1 + len(MOMENTS))
+    numbers = torch.zeros_like(known[0].numbers)
+    for handover, norm in zip(known, norms, strict=True):
+        numbers[:parameters] += handover.numbers[:parameters] * (norm / sum(norms))
+    return numbers
 
 
 def know(run: str, optimizer: StageOptimizer, drops: Drops, figures: Rows) -> Knowledge:

@@ -7,18 +7,15 @@ import logging
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn
 
 from skippipe.runtime.decisions import leave_decision, read_decision
-from skippipe.runtime.figures import Rows
 from skippipe.survival.acceptor import Outgoing
 from skippipe.survival.agreement import FIRST_BIRTH, Agreement
-from skippipe.survival.course import Course, Report, Settle, Succeed, next_view
+from skippipe.survival.course import Course, Planner, Report, next_view
 from skippipe.survival.ending import ending, is_ending, name_nodes, read_ending
 from skippipe.survival.messages import Death, pack, unpack
 from skippipe.survival.succession import StageLostError
 from skippipe.survival.view import View
-from skippipe.transport.inbox import PeerLostError
 from skippipe.transport.links import Links
 
 logger = logging.getLogger(__name__)
@@ -45,8 +42,7 @@ class Survivors:
         folder: Path,
         course: Course,
         links: Links,
-        succeed: Succeed,
-        settle: Settle,
+        planner: Planner,
         patience_s: float,
     ) -> None:
         """`birth` is which of the node's processes this is; without a majority for `patience_s` it ends.
@@ -58,13 +54,15 @@ class Survivors:
         self.course = course
         self.links = links
         self.inbox = links.inbox
-        self.succeed, self.settle = succeed, settle
+        self.planner = planner
         self.patience_s = patience_s
         self.detected_at: float | None = None
         self.births: dict[int, int] = {}
         """The largest birth of each node's processes that are known of."""
         self.is_left_out = False
         """Whether the others have gone on without this process."""
+        self.in_reach: tuple[int, ...] = ()
+        """Who is left in reach, if those are too few to go on."""
         self.agreement: Agreement
         self.timer: asyncio.TimerHandle | None = None
 
@@ -95,55 +93,6 @@ class Survivors:
         for node in self.members if self.node in first else first:
             if node != self.node:
                 self.links.sender(node)
-
-    # What the torch thread asks.
-
-    def wait_for_view(self, seconds: float) -> View:
-        """The first view that names this joiner; PeerLostError if there is none for so long."""
-        with self.inbox.changed:
-            self.inbox.changed.wait_for(lambda: self.course.newest or self.inbox.failure, seconds)
-            if not self.course.waiting or self.inbox.failure is not None:
-                raise PeerLostError(self.inbox.failure or f"nobody has let this node join for {seconds:.0f} s")
-            return self.course.waiting[0]
-
-    def wait_for_the_end(self) -> NoReturn:
-        """Wait until the launcher ends this process, or the others can't be reached any more: PeerLostError."""
-        with self.inbox.changed:
-            self.inbox.changed.wait_for(lambda: self.inbox.failure is not None)
-            raise PeerLostError(self.inbox.failure)
-
-    def begin(self, iteration: int) -> None:
-        """Begin an iteration, as soon as that leaves room for a view that is being agreed on.
-
-        ViewChangedError if the others have agreed on another view meanwhile, PeerLostError if nobody goes on.
-        """
-        with self.inbox.changed:
-            self.inbox.changed.wait_for(lambda: self.course.may_begin(iteration) or self.inbox.interrupted)
-            self.check()
-            self.course.begun = iteration
-
-    def commit(self, iteration: int, figures: Rows) -> None:
-        """Note that everyone's figures of an iteration are here; from then on it can't be redone.
-
-        ViewChangedError if the others have agreed on another view meanwhile, PeerLostError if nobody goes on.
-        """
-        with self.inbox.changed:
-            self.inbox.changed.wait_for(lambda: not self.course.is_frozen or self.inbox.interrupted)
-            self.check()
-            self.course.commit(iteration, figures)
-
-    def complete(self, committed: int, figures: Rows) -> None:
-        """This joiner has got its state: that after an iteration with these figures. Raises as commit does."""
-        with self.inbox.changed:
-            self.inbox.changed.wait_for(lambda: not self.course.is_frozen or self.inbox.interrupted)
-            self.check()
-            self.course.complete(committed, figures)
-
-    def check(self) -> None:
-        """ViewChangedError or PeerLostError if the torch thread can't just go on."""
-        if self.inbox.failure is not None:
-            raise PeerLostError(self.inbox.failure)
-        self.inbox.check()
 
     # What happens.
 
@@ -222,7 +171,7 @@ class Survivors:
         assert newest is not None
         known = {node: report for node, data in reports.items() if (report := self.read_report(node, data))}
         try:
-            view = next_view(newest, known, self.joiners() - known.keys(), self.succeed, self.settle, self.detected_s)
+            view = next_view(newest, known, self.joiners() - known.keys(), self.planner, self.detected_s)
         except StageLostError as error:
             return ending(reports, f"{name_nodes(lost)} lost, and {error}")
         return view.to_bytes()
@@ -306,13 +255,20 @@ class Survivors:
         logger.info("node %d asks to join", node)
         self.links.loop.call_later(GATHER_SECONDS, self.want_change)
 
+    def found_better(self) -> None:
+        """The planner has a better plan for the view that is run (any thread)."""
+        self.links.loop.call_soon_threadsafe(self.want_change)
+
     def want_change(self) -> None:
-        """Agree on a view with those who have asked to join, unless that is done already."""
-        if self.links.losses.listener is self and self.joiners():
+        """Agree on a view with those who have asked to join, or on a better plan, unless that is done already."""
+        newest = self.course.newest
+        is_better = newest is not None and self.planner.better(newest) is not None
+        if self.links.losses.listener is self and (self.joiners() or is_better):
             self.go_on(self.agreement.want_change(self.links.loop.time()))
 
     def no_majority(self, reachable: tuple[int, ...], members: tuple[int, ...]) -> None:
         """Too few are left in reach to go on: the others may go on without these."""
+        self.in_reach = reachable
         self.fail(f"only {len(reachable)} of {len(members)} nodes can be reached, no majority")
 
     def fail(self, reason: str) -> None:

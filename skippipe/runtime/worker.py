@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import signal
 
 from skippipe.model.checkpoint import save_stage, set_aside
 from skippipe.model.checkpoint_meta import Meta
@@ -31,7 +32,7 @@ class Worker(Member):
             figures, record, synced = self.iterate(iteration)
             self.work.begin(f"the optimizer step of iteration {iteration}")
             cause = self.step(iteration, figures)
-            self.step_end = self.clock.shared(self.clock.now())
+            self.step_end, self.done = self.clock.shared(self.clock.now()), iteration + 1
             self.reporter.timeline(iteration, record, synced)
             stopping = any(row.stop_asked for row in figures.values())
             perplexity = None if self.drops.diverged else self.after_step(iteration + 1, stopping)
@@ -49,7 +50,7 @@ class Worker(Member):
     def iterate(self, iteration: int) -> tuple[dict[int, Figures], IterationRecord, Span]:
         """An iteration up to the optimizer step, whoever is lost meanwhile: figures, what was done here, the sync."""
         self.begin(iteration)
-        self.optimizer.zero()
+        self.shard.optimizer.zero()
         self.own_gradient = None
         self.executor.begin(iteration, self.plans.of(self.view, iteration))
         while True:
@@ -58,20 +59,30 @@ class Worker(Member):
                 self.work.wait(f"the sync of iteration {iteration}")
                 rows, synced = self.sync(iteration, record)
             except ViewChangedError:
-                self.take_up(iteration)
+                begins_again = self.take_up(iteration)
                 if self.view.committed < iteration:
-                    self.undo_sync()
+                    if begins_again:
+                        self.begin_again()
+                    else:
+                        self.undo_sync()
                     continue
                 # The others have the figures, so the sync is over here too.
                 record, rows = self.executor.record, {node: list(row) for node, row in self.view.figures.items()}
                 synced = Span(self.job.node, SYNC, None, self.clock.now(), self.clock.now())
             self.executor.finish()
+            self.holding.former = None
             return figures_of(rows), record, synced
+
+    def begin_again(self) -> None:
+        """Drop what was done of the iteration: it is redone from its beginning in the view."""
+        self.shard.optimizer.zero()
+        self.own_gradient = None
+        self.executor.begin_again(self.view.plan)
 
     def undo_sync(self) -> None:
         """Go back to this node's own gradient, if a sync has begun to change it."""
         if self.own_gradient is not None:
-            self.optimizer.flat.copy_(self.own_gradient)
+            self.shard.optimizer.flat.copy_(self.own_gradient)
 
     def share_ends(self) -> dict[int, float]:
         """When everyone's last step ended, in the run's time; this node's alone if somebody is lost now."""
@@ -89,10 +100,10 @@ class Worker(Member):
 
     def step(self, iteration: int, figures: dict[int, Figures]) -> str | None:
         """Update the weights, or leave weights and optimizer as they are if a number was not finite anywhere: why."""
-        cause = first_cause({node: row.poison for node, row in figures.items()}, self.job.plan.stage_of())
+        cause = first_cause({node: row.poison for node, row in figures.items()}, self.view.plan.stage_of())
         self.drops.count(iteration, cause)
         if cause is None:
-            self.optimizer.step(iteration, sum(row.squared_norm for row in figures.values()))
+            self.shard.optimizer.step(iteration, sum(row.squared_norm for row in figures.values()))
             if self.group.codec is not None:
                 self.group.codec.commit()
         else:
@@ -104,47 +115,64 @@ class Worker(Member):
         config = self.job.config
         last = stopping or done == config.iterations
         if config.checkpoint_every and (last or done % config.checkpoint_every == 0):
-            self.save(done)
+            self.save(done, self.group.leads)
         # Whoever had the figures before a takeover has left the validation for it.
-        if self.full_model is None or done % config.evaluate_every or self.view.committed >= done - 1:
+        full_model = self.shard.full_model
+        if full_model is None or done % config.evaluate_every or self.view.committed >= done - 1:
             return None
         # Its nodes wait for one another.
         self.work.wait(f"the validation after iteration {done}")
         try:
-            return self.full_model.perplexity(self.group, self.links, done - 1)
+            return full_model.perplexity(self.group, self.links, done - 1)
         except ViewChangedError:
             logger.warning("the validation after iteration %d was left: the nodes have changed", done)
             self.take_up(done - 1)
             return None
 
-    def save(self, done: int) -> None:
-        """Save this node's part of a checkpoint after so many iterations."""
-        job, codec = self.job, self.codec
+    def save_what_is_left(self) -> None:
+        """Save this node's stage as of its last step, if too few are left in reach to go on, and it is the first there.
+
+        If they hold all stages the checkpoint is a whole one. The launcher's SIGTERM waits for it.
+        """
+        in_reach, replicas = self.survivors.in_reach, self.view.plan.stages[self.shard.index]
+        if self.job.config.checkpoint_every and self.done and in_reach:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            leads = self.job.node == min({self.job.node, *replicas} & set(in_reach), default=None)
+            logger.warning("saving after %d iterations: nodes %s are left in reach", self.done, in_reach)
+            self.save(self.done, leads, is_whole=False)
+
+    def save(self, done: int, leads: bool, is_whole: bool = True) -> None:
+        """Save this node's part of a checkpoint after so many iterations; its stage if it `leads` there.
+
+        One that may not be whole removes no older ones.
+        """
+        job, shard = self.job, self.shard
+        codec = shard.codec
         digest = hashlib.sha256(job.schedule.to_json().encode()).hexdigest()
         meta = Meta(done, len(job.plan.stages), job.prepared.vocabulary, job.setting, digest, self.run, job.config)
-        # Weights that gave no finite numbers yet must not push out those that did.
-        proven = self.drops.in_a_row == 0
-        if codec is not None or self.group.leads:
+        # Weights that gave no finite numbers yet, or lack a stage, must not push out those that did.
+        proven = is_whole and self.drops.in_a_row == 0 and all(self.view.plan.stages)
+        if codec is not None or leads:
             self.work.begin(f"saving the checkpoint of iteration {done}")
         if codec is not None:
             save_feedback(job.folder, meta, self.replica, codec.left_out, remove_old=proven)
-        if self.group.leads:
-            save_stage(job.folder, meta, self.stage, self.optimizer, job.prepared.tokenizer, remove_old=proven)
+        if leads:
+            save_stage(job.folder, meta, shard.stage, shard.optimizer, job.prepared.tokenizer, remove_old=proven)
 
     def sync(self, iteration: int, record: IterationRecord) -> tuple[Rows, Span]:
         """Sync the stage's gradient and learn everyone's figures."""
         now = self.clock.now()
         first = min((span.start_s for span in record.spans), default=now)
         last = max((span.end_s for span in record.spans), default=now)
-        visits = self.view.plan.stage_visits()[self.stage_index]
+        visits = self.view.plan.stage_visits()[self.shard.index]
         idle = not record.spans
         poison = record.poison
-        if poison is None and not is_finite(self.optimizer.flat):
+        if poison is None and not is_finite(self.shard.optimizer.flat):
             poison = Poison.WEIGHT_GRADIENT
-        self.own_gradient = self.optimizer.flat.clone()
+        self.own_gradient = self.shard.optimizer.flat.clone()
         begun = 0.0 if idle else last
-        done = self.group.sync(self.links, iteration, self.optimizer, visits, begun, self.emulation, self.clock)
-        squared_norm = self.optimizer.squared_norm() if self.group.leads else 0.0
+        done = self.group.sync(self.links, iteration, self.shard.optimizer, visits, begun, self.emulation, self.clock)
+        squared_norm = self.shard.optimizer.squared_norm() if self.group.leads else 0.0
         if poison is None and not math.isfinite(squared_norm):
             poison = Poison.SUM
         mine = Figures(
@@ -159,6 +187,6 @@ class Worker(Member):
             poison=float(poison or 0),
         )
         rows = share_figures(self.group, self.links, iteration, mine)
-        self.survivors.commit(iteration, rows)
+        self.pace.commit(iteration, rows)
         self.bytes_reported = self.links.bytes_sent
         return rows, Span(self.job.node, SYNC, None, last, done)

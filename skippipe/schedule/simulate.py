@@ -73,7 +73,9 @@ def step_with_sync_seconds(
     backward_steps = slice(paths.shape[1] + 1, None)
     last = np.zeros(len(costs.forward_s))
     np.maximum.at(last, step_nodes(paths)[:, backward_steps], ends[:, backward_steps])
-    return float(max(last[stage].max() + sync for stage, sync in zip(stages, sync_s, strict=True)) - starts.min())
+    return float(
+        max(last[stage].max() + sync for stage, sync in zip(stages, sync_s, strict=True) if stage) - starts.min()
+    )
 
 
 def step_arrivals(paths: Integers, costs: Costs, starts: Floats) -> Floats:

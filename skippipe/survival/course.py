@@ -3,14 +3,16 @@
 The nodes agree on a view before they go on in it. A takeover begins at once, wherever each node is, for which all hold
 still first (`is_frozen`). A boundary view begins with an iteration that nobody has begun: every node says which one it
 may still begin without it (`limit`), keeps to that until the view is decided, and the view begins after all of these.
+Nodes that move to another stage with it keep what they held until its first iteration is done everywhere: if somebody
+is lost before, that iteration is dropped and begun again by those who are left, in the stages of before.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Protocol, Self
 
 from skippipe.schedule.plan import Plan
 from skippipe.survival.succession import StageLostError
@@ -19,10 +21,25 @@ from skippipe.survival.view import View
 
 Rows = dict[int, list[float]]
 """What every node has told after an iteration, by node."""
-Succeed = Callable[[View, int, Collection[int]], Plan]
-"""The plan of those who are left of a view, for an iteration; StageLostError if they can't go on."""
-Settle = Callable[[Collection[int]], Plan]
-"""The plan for iterations that these nodes begin together."""
+
+
+class Planner(Protocol):
+    """What finds the plans of views."""
+
+    def succeed(self, view: View, iteration: int, lost: Collection[int]) -> Plan:
+        """Of those who are left of a view, for an iteration of it that may be running; StageLostError if none is."""
+
+    def restart(self, plan: Plan, lost: Collection[int]) -> Plan:
+        """Of those who are left of a plan, for iterations from their beginning; StageLostError if there is none."""
+
+    def skip(self, plan: Plan, lost: Collection[int]) -> Plan:
+        """Of those who are left of a plan, some of whose stages are not; StageLostError if they can't go on so."""
+
+    def settle(self, members: Collection[int], before: Plan) -> Plan:
+        """For iterations that these nodes begin together, who have not all been in the plan before."""
+
+    def better(self, view: View) -> Plan | None:
+        """A plan for the same nodes that is worth changing to, if one has been found."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +110,8 @@ class Course:
         """Tell how far this node is, and keep to it until the next view: see Report."""
         self.is_frozen = self.is_frozen or is_urgent
         if self.limit is None:
-            self.limit = self.begun + 1
+            # Each view is gone on in for an iteration at least: the next one's donors hold what it says they do.
+            self.limit = max(self.begun + 1, self.newest.first_iteration if self.newest is not None else 0)
         view = self.view_of(self.committed + 1)
         other = view if self.is_frozen and view is not self.newest else None
         suspected = tuple(sorted(suspects))
@@ -154,31 +172,75 @@ def next_view(
     newest: View,
     reports: Mapping[int, Report],
     joiners: Collection[int],
-    succeed: Succeed,
-    settle: Settle,
+    planner: Planner,
     detected_s: float | None,
 ) -> View:
     """What follows on the newest view that was decided, whose members report; StageLostError if nothing can.
 
-    If all of them hold still, somebody is lost: the others take over. Else joiners come in at a boundary.
+    If all of them hold still, somebody is lost: the others go on without. Else joiners come in at a boundary, or all
+    change to a better plan.
     """
     if all(report.is_frozen for report in reports.values()):
-        return takeover(newest, reports, succeed, detected_s)
+        return after_a_loss(newest, reports, planner, detected_s)
     first = max(report.limit for report in reports.values()) + 1
     joined = tuple(sorted(joiners))
+    if joined or reports.keys() != set(newest.members):
+        plan = planner.settle({*reports, *joined}, newest.plan)
+    else:
+        plan = planner.better(newest) or planner.succeed(newest, first, ())
+    donors, restored = donors_of(newest.plan, plan)
+    moved = sorted((donors.keys() | restored.keys()) - set(joined))
+    changes = {"joined": joined, "moved": moved}
+    told = ", ".join(f"{what}: {', '.join(map(str, nodes))}" for what, nodes in changes.items() if nodes)
     return View(
         number=newest.number + 1,
         first_iteration=first,
         way="boundary",
-        reason=f"joined: {', '.join(map(str, joined))}" if joined else "nobody has joined after all",
-        plan=settle({*reports, *joined}),
+        reason=told or "moved: nobody",
+        plan=plan,
         committed=-1,
         joined=joined,
+        donors=donors,
+        restored=restored,
+        fallback=newest.plan if moved else None,
         detected_s=detected_s,
     )
 
 
-def takeover(newest: View, reports: Mapping[int, Report], succeed: Succeed, detected_s: float | None) -> View:
+def donors_of(before: Plan, plan: Plan) -> tuple[dict[int, int], dict[int, tuple[int, ...]]]:
+    """Whom each node of a plan gets its stage's state from that did not hold it in the one before: the lowest that did.
+
+    If nobody did, one node restores the stage, and the others get it from that one: for each such node, who tells it
+    how far the run is, and holds a neighbouring stage that the lost one can be made from.
+    """
+    held, there = before.stage_of(), plan.stage_of()
+    stay = {stage: [node for node in nodes if held.get(node) == stage] for stage, nodes in enumerate(plan.stages)}
+    donors: dict[int, int] = {}
+    restored: dict[int, tuple[int, ...]] = {}
+    for stage, nodes in enumerate(plan.stages):
+        holders = [node for node in before.stages[stage] if node in there]
+        if nodes and not holders:
+            restored[nodes[0]] = neighbours_of(stage, stay)
+            holders = [nodes[0]]
+        donors |= {node: min(holders) for node in nodes if held.get(node) != stage and node not in restored}
+    return donors, restored
+
+
+def neighbours_of(stage: int, stay: Mapping[int, Sequence[int]]) -> tuple[int, ...]:
+    """A node of the nearest stage before and after one, stage 0 only if there is no other; StageLostError if none is.
+
+    `stay` has the nodes of each stage that hold it and go on to. Stages but the first have the same shapes.
+    """
+    alike = [other for other, nodes in stay.items() if nodes and other]
+    near = [max((other for other in alike if other < stage), default=None)]
+    near.append(min((other for other in alike if other > stage), default=None))
+    found = tuple(min(stay[other]) for other in near if other is not None) or tuple(stay[0][:1])
+    if not found or stage == 0:
+        raise StageLostError([stage])
+    return found
+
+
+def after_a_loss(newest: View, reports: Mapping[int, Report], planner: Planner, detected_s: float | None) -> View:
     """Go on at once after the last iteration that anyone has committed, without the lost and those without a state.
 
     Nor with those who can't be reached by all others, though they have reported: the links that they need are gone.
@@ -191,20 +253,25 @@ def takeover(newest: View, reports: Mapping[int, Report], succeed: Succeed, dete
     first = ahead.committed + 1
     base = ahead.view or newest
     lost = tuple(node for node in base.members if node not in able)
+    is_redone = base.fallback is not None and base.first_iteration == first
+    if is_redone:
+        assert base.fallback is not None
+        plan = planner.restart(base.fallback, base.fallback.stage_of().keys() - able.keys())
+        # Who joined with the view that is given up is in no stage.
+        lost = tuple(sorted(set(base.members) - plan.stage_of().keys()))
+    else:
+        try:
+            plan = planner.succeed(base, first, lost)
+        except StageLostError:
+            plan, is_redone = planner.skip(base.plan, lost), True
     return View(
         number=newest.number + 1,
         first_iteration=first,
-        way="takeover",
+        way="redo" if is_redone else "takeover",
         reason=f"lost: {', '.join(map(str, lost))}" if lost else "nobody is lost after all",
-        plan=succeed(base, first, lost),
+        plan=plan,
         committed=ahead.committed,
         figures={node: tuple(row) for node, row in ahead.figures.items()},
         lost=lost,
         detected_s=detected_s,
     )
-
-
-def donor(view: View, joiner: int) -> int:
-    """The node that hands a joiner of a view the state of its stage: the lowest that has it."""
-    stage = next(stage for stage in view.plan.stages if joiner in stage)
-    return min(node for node in stage if node not in view.joined)

@@ -63,9 +63,7 @@ def plan_of_the_living(
         stages=stages,
         paths=paths,
         order=order_of_the_living(plan, stages, paths, costs),
-        sync_s=tuple(
-            sync_seconds(list(stage), bandwidth_gib_s, moved) for stage, moved in zip(stages, stage_bytes, strict=True)
-        ),
+        sync_s=sync_of(stages, bandwidth_gib_s, stage_bytes),
         search={"solver": "heirs, in the order of the plan before"},
     )
     return timed(inherited, costs, inherited.starts(costs))
@@ -78,20 +76,27 @@ def plan_of_what_follows(takeover: Plan, costs: Costs, memory: int) -> Plan:
     do, the takeover's all the same: memory is exceeded rather than nothing run.
     """
     try:
-        served = make_plan(
-            [list(stage) for stage in takeover.stages],
-            takeover.paths_array,
-            costs,
-            memory,
-            list(takeover.sync_s),
-            {"solver": "heirs, first come, first served"},
-        )
+        served = plan_first_served(takeover.stages, takeover.paths, takeover.sync_s, costs, memory)
     except UserError:
         return takeover
-    served = replace(served, order=order_of_members(served.stages, served.order))
     if served.expected_step_s <= takeover.expected_step_s or exceeds(takeover, memory):
         return served
     return takeover
+
+
+def plan_first_served(stages: Stages, paths: Paths, sync_s: Sequence[float], costs: Costs, memory: int) -> Plan:
+    """First come, first served, on the stages' nodes; UserError if they wait for each other for ever."""
+    search = {"solver": "heirs, first come, first served"}
+    lists, rows = [list(stage) for stage in stages], np.array(paths, dtype=np.int64)
+    served = make_plan(lists, rows, costs, memory, list(sync_s), search)
+    return replace(served, order=order_of_members(served.stages, served.order))
+
+
+def sync_of(stages: Stages, bandwidth_gib_s: Floats, stage_bytes: Sequence[float]) -> tuple[float, ...]:
+    """Seconds of each stage's sync."""
+    return tuple(
+        sync_seconds(list(stage), bandwidth_gib_s, moved) for stage, moved in zip(stages, stage_bytes, strict=True)
+    )
 
 
 def exceeds(plan: Plan, memory: int) -> bool:
@@ -119,7 +124,7 @@ def heirs(plan: Plan, lost: Collection[int], costs: Costs) -> Paths:
     """
     stages, stage_of = living_stages(plan, lost), plan.stage_of()
     return_s = costs.hop_s + costs.hop_s.T
-    load_s = LOAD_WEIGHT * (costs.forward_s + costs.backward_s + 2 * costs.task_gap_s)
+    load_s = load_seconds(costs)
     nothing = np.zeros_like(load_s)
     given = np.zeros(len(load_s), dtype=np.int64)
     paths = []
@@ -130,6 +135,11 @@ def heirs(plan: Plan, lost: Collection[int], costs: Costs) -> Paths:
         given[[heir for node, heir in zip(path, chosen, strict=True) if node in lost]] += 1
         paths.append(chosen)
     return tuple(paths)
+
+
+def load_seconds(costs: Costs) -> Floats:
+    """What each microbatch that a node was already given counts when another one is given, (nodes,)."""
+    return LOAD_WEIGHT * (costs.forward_s + costs.backward_s + 2 * costs.task_gap_s)
 
 
 def cheapest_round(choices: list[tuple[int, ...]], node_s: list[Floats], return_s: Floats) -> tuple[int, ...]:

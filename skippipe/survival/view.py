@@ -57,6 +57,12 @@ class View:
     """Members of the view before that this one is without, ascending."""
     joined: tuple[int, ...] = ()
     """Members that the view before was without, ascending."""
+    donors: dict[int, int] = field(default_factory=dict)
+    """Who hands its stage's state, as it is when the view begins, to each member that did not hold that stage."""
+    restored: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """For each member that restores a stage that nobody holds any more: members with neighbouring stages."""
+    fallback: Plan | None = None
+    """Whose stages members hold until the view's first iteration is done, if some of them move between stages."""
     detected_s: float | None = None
     """The run's time at which somebody noticed, in seconds."""
     resumed_s: float | None = None
@@ -66,6 +72,11 @@ class View:
     def members(self) -> tuple[int, ...]:
         """Every node that has a stage, ascending."""
         return tuple(sorted(node for stage in self.plan.stages for node in stage))
+
+    @property
+    def moved(self) -> tuple[int, ...]:
+        """Members that were in the view before, in another stage, ascending."""
+        return tuple(sorted({*self.donors, *self.restored} - set(self.joined)))
 
     def document(self) -> dict[str, Any]:
         """The view's line of runs/<name>/views.jsonl, as plain data."""
@@ -86,6 +97,9 @@ class View:
         """The view as JSON; from_bytes gives the same view."""
         document = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         document["plan"] = plan_document(self.plan)
+        document["fallback"] = None if self.fallback is None else plan_document(self.fallback)
+        document["donors"] = {str(node): donor for node, donor in sorted(self.donors.items())}
+        document["restored"] = {str(node): list(near) for node, near in sorted(self.restored.items())}
         document["figures"] = {
             str(node): [value if math.isfinite(value) else str(value) for value in row]
             for node, row in sorted(self.figures.items())
@@ -113,6 +127,9 @@ class View:
             figures=figures_from(values["figures"], nodes),
             lost=nodes_from(values["lost"], "lost", nodes),
             joined=nodes_from(values["joined"], "joined", nodes),
+            donors=donors_from(values["donors"], nodes),
+            restored=restored_from(values["restored"], nodes),
+            fallback=None if values["fallback"] is None else plan_from(values["fallback"], "fallback"),
             detected_s=time_from(values["detected_s"], "detected_s"),
             resumed_s=time_from(values["resumed_s"], "resumed_s"),
         )
@@ -130,7 +147,31 @@ class View:
             raise UserError(f"node {min(present)} is lost and a member")
         if absent := set(self.joined) - members:
             raise UserError(f"node {min(absent)} has joined and is no member")
+        self.check_donors(members)
         check_living(self.plan, nodes)
+        if self.fallback is not None:
+            check_living(self.fallback, nodes)
+
+    def check_donors(self, members: set[int]) -> None:
+        """Raise UserError if donors can't hand over anything, or nobody knows what to go back to."""
+        if (self.donors or self.restored) and self.way != "boundary":
+            raise UserError(f"donors of a view whose way is {self.way}")
+        if twice := self.donors.keys() & self.restored.keys():
+            raise UserError(f"node {min(twice)} is given a stage's state and restores one")
+        helpers = {node for near in self.restored.values() for node in near}
+        for name, nodes in (
+            ("donors", self.donors.keys() | self.donors.values()),
+            ("restored", self.restored.keys() | helpers),
+        ):
+            if strangers := nodes - members:
+                raise UserError(f"{name} names node {min(strangers)}, which is no member")
+        given = self.donors.keys() | self.restored.keys()
+        if asked := (set(self.donors.values()) - self.restored.keys() | helpers) & set(self.joined):
+            raise UserError(f"node {min(asked)} is asked for a state and has just joined")
+        if without := set(self.joined) - given:
+            raise UserError(f"donors has nobody for node {min(without)}, which has joined")
+        if (self.fallback is None) != (not self.moved):
+            raise UserError("fallback must be there if nodes move between stages, and only then")
 
     def check_same_work(self, before: View | None) -> None:
         """Raise UserError if the plan has other microbatches or stages than that of a view before."""
@@ -142,6 +183,8 @@ class View:
         ):
             if ours != theirs:
                 raise UserError(f"the view's plan has {ours} {name}, the one before {theirs}")
+        if self.fallback is not None and self.fallback.paths != before.plan.paths:
+            raise UserError("the view's fallback is not the plan of the view before")
 
 
 def finite(text: str) -> float:
@@ -172,6 +215,27 @@ def nodes_from(value: Any, where: str, nodes: int) -> tuple[int, ...]:
     if list(found) != sorted(set(found)):
         raise UserError(f"{where} must name each node once, in ascending order")
     return found
+
+
+def donors_from(value: Any, nodes: int) -> dict[int, int]:
+    """A donor for each of some nodes."""
+    donors = {}
+    for key, donor in section(value, "donors", None).items():
+        where = f"donors of node {key}"
+        donors[node_from(node_key(key, "donors"), where, nodes)] = node_from(donor, where, nodes)
+    return donors
+
+
+def restored_from(value: Any, nodes: int) -> dict[int, tuple[int, ...]]:
+    """One or two neighbours of each of some nodes."""
+    restored = {}
+    for key, near in section(value, "restored", None).items():
+        where = f"restored of node {key}"
+        neighbours = tuple(node_from(entry, where, nodes) for entry in listing(near, where, 2))
+        if len(set(neighbours)) != len(neighbours) or not neighbours:
+            raise UserError(f"{where} must name one or two nodes")
+        restored[node_from(node_key(key, "restored"), where, nodes)] = neighbours
+    return restored
 
 
 def node_from(value: Any, where: str, nodes: int) -> int:

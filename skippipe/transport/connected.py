@@ -12,7 +12,7 @@ from skippipe.transport.records import Session
 from skippipe.transport.work import Work
 
 LONGEST_BEAT_SECONDS = 5.0
-BEATS_IN_SILENCE = 5
+BEATS_IN_SILENCE = 3
 """So many heartbeats at least go unanswered before a peer is given up."""
 
 

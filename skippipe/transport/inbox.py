@@ -55,6 +55,8 @@ class Inbox:
         self.senders = {key: {sender} for key, sender in senders.items()}
         self.view = view
         """Number of the view whose collectives are taken."""
+        self.oldest = view
+        """Number of the oldest view whose activations and gradients are taken."""
         self.early: list[tuple[Header, torch.Tensor]] = []
         """What came of later views."""
         self.changing = False
@@ -81,8 +83,10 @@ class Inbox:
         if header.kind in COLLECTIVE:
             self.put_collective(header, tensor)
             return
+        if header.view < self.oldest or self.keep_early(header, tensor):
+            return
         if header.sender not in self.senders.get((header.kind, header.microbatch), ()):
-            if not self.keep_early(header, tensor) and header.view >= self.view:
+            if header.view >= self.view:
                 name = f"{header.kind.name} {header.microbatch}"
                 raise MalformedMessageError(f"node {header.sender} has no {name} to send")
             return
@@ -175,11 +179,23 @@ class Inbox:
             self.changed.notify_all()
 
     def take_up(
-        self, view: int, senders: dict[tuple[MessageKind, int], int], collectives: Mapping[int, Expected]
+        self,
+        view: int,
+        senders: dict[tuple[MessageKind, int], int],
+        collectives: Mapping[int, Expected],
+        redone: tuple[int, int] | None = None,
     ) -> None:
-        """Go on in a view (torch thread). Senders of the views before stay allowed: what they send is the same."""
+        """Go on in a view (torch thread). Senders of the views before stay allowed: what they send is the same.
+
+        Unless an iteration is `redone` from a view on: (iteration, view). What came of older ones for it is dropped.
+        """
         with self.changed:
             self.view, self.changing, self.collectives = view, False, collectives
+            if redone is not None:
+                again, self.oldest = redone
+                self.senders = {}
+                self.messages = {key: message for key, message in self.messages.items() if key[1] < again}
+                self.taken = {key for key in self.taken if key[1] < again}
             for key, sender in senders.items():
                 self.senders.setdefault(key, set()).add(sender)
             self.arrived.clear()

@@ -16,29 +16,29 @@ def test_losses_are_told_with_their_cause_their_heirs_and_what_they_cost() -> No
     assert losses.step(metrics(6, 48.0)) is None
     losses.lost(12, "killed by SIGKILL")
     # Node 3 was lost on another machine, whose launcher knows why.
-    event = ViewBegun(1, 7, (3, 12), (), (13, 16), 6, (5, 2, 2), (5, 3, 3), 61.84)
+    event = ViewBegun(1, 7, (3, 12), (), (), "takeover", (13, 16), 6, (5, 2, 2), (5, 3, 3), 61.84)
     assert losses.view(event) == (
         "nodes 3, 12 (killed by SIGKILL) lost in iteration 7: nodes 13 and 16 took over 6 microbatches;"
         " stage 1 goes on with 2 of 3, stage 2 goes on with 2 of 3; next expected 61.8 s"
     )
     assert losses.step(metrics(7, 60.0)) == "iteration 7 took 60.0 s (expected 47.4 s)"
     assert losses.step(metrics(8, 62.0)) is None
-    again = ViewBegun(2, 9, (16,), (), (13,), 5, (5, 1, 2), (5, 2, 2), 90.0)
+    again = ViewBegun(2, 9, (16,), (), (), "takeover", (13,), 5, (5, 1, 2), (5, 2, 2), 90.0)
     said = losses.view(again)
     assert said is not None
     assert said.startswith("node 16 lost in iteration 9: node 13 took over 5 microbatches;")
     assert losses.step(metrics(9, 81.84)) == "iteration 9 took 81.8 s (expected 61.8 s)"
     seconds_lost = losses.summary.seconds_lost
     assert abs(seconds_lost - (60.0 - 47.42 + 20.0)) < 1e-9
-    assert losses.summary == SurvivalSummary(3, 3, 0, 11, seconds_lost)
+    assert losses.summary == SurvivalSummary(3, 3, 0, 11, 0, seconds_lost)
 
 
 def test_who_comes_back_is_told_with_what_it_got_and_counted() -> None:
     losses = Losses(47.42)
     losses.lost(12, "killed by SIGKILL")
-    losses.view(ViewBegun(1, 7, (12,), (), (13,), 6, (5, 2), (5, 3), 61.84))
-    assert losses.view(ViewBegun(2, 9, (), (12,), (), 0, (5, 3), (5, 2), 47.42)) is None
-    back = losses.back(NodeBack(12, 9, 3, 16, 600_000, 0.1))
+    losses.view(ViewBegun(1, 7, (12,), (), (), "takeover", (13,), 6, (5, 2), (5, 3), 61.84))
+    assert losses.view(ViewBegun(2, 9, (), (12,), (), "boundary", (), 0, (5, 3), (5, 2), 47.42)) is None
+    back = losses.back(NodeBack(12, 9, 3, "of node 16", 600_000, 0.1))
     assert back == "node 12 back in iteration 9 with stage 3 of node 16 (0.6 MB in 0.1 s)"
     assert (losses.summary.nodes_joined, losses.expected_step_s) == (1, 47.42)
     losses.lost(12, "killed by SIGKILL")
@@ -47,6 +47,20 @@ def test_who_comes_back_is_told_with_what_it_got_and_counted() -> None:
 
 def test_a_view_without_losses_says_so() -> None:
     losses = Losses(47.42)
-    said = losses.view(ViewBegun(1, 7, (), (), (), 0, (5, 3), (5, 3), 47.42))
+    said = losses.view(ViewBegun(1, 7, (), (), (), "takeover", (), 0, (5, 3), (5, 3), 47.42))
     assert said == "view 1 from iteration 7: nobody was lost after all"
     assert losses.summary.nodes_lost == 0
+
+
+def test_a_better_plan_and_a_redone_iteration_are_told() -> None:
+    losses = Losses(50.0)
+    said = losses.view(ViewBegun(3, 8, (), (), (4, 7), "boundary", (), 0, (5, 2), (5, 2), 44.0))
+    assert (
+        said == "a better plan, view 3 from iteration 8: nodes 4 and 7 change stage; next expected 44.0 s, not 50.0 s"
+    )
+    said = losses.view(ViewBegun(4, 8, (6,), (), (), "redo", (), 0, (4, 2), (5, 2), 52.0))
+    assert said == ("node 6 lost in iteration 8: it is begun again; stage 0 goes on with 4 of 5; next expected 52.0 s")
+    assert losses.summary.iterations_redone == 1
+    assert losses.step(metrics(8, 90.0)) == "iteration 8 took 90.0 s (expected 44.0 s)"
+    said = losses.view(ViewBegun(5, 9, (), (6,), (2,), "boundary", (), 0, (5, 2), (4, 2), 47.0))
+    assert said == "view 5 from iteration 9: node 2 changes stage; next expected 47.0 s"

@@ -46,6 +46,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model: {context: 32}\n"
         f"data: {{source: files, paths: [{folder}/corpus], vocabulary: 300, cache: {folder}/cache}}\n"
         "emulation: {time_scale: 1.0}\n"
+        "peers: {replan_seconds: 0, silence_seconds: 25}\n"
     )
     return folder
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from skippipe.__main__ import main
 from skippipe.runtime.executor import Executor
-from skippipe.runtime.survivors import Survivors
+from skippipe.runtime.pace import Pace
 from skippipe.runtime.worker import Worker
 from skippipe.schedule.plan import Task
 from skippipe.transport.all_reduce import AllReduce
@@ -55,8 +55,8 @@ class Patches:
 
     def __init__(self, node: int) -> None:
         self.node = node
-        self.iteration = -1
-        """That the node's process is in."""
+        self.iteration = self.here = -1
+        """That this process is in, and its node."""
 
     def is_now(self, node: int) -> bool:
         """Whether this process is the node's, in the iteration that it does not survive."""
@@ -67,7 +67,7 @@ class Patches:
         begin = Executor.begin
 
         def noted(executor: Executor, iteration: int, plan: Any) -> None:
-            self.iteration = iteration
+            self.iteration, self.here = iteration, executor.node
             begin(executor, iteration, plan)
 
         Executor.begin = noted  # type: ignore[method-assign]
@@ -76,7 +76,7 @@ class Patches:
         """Die at a moment."""
         self.follow()
         run_task, take, begin, spread = Executor.run_task, AllReduce.take, Sharing.begin, Sharing.spread
-        commit, step = Survivors.commit, Worker.step
+        commit, step = Pace.commit, Worker.step
 
         def running(executor: Executor, task: Task) -> None:
             count = len(executor.order)
@@ -103,9 +103,9 @@ class Patches:
             else:
                 yield from messages
 
-        def committing(survivors: Survivors, iteration: int, figures: Any) -> None:
-            commit(survivors, iteration, figures)
-            if self.is_now(survivors.node) and moment is Moment.COMMITTED:
+        def committing(pace: Pace, iteration: int, figures: Any) -> None:
+            commit(pace, iteration, figures)
+            if self.is_now(self.here) and moment is Moment.COMMITTED:
                 die()
 
         def stepping(worker: Worker, *arguments: Any) -> Any:
@@ -115,7 +115,7 @@ class Patches:
             return cause
 
         Executor.run_task, AllReduce.take, Sharing.begin, Sharing.spread = running, taking, sharing, spreading  # type: ignore[method-assign]
-        Survivors.commit, Worker.step = committing, stepping  # type: ignore[method-assign]
+        Pace.commit, Worker.step = committing, stepping  # type: ignore[method-assign]
 
     def cut(self, other: int) -> None:
         """Lose the link to another node for good."""

@@ -12,10 +12,19 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from skippipe.config import RunConfig
+from skippipe.data.batches import prepare
+from skippipe.fields import load_config
+from skippipe.model.stage import canonical_state
+from skippipe.reference import ReferenceTrainer
 from skippipe.report.metrics import read_metrics
 from skippipe.report.run_folder import process_ids
+from skippipe.schedule import Schedule
 from tests.end_to_end.conftest import SECONDS, Start, alive, can_make_namespaces, free_ports, ports_are_free, wait_for
+from tests.end_to_end.exactness import TOLERANCE
 
 END_SECONDS = 60
 PORTS = 6
@@ -32,6 +41,7 @@ class Fault(Enum):
     ORIGIN_KILLED = "node 1"
     RELAY_KILLED = "node 3"
     STAGE_KILLED = "nodes 2 and 3"
+    ORIGINS_KILLED = "nodes 0 and 1"
     STOPPED_FOR_20_S = "node 2"
     LINK_CUT_FOR_5_S = "the cable between two machines, for a while"
     LINK_CUT = "the cable between two machines"
@@ -39,7 +49,7 @@ class Fault(Enum):
     @property
     def goes_on(self) -> bool:
         """Whether the run survives."""
-        return self not in (Fault.STAGE_KILLED, Fault.LINK_CUT)
+        return self not in (Fault.ORIGINS_KILLED, Fault.LINK_CUT)
 
     @property
     def cuts(self) -> bool:
@@ -52,7 +62,7 @@ class Fault(Enum):
         if self.cuts:
             # Both replicas of stage 0 are on the smaller side.
             return NO_MAJORITY, "no living node holds stage 0"
-        return ("no living node holds stage 1",)
+        return ("no living node holds stage 0",)
 
     def inflict(self, pids: dict[int, int], cable: str | None) -> None:
         """Do it; what does not last is over at the end. `cable` is the namespace that one end of it is in."""
@@ -122,8 +132,9 @@ def two_machines(workplace: Path, hosts: tuple[str, str], port: int) -> list[lis
 
 def test_a_lost_machine_ends_the_run_on_the_other(start: Start, workplace: Path) -> None:
     arguments = two_machines(workplace, ("127.0.0.1", "127.0.0.1"), free_ports(PORTS))
-    stays = start(*arguments[0], "name=stays", "peers.silence_seconds=6", **SECRET)
-    goes = start(*arguments[1], "name=goes", "peers.silence_seconds=6", **SECRET)
+    fields = ["peers.silence_seconds=6", "checkpoint_every=100000"]
+    stays = start(*arguments[0], "name=stays", *fields, **SECRET)
+    goes = start(*arguments[1], "name=goes", *fields, **SECRET)
     folder = workplace / "runs" / "stays"
     wait_for(lambda: iterations_done(folder) > 0)
     os.killpg(goes.pid, signal.SIGKILL)
@@ -133,6 +144,23 @@ def test_a_lost_machine_ends_the_run_on_the_other(start: Start, workplace: Path)
     assert stays.returncode == 1
     assert re.search(NO_MAJORITY, errors)
     assert not any(alive(pid) for pid in process_ids(folder).values())
+    # Of its three stages the smaller side holds the first.
+    (saved,) = (folder / "checkpoints").iterdir()
+    assert [file.name for file in saved.iterdir() if file.name.startswith("stage")] == ["stage-0.safetensors"]
+    check_saved(workplace, saved, fields)
+
+
+def check_saved(workplace: Path, saved: Path, fields: list[str]) -> None:
+    """Stage 0 of a checkpoint is what one process trains in as many iterations."""
+    torch.set_num_threads(1)
+    config = load_config(RunConfig, workplace / "small.yaml", fields)
+    plan = Schedule.load(Path(config.schedule)).settings["ca-partial"]
+    reference = ReferenceTrainer(config, plan, 2, prepare(config.data))
+    for iteration in range(int(saved.name.removeprefix("iteration-"))):
+        reference.train_iteration(iteration)
+    tensors = load_file(saved / "stage-0.safetensors")
+    for name, wanted in canonical_state(reference.stages[0]).items():
+        assert (tensors[name] - wanted).abs().max() < TOLERANCE * wanted.abs().max(), name
 
 
 @pytest.mark.parametrize("lost", [1, 5])

@@ -19,7 +19,7 @@ from tests.small_schedule import small_schedule
 SUMMARY_KEYS = (
     "setting nodes iterations loss_first loss_last measured_iteration_s measured_step_s expected_iteration_s"
     " expected_step_s measured_over_expected tokens_per_second bytes_sent dropped_iterations"
-    " views nodes_lost nodes_joined microbatches_taken_over seconds_lost"
+    " views nodes_lost nodes_joined microbatches_taken_over iterations_redone seconds_lost"
 )
 METRICS_KEYS = "iteration loss gradient_norm iteration_s step_s tokens tokens_per_second bytes_sent"
 

@@ -29,3 +29,12 @@ def test_what_has_not_died_may_begin_again_as_often_as_it_likes() -> None:
     assert restarts.plan(7, 0.0)
     assert not restarts.plan(7, 0.0, has_died=False)
     assert not Restarts(0).plan(7, 0.0)
+
+
+def test_no_pause_is_longer_than_half_a_minute() -> None:
+    restarts = Restarts(20)
+    for _ in range(20):
+        assert restarts.plan(7, 0.0)
+        longest = restarts.wait_s(0.0)
+        restarts.take_due(30.0)
+    assert longest == 30.0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from skippipe.schedule import Plan
 from skippipe.survival.agreement import Agreement
-from skippipe.survival.course import Course, Report, Rows, donor, next_view
+from skippipe.survival.course import Course, Report, Rows, next_view
 from skippipe.survival.succession import StageLostError
 from skippipe.survival.view import View
 from tests.small_schedule import small_schedule
@@ -24,9 +24,53 @@ MORE = 3
 """Iterations that must be done in the newest view in the end."""
 
 
-def plan_of(members: Collection[int], base: int | None = None) -> Plan:
-    """A plan with one stage, which says which view's plan it was made from if it is one for heirs."""
-    return Plan((tuple(sorted(members)),), (), {}, (0.0,), 0.0, 0.0, {"base": base})
+def plan_of(members: Collection[int], second: Collection[int] = (), base: int | None = None) -> Plan:
+    """A plan with one stage or two, which says which view's plan it was made from if it is one for heirs."""
+    stages = (tuple(sorted(set(members) - set(second))), tuple(sorted(second)))
+    return Plan(stages, (), {}, (0.0, 0.0), 0.0, 0.0, {"base": base})
+
+
+class Planner:
+    """Plans of one stage, or of two if the view that is run has two."""
+
+    def __init__(self, course: Course, world: Training | None = None) -> None:
+        """`world` draws who is in the second stage."""
+        self.course, self.world = course, world
+
+    def succeed(self, view: View, iteration: int, lost: Collection[int]) -> Plan:
+        stages = [set(stage) - set(lost) for stage in view.plan.stages]
+        if gone := [number for number, stage in enumerate(stages) if view.plan.stages[number] and not stage]:
+            raise StageLostError(gone)
+        return plan_of(stages[0] | stages[1], stages[1], view.number)
+
+    def restart(self, plan: Plan, lost: Collection[int]) -> Plan:
+        return self.skip(plan, lost)
+
+    def skip(self, plan: Plan, lost: Collection[int]) -> Plan:
+        first, second = (set(stage) - set(lost) for stage in plan.stages)
+        if not first:
+            raise StageLostError([0])
+        return plan_of(first | second, second)
+
+    def settle(self, members: Collection[int], before: Plan) -> Plan:
+        first, second = (set(stage) & set(members) for stage in before.stages)
+        if self.world is None or not self.world.has_two_stages:
+            return plan_of(members)
+        draw = self.world.random
+        # Stage 0 keeps somebody who holds it, in it or in the other one; the other one may be lost, and come back.
+        moving = {node for node in members if draw.random() < 0.4}
+        wanted = (set(members) - first) ^ moving
+        if not wanted or not set(members) - wanted:
+            return plan_of(members, second)
+        return plan_of(members, wanted)
+
+    def better(self, view: View) -> Plan | None:
+        draws = self.world is not None and self.world.random.random() < 0.7
+        return self.settle(view.members, view.plan) if draws else None
+
+
+Given = tuple[list[int], Rows, int | None]
+"""A node's history, the figures of its last iteration, and a stage."""
 
 
 @dataclass
@@ -45,6 +89,10 @@ class Trainer(Process):
     is_running: bool = False
     pace_s: float = 0.0
     """Longest time between two things that it does."""
+    stage: int | None = None
+    """That it holds the state of."""
+    former: int | None = None
+    """That it held before it moved."""
 
     @property
     def training(self) -> Training:
@@ -67,10 +115,10 @@ class Trainer(Process):
         joiners = {node for node, birth in standing.joining.items() if standing.is_news(node, birth)} - known.keys()
         content, members = None, tuple(sorted(known))
         try:
-            content = next_view(newest, known, joiners, succeed, plan_of, None)
+            content = next_view(newest, known, joiners, Planner(self.course, self.training), None)
             members = content.members
         except StageLostError:
-            assert not any(report.has_state for report in known.values())
+            self.world.counts["lost a stage"] += 1
         told = {node: (report.is_frozen, report.committed) for node, report in known.items()}
         self.world.values.append(Content(self.view, ballot.urgent, members, told, content))
         return b"%d" % (len(self.world.values) - 1)
@@ -99,7 +147,7 @@ class Trainer(Process):
         iteration = len(self.history)
         if not self.course.has_state:
             self.arrive()
-        elif any(view.way == "takeover" for view in self.course.waiting):
+        elif any(view.way != "boundary" for view in self.course.waiting):
             self.take_up(iteration)
             assert self.course.running is not None
             if self.is_running and self.course.running.committed >= iteration:
@@ -115,13 +163,14 @@ class Trainer(Process):
         if self.course.running is None and self.course.waiting:
             self.course.take_up(self.course.waiting[0].first_iteration)
         if self.course.running is not None:
-            handed = self.training.handed.get((self.course.running.number, self.node))
-            if handed is not None and not self.course.is_frozen:
-                history, figures = handed
+            given = self.given(self.course.running)
+            if given is not None and not self.course.is_frozen:
+                history, figures, self.stage = given
                 self.history = list(history)
                 self.course.complete(len(history) - 1, figures)
                 self.committed = self.course.committed
                 self.world.counts["came back"] += 1
+                self.hand_on(self.course.running)
 
     def take_up(self, iteration: int) -> None:
         """Go on in what is due; hand the state to those who have joined."""
@@ -132,15 +181,70 @@ class Trainer(Process):
                 self.check_base(before, views)
             self.world.counts[views[-1].way] += 1
             self.world.counts["passed over"] += len(views) - 1
-            for joiner in views[-1].joined:
-                if donor(views[-1], joiner) == self.node:
-                    assert len(self.history) == views[-1].first_iteration
-                    self.training.handed[views[-1].number, joiner] = list(self.history), self.course.figures
-                    if self.world.random.random() < self.training.donors_killed:
-                        self.world.at(self.world.random.random(), lambda: self.world.kill(self))
+            self.hand_over(views[-1])
+            self.change_stage(views[-1].plan.stage_of()[self.node])
+
+    def change_stage(self, stage: int) -> None:
+        """Have another one, once its state is there, or go back to the one before."""
+        if self.stage is None or (self.former is not None and self.former == stage):
+            self.stage, self.former = self.former, None
+            self.world.counts["went back"] += 1
+        if stage != self.stage:
+            self.stage, self.former = None, self.stage
+            self.world.counts["moves"] += 1
+            if self.world.random.random() < self.training.donors_killed:
+                unlucky = self.world.random.choice(list(self.world.processes.values()))
+                self.world.at(2 * self.pace_s * self.world.random.random(), lambda: self.world.kill(unlucky))
+
+    def hand_over(self, view: View) -> None:
+        """Give others what they get in a view, as it is when that begins."""
+        is_helping = False
+        for node, donor in view.donors.items():
+            is_restored = donor in view.restored and view.plan.stage_of()[node] == view.plan.stage_of()[donor]
+            if donor == self.node and not is_restored:
+                is_helping = True
+                if self.stage != view.plan.stage_of()[node]:
+                    raise ViolationError(
+                        f"node {self.node} gives stage {self.stage} to node {node} in view {view.number}"
+                    )
+                self.training.handed[view.number, node, self.node] = list(self.history), self.course.figures, self.stage
+        for node, near in view.restored.items():
+            if self.node in near:
+                is_helping = True
+                stage = view.plan.stage_of()[node]
+                self.training.handed[view.number, node, self.node] = list(self.history), self.course.figures, stage
+        assert not is_helping or len(self.history) == view.first_iteration
+        if is_helping and self.world.random.random() < self.training.donors_killed:
+            self.world.at(self.world.random.random(), lambda: self.world.kill(self))
+
+    def given(self, view: View) -> Given | None:
+        """What this node gets in a view, if all of it is there."""
+        donors = view.restored.get(self.node) or (view.donors[self.node],)
+        parts = [self.training.handed.get((view.number, self.node, donor)) for donor in donors]
+        return parts[0] if all(part is not None for part in parts) else None
+
+    def hand_on(self, view: View) -> None:
+        """Give other nodes the stage that this one has restored."""
+        if self.node in view.restored:
+            self.world.counts["restored"] += 1
+            for node, donor in view.donors.items():
+                if donor == self.node and view.plan.stage_of()[node] == self.stage:
+                    given = list(self.history), self.course.figures, self.stage
+                    self.training.handed[view.number, node, self.node] = given
+
+    def receive_state(self, view: View) -> None:
+        """Look whether the state of the stage that this node moves to is there."""
+        given = self.given(view)
+        if given is not None:
+            history, _, self.stage = given
+            if history != self.history:
+                raise ViolationError(f"node {self.node} moves, and is given another history than its own")
+            self.hand_on(view)
 
     def check_base(self, before: View | None, views: list[View]) -> None:
         """Heirs go on with what was running: the plans between are those of takeovers, too."""
+        if any(view.way == "redo" for view in views):
+            return
         bases = {view.number: view.plan.search["base"] for view in views if view.way == "takeover"}
         number = views[-1].number
         while before is not None and number != before.number:
@@ -152,6 +256,11 @@ class Trainer(Process):
         """Do this node's part; commit if all have done theirs in the same view."""
         view = self.course.running
         assert view is not None
+        if self.stage is None:
+            self.receive_state(view)
+            return
+        if self.stage != view.plan.stage_of()[self.node]:
+            raise ViolationError(f"node {self.node} works on stage {self.stage} in view {view.number}")
         done = self.training.done[view.number, iteration]
         done.add(self.node)
         if done >= set(view.members) and not self.course.is_frozen:
@@ -164,12 +273,7 @@ class Trainer(Process):
         if not figures:
             raise ViolationError(f"node {self.node} has no figures of iteration {len(self.history)}")
         self.history.append(int(next(iter(figures.values()))[0]))
-        self.is_running = False
-
-
-def succeed(view: View, iteration: int, lost: Collection[int]) -> Plan:
-    """The plan of those who are left."""
-    return plan_of(set(view.members) - set(lost), view.number)
+        self.is_running, self.former = False, None
 
 
 class Training(Torture):
@@ -179,13 +283,14 @@ class Training(Torture):
         super().__init__(seed, machine)
         self.left_out = 0.0
         self.donors_killed = self.random.choice([0.0, 0.5])
-        """Share of donors that die soon."""
+        """Share of donors that die soon, and of others while nodes move."""
         self.has_ended = False
+        self.has_two_stages = self.first > 3
         self.reports: list[Report] = []
         self.done: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
         """Nodes that have done their part of an iteration, by view and iteration."""
-        self.handed: dict[tuple[int, int], tuple[list[int], Rows]] = {}
-        """The state that a node gets in a view, by both."""
+        self.handed: dict[tuple[int, int, int], Given] = {}
+        """The state that a node gets in a view from another one, by all three."""
 
     @property
     def trainers(self) -> list[Trainer]:
@@ -194,8 +299,10 @@ class Training(Torture):
     def new_process(self, node: int, birth: int) -> Process:
         trainer = Trainer(self, node, birth, pace_s=self.random.choice([0.1, 0.4, 2.0]))
         if birth == 0:
-            view = View(0, 0, "start", "the run begins", plan_of(range(self.first)), -1)
+            second = range(self.first // 2) if self.has_two_stages else ()
+            view = View(0, 0, "start", "the run begins", plan_of(range(self.first), second), -1)
             trainer.course, trainer.committed = Course(view, -1, -1), -1
+            trainer.stage = view.plan.stage_of()[node]
         self.at(self.random.random(), trainer.work)
         return trainer
 
@@ -230,9 +337,11 @@ def test_torture() -> None:
         training.run()
         counts += training.counts
         counts["ended"] += training.has_ended
-    assert counts["ended"] < 100
-    for what in ("takeover", "boundary", "passed over", "came back", "had to end well"):
+    assert counts["ended"] < 150
+    ways = ("takeover", "redo", "boundary", "passed over")
+    for what in (*ways, "came back", "moves", "restored", "had to end well"):
         assert counts[what] > 20, what
+    assert counts["went back"] > 5
 
 
 def test_a_member_keeps_to_what_it_said_first() -> None:
@@ -245,7 +354,7 @@ def test_a_member_keeps_to_what_it_said_first() -> None:
     # Another proposer may ask again while the first one's view is being decided on.
     assert course.report(is_urgent=True).limit == 3
     assert [course.may_begin(iteration) for iteration in (3, 4)] == [True, False]
-    course.adopt(View(1, 4, "boundary", "joined: 2", plan_of([0, 1, 2]), -1, joined=(2,)))
+    course.adopt(View(1, 4, "boundary", "joined: 2", plan_of([0, 1, 2]), -1, joined=(2,), donors={2: 0}))
     assert course.may_begin(4)
     assert [course.take_up(iteration) for iteration in (3, 4)] == [[], [course.running]]
 
@@ -256,7 +365,7 @@ def test_a_report_survives_its_bytes() -> None:
 
 
 def test_whoever_has_the_figures_of_others_hands_them_on() -> None:
-    view = View(1, 4, "boundary", "joined: 2", plan_of([0, 1, 2]), -1, joined=(2,))
+    view = View(1, 4, "boundary", "joined: 2", plan_of([0, 1, 2]), -1, joined=(2,), donors={2: 0})
     joiner = Course(None, -1, has_state=False)
     assert joiner.adopt(view)
     assert joiner.report(is_urgent=False).limit == 4
@@ -267,7 +376,7 @@ def test_whoever_has_the_figures_of_others_hands_them_on() -> None:
     assert behind.adopt(view)
     # Node 0, whose state it was, is lost, and nobody else had heard what it had of iteration 3.
     reports = {1: behind.report(is_urgent=True), 2: joiner.report(is_urgent=True)}
-    following = next_view(view, reports, (), succeed, plan_of, None)
+    following = next_view(view, reports, (), Planner(behind), None)
     assert (following.committed, following.first_iteration, following.members) == (3, 4, (1, 2))
     assert following.figures == {0: (1.0,), 1: (2.0,)}
     assert behind.adopt(following)
@@ -277,8 +386,8 @@ def test_whoever_has_the_figures_of_others_hands_them_on() -> None:
 
 def test_whoever_was_left_out_in_between_ends() -> None:
     joiner = Course(None, -1, has_state=False)
-    assert joiner.adopt(View(3, 4, "boundary", "joined: 2", plan_of([0, 2]), -1, joined=(2,)))
-    assert not joiner.adopt(View(5, 9, "boundary", "joined: 2", plan_of([0, 2]), -1, joined=(2,)))
+    assert joiner.adopt(View(3, 4, "boundary", "joined: 2", plan_of([0, 2]), -1, joined=(2,), donors={2: 0}))
+    assert not joiner.adopt(View(5, 9, "boundary", "joined: 2", plan_of([0, 2]), -1, joined=(2,), donors={2: 0}))
 
 
 @given(st.binary(max_size=40))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skippipe.schedule import Plan
-from skippipe.survival.course import Course, Report, next_view
+from skippipe.survival.course import Course, Planner, Report, next_view
 from skippipe.survival.succession import plan_of_the_living
 from skippipe.survival.suspicion import to_exclude
 from skippipe.survival.view import View
@@ -49,8 +49,9 @@ def test_a_takeover_is_without_the_end_of_a_link_that_is_lost_for_good() -> None
     assert sent == reports
     costs = small_schedule().costs
 
-    def succeed(base: View, iteration: int, lost: Collection[int]) -> Plan:
-        return plan_of_the_living(base.plan, lost, costs, np.ones((6, 6)), [1.0] * 3)
+    class Heirs(Planner):
+        def succeed(self, view: View, iteration: int, lost: Collection[int]) -> Plan:
+            return plan_of_the_living(view.plan, lost, costs, np.ones((6, 6)), [1.0] * 3)
 
-    following = next_view(view, sent, (), succeed, lambda members: plan, None)
+    following = next_view(view, sent, (), Heirs(), None)
     assert (following.way, following.lost) == ("takeover", (3,))

@@ -40,8 +40,10 @@ VIEW = View(
 
 def test_the_same_view_comes_out() -> None:
     first = View(0, 1, "start", "start", SCHEDULE.plan("ca-partial"), 0)
-    back = replace(VIEW, way="boundary", first_iteration=8, committed=7, joined=(0, 5), resumed_s=-3.5)
-    for view in (VIEW, first, back):
+    back = replace(VIEW, way="boundary", committed=6, joined=(0,), donors={0: 2}, resumed_s=-3.5)
+    moving = replace(back, donors={0: 2, 5: 3}, fallback=SCHEDULE.plan("ca-partial"))
+    assert (back.moved, moving.moved) == ((), (5,))
+    for view in (VIEW, first, back, moving):
         data = view.to_bytes()
         again = View.from_bytes(data, NODES)
         assert again == view
@@ -103,6 +105,19 @@ MALFORMED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "lost twice": (lambda d: d.update(lost=[1, 1]), "lost must name each node once"),
     "lost and there": (lambda d: d.update(lost=[0]), "node 0 is lost and a member"),
     "lost of nobody": (lambda d: d.update(lost=[99]), "lost names node 99"),
+    "donors a list": (lambda d: d.update(donors=[]), "donors must be a mapping"),
+    "donor of nobody": (lambda d: d.update(donors={"9": 0}), "donors of node 9 names node 9"),
+    "donor a name": (lambda d: d.update(donors={"0": "2"}), "donors of node 0"),
+    "donor away": (lambda d: d.update(way="boundary", donors={"0": 1}), "donors names node 1, which is no member"),
+    "donor in a takeover": (lambda d: d.update(donors={"0": 2}), "donors of a view whose way is takeover"),
+    "donor that has joined": (
+        lambda d: d.update(way="boundary", joined=[0, 2], donors={"0": 2, "2": 3}),
+        "node 2 is asked for a state and has just joined",
+    ),
+    "joined and left alone": (lambda d: d.update(way="boundary", joined=[0]), "donors has nobody for node 0"),
+    "no way back": (lambda d: d.update(way="boundary", donors={"0": 2}), "fallback must be there"),
+    "a way back for nobody": (lambda d: d.update(fallback=d["plan"]), "fallback must be there"),
+    "fallback a number": (lambda d: d.update(fallback=1), "fallback must be a mapping"),
     "joined and away": (lambda d: d.update(joined=[1]), "node 1 has joined and is no member"),
     "joined in disorder": (lambda d: d.update(joined=[5, 0]), "ascending"),
     "time of text": (lambda d: d.update(detected_s="1"), "detected_s"),

@@ -156,3 +156,35 @@ def test_who_joins_takes_nothing_before_a_view() -> None:
     box.take_up(2, {(ACTIVATION, 0): 7}, {})
     assert [box.take((ACTIVATION, iteration, 0))[1].item() for iteration in (7, 8)] == [7, 8]
     assert not box.messages
+
+
+def in_view(kind: MessageKind, view: int, iteration: int = 0, sender: int = 7) -> Header:
+    return Header(kind, iteration, 0, sender, CLOCK.wire(CLOCK.now()), view=view)
+
+
+def test_what_is_sent_in_a_later_view_waits_for_it_even_from_a_known_sender() -> None:
+    box = inbox()
+    box.put(in_view(ACTIVATION, 1), torch.ones(1))
+    assert not box.messages
+    box.take_up(1, {(ACTIVATION, 0): 7}, {})
+    assert box.take((ACTIVATION, 0, 0))[1] == torch.ones(1)
+
+
+def test_of_an_iteration_that_is_redone_nothing_of_older_views_counts() -> None:
+    box = inbox()
+    box.next_iteration(3)
+    for kind, sender in ((ACTIVATION, 7), (GRADIENT, 8)):
+        box.put(in_view(kind, 0, 3, sender), torch.zeros(1))
+    box.take((ACTIVATION, 3, 0))
+    # Somebody is in the new view already, and sends again what came before.
+    box.put(in_view(ACTIVATION, 2, 3), torch.ones(1))
+    box.take_up(2, {(ACTIVATION, 0): 7, (GRADIENT, 0): 9}, {}, redone=(3, 2))
+    assert list(box.messages) == [(ACTIVATION, 3, 0)]
+    for old in (0, 1):
+        box.put(in_view(GRADIENT, old, 3, 8), torch.zeros(1))
+    assert list(box.messages) == [(ACTIVATION, 3, 0)]
+    assert box.take((ACTIVATION, 3, 0))[1] == torch.ones(1)
+    with pytest.raises(MalformedMessageError):
+        box.put(in_view(GRADIENT, 2, 3, 8), torch.zeros(1))
+    box.put(in_view(GRADIENT, 2, 3, 9), torch.ones(1))
+    assert box.take((GRADIENT, 3, 0))[1] == torch.ones(1)

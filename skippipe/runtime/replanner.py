@@ -1,0 +1,107 @@
+"""Looks for a better plan for nodes that go on without others, in a process of its own, while they go on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from skippipe.errors import UserError
+from skippipe.runtime.job import Job
+from skippipe.runtime.plans import Plans
+from skippipe.schedule import Plan, Schedule
+from skippipe.schedule.costs import GIB
+from skippipe.schedule.subset import plan_for_all, schedule_of
+from skippipe.survival.course import donors_of
+from skippipe.survival.view import View
+
+logger = logging.getLogger(__name__)
+
+SEARCH = "skippipe.search.replanning"
+CHAINS = 2
+PAYS_BACK_WITHIN = 50
+"""Iterations in which a change must have saved what it costs."""
+NUMBERS_A_GRADIENT = 3
+"""A stage's weights and both moments, each as many numbers as its gradient."""
+
+
+class Replanner:
+    """The search for the view that this node is in; all methods are called in one thread."""
+
+    def __init__(self, job: Job, plans: Plans, found: Callable[[], None]) -> None:
+        """`found` is called in a thread of its own once `plans` has a better plan for the view."""
+        self.job, self.plans, self.found = job, plans, found
+        self.seconds = job.config.peers.replan_seconds
+        self.process: subprocess.Popen[str] | None = None
+
+    def look(self, view: View, iteration: int) -> None:
+        """Search for a view that has begun, if somebody is missing in it and it falls to this node."""
+        self.stop()
+        is_whole = len(view.members) == self.job.schedule.nodes
+        is_searched = view.way == "boundary" and not view.joined
+        if not self.seconds or is_whole or is_searched or self.job.node != min(view.members):
+            return
+        plan = self.plans.of(view, view.first_iteration + 1)
+        try:
+            schedule = schedule_of(self.job.schedule, view.members, "heirs", plan)
+            schedule.validate()
+        except UserError as error:
+            logger.info("no search for a better plan: %s", error)
+            return
+        arguments = [f"{self.seconds:g}", str(min(CHAINS, os.cpu_count() or 1)), str(os.getpid())]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", SEARCH, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        logger.info("looking for a better plan than %.2f s for view %d", plan.expected_step_s, view.number)
+        given = self.process, schedule.to_json(), view, plan, iteration
+        threading.Thread(target=self.wait, args=given, daemon=True).start()
+
+    def wait(self, process: subprocess.Popen[str], text: str, view: View, plan: Plan, iteration: int) -> None:
+        """Offer what the search finds, if it pays (a thread of its own)."""
+        try:
+            output, errors = process.communicate(text)
+        except OSError as error:
+            logger.warning("no better plan: its search can't be told what to do (%s)", error)
+            return
+        if process.returncode:
+            if process is self.process:
+                logger.warning("no better plan: its search ended with %d: %s", process.returncode, errors[-500:])
+            return
+        better = plan_for_all(Schedule.from_json(output).plan("joint"), view.members)
+        left = min(PAYS_BACK_WITHIN, self.job.config.iterations - iteration)
+        saved_s, moving_s = plan.expected_step_s - better.expected_step_s, self.moving_s(plan, better)
+        logger.info(
+            "a plan of %.2f s instead of %.2f s was found; moving takes about %.1f s",
+            better.expected_step_s,
+            plan.expected_step_s,
+            moving_s,
+        )
+        if saved_s * left > moving_s:
+            self.plans.offer(view, better)
+            self.found()
+
+    def moving_s(self, before: Plan, plan: Plan) -> float:
+        """What the states of all nodes that change stage take on their way: the longest of what each donor sends."""
+        schedule, stage_of = self.job.schedule, plan.stage_of()
+        sending_s = np.zeros(schedule.nodes)
+        for node, donor in donors_of(before, plan)[0].items():
+            moved = NUMBERS_A_GRADIENT * schedule.pipeline.sync_bytes[stage_of[node]]
+            sending_s[donor] += moved / (schedule.bandwidth_gib_s[donor, node] * GIB)
+            sending_s[donor] += schedule.latency_ms[donor, node] / 1000
+        return float(sending_s.max())
+
+    def stop(self) -> None:
+        """End the search, if there is one."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
