@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import whole_runs
 from deccom.peers.peer import Peer
+from fuzz_documents import Documents
 
 from skippipe.transport.addresses import Neighbourhood
 from skippipe.transport.beat import Beat, unpack_beat
@@ -163,12 +164,17 @@ async def fuzz(seconds: float) -> int:
     await loop.create_datagram_endpoint(lambda: datagrams, local_addr=("127.0.0.1", 0))
     await discovery.start(Peer(("127.0.0.1", 1), pub_key=public_name(0), tcp=1))
     turns = 0
+    documents = Documents(mutate, BATCH)
     began = time.monotonic()
     while time.monotonic() - began < seconds:
         fuzz_messages(generator)
         fuzz_records(generator)
         fuzz_handshakes(generator)
         fuzz_greetings(generator)
+        documents.agreement(generator)
+        documents.views_and_reports(generator)
+        documents.metadata(generator)
+        documents.collectives(generator)
         await fuzz_datagrams(discovery, generator)
         turns += 1
     await discovery.stop()
@@ -188,8 +194,10 @@ def main() -> None:
     after = whole_runs.resident_megabytes()
     lines = whole_runs.header("Fuzzing the parsers", f"python benchmarks/fuzz.py --seconds {arguments.seconds:.0f}")
     lines.append(
-        f"{turns * BATCH} mutated inputs each of messages, rows of records, greetings, and correctly tagged discovery"
-        f" datagrams, and {turns * BATCH // 10} handshakes: no crash."
+        f"{turns * BATCH} mutated inputs each of messages, rows of records, greetings, messages of the agreement, and"
+        f" correctly tagged discovery datagrams; {turns * BATCH // 10} each of handshakes, checkpoints' metadata, and"
+        f" of rows of ten messages to collectives and inboxes; {turns * BATCH // 100} each of views and of reports: no"
+        " crash."
     )
     lines.append(f"Resident memory {before:.0f} MB before, {after:.0f} MB after.")
     print("\n".join(lines))
