@@ -27,7 +27,23 @@ from skippipe.transport.inbox import Inbox
 from skippipe.transport.message import Header, MalformedMessageError, MessageKind, dtype_of
 from skippipe.transport.sharing import Sharing, Tree
 
-JUNK: tuple[Any, ...] = (None, True, -1, 0, 1 << 70, 1e308, math.inf, math.nan, "", "0", "\ud800", [], {}, [[]] * 3)
+JUNK = (
+    "null",
+    "true",
+    "-1",
+    "0",
+    str(1 << 70),
+    "1e308",
+    "Infinity",
+    "NaN",
+    '""',
+    '"0"',
+    r'"\ud800"',
+    "[]",
+    "{}",
+    "[[],[]]",
+)
+"""As JSON, so that every use is a value of its own."""
 Mutate = Callable[[bytearray, random.Random], bytes]
 
 
@@ -51,11 +67,11 @@ def spoil(text: str, generator: random.Random) -> str:
         if choice == 0 and isinstance(holder, dict):
             del holder[key]
         elif choice == 1 and isinstance(holder, list):
-            holder.insert(key, generator.choice(JUNK))
+            holder.insert(key, json.loads(generator.choice(JUNK)))
         elif choice == 2 and where in (other if isinstance(other, dict) else range(len(other))):
             holder[key] = json.loads(json.dumps(other[where]))
         else:
-            holder[key] = generator.choice(JUNK)
+            holder[key] = json.loads(generator.choice(JUNK))
     return json.dumps(document)
 
 
