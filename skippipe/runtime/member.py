@@ -224,9 +224,7 @@ class Member:
         self.executor.emulation = self.emulation = self.make_emulation()
         self.executor.take_up(self.view.plan, self.view.number)
         following = self.plans.of(self.view, self.view.first_iteration + 1)
-        for view in views:
-            self.reporter.note(view)
-        self.reporter.view(self.view, before, following.expected_step_s)
+        self.reporter.views(views, before, following.expected_step_s)
 
     def close(self) -> None:
         """Leave the others."""
