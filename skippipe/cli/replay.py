@@ -67,5 +67,5 @@ def show_verdict(differences: list[Difference], tolerance: float) -> int:
     if first is not None:
         print(f"\nnot what one process trains: the first difference above {tolerance:g} is in the {where}")
         return 1
-    print(f"\nwhat one process trains: the largest relative difference is in the {where}, up to {tolerance:g} is equal")
+    print(f"\nwhat one process trains: the largest relative difference is in the {where}, within {tolerance:g}")
     return 0

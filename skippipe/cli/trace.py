@@ -90,8 +90,10 @@ def iterations_of(text: str) -> tuple[int, int]:
 def chosen(run: Path, iterations: int) -> tuple[int, int]:
     """The iteration that is shown if none is asked for."""
     views = read_views(run)
-    middle = views[0].iteration + iterations // 2
-    iteration = next((view.iteration for view in views if view.way == TAKEOVER and view.has_begun), middle)
+    first = views[0].iteration
+    # A node may be lost after the last iteration, too.
+    losses = [view.iteration for view in views if view.way == TAKEOVER and view.has_begun]
+    iteration = next((lost for lost in losses if lost < first + iterations), first + iterations // 2)
     return iteration, iteration
 
 

@@ -112,7 +112,10 @@ def test_tasks_of_another_view_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_first_iteration_of_a_loss_is_shown_if_none_is_asked_for(tmp_path: Path) -> None:
-    assert chosen(write_run(tmp_path), 4) == (1, 1)
+    folder = write_run(tmp_path)
+    assert chosen(folder, 4) == (1, 1)
+    # It is lost after the last iteration, if there is but one.
+    assert chosen(folder, 1) == (0, 0)
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 1), (2, 2), (3, 3), (0, 3)])
