@@ -17,6 +17,7 @@ COMMANDS = {
     "run": "train on this machine's nodes (what run.sh calls)",
     "profile": "measure links and compute between nodes, write a network file",
     "trace": "a schedule or a run as a Chrome trace and a Gantt chart",
+    "replay": "train again in one process what a run trained, and compare",
     "evaluate": "perplexity of a trained model, with all stages or without some",
     "generate": "text from a trained model, with all stages or without some",
     "export": "a trained model as a Hugging Face folder",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 
-from skippipe.config import Encoding, RunConfig
+from skippipe.config import RunConfig
 from skippipe.data.batches import Batches, Prepared
 from skippipe.errors import DivergedError
 from skippipe.model.checkpoint import Checkpoint, check_same_model, load_stage, save_stage
@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 class CompressedReplicas:
     """The nodes of a stage whose sync is compressed: each has a gradient of its own, and leaves out something else."""
 
-    def __init__(self, encoding: Encoding, nodes: tuple[int, ...], numbers: int, most: int = PART_NUMBERS) -> None:
-        """The stage has so many parameters; a part of its gradient has at most `most`."""
-        self.codecs = {node: GradientCodec(encoding, numbers) for node in nodes}
-        self.gradients = {node: torch.zeros(numbers) for node in nodes}
-        self.shards = shards(numbers, len(nodes), most)
+    def __init__(self, codecs: Mapping[int, GradientCodec], numbers: int, most: int = PART_NUMBERS) -> None:
+        """A codec for each node. The stage has so many parameters; a part of its gradient has at most `most`."""
+        self.codecs = codecs
+        self.gradients = {node: torch.zeros(numbers) for node in codecs}
+        self.shards = shards(numbers, len(codecs), most)
 
     def zero(self) -> None:
         """Forget the gradients of the iteration before."""
@@ -77,9 +77,9 @@ class ReferenceTrainer:
         self.config = config
         self.prepared = prepared
         self.bf16 = bf16
-        self.plan = plan
         self.dropped_in_a_row = 0
-        self.stage_of = plan.stage_of()
+        self.gradient_norm = 0.0
+        """Of the last iteration, over all stages and before it is clipped."""
         if config.model.init_from is not None:
             check_llama_folder(config.model, len(plan.stages), prepared.vocabulary)
         self.stages = [
@@ -87,19 +87,34 @@ class ReferenceTrainer:
             for stage in range(len(plan.stages))
         ]
         self.optimizers = [StageOptimizer(stage, config.optimizer) for stage in self.stages]
-        sync = config.compression.sync
-        self.compressed = {
-            stage: CompressedReplicas(sync, nodes, len(self.optimizers[stage].flat))
-            for stage, nodes in enumerate(plan.stages)
-            if sync != "fp32" and len(nodes) > 1
-        }
-        """By stage, if compression.sync asks for it."""
+        self.codec_of: dict[tuple[int, int], GradientCodec] = {}
+        """By stage and node, if compression.sync asks for it."""
+        self.take_up(plan)
         origins = plan.stages[0]
         self.batches = {
             node: Batches(prepared, part, len(origins), samples, config.model.context, config.seed)
             for part, node in enumerate(origins)
         }
+        self.sources = [(path[0], plan.own_number(microbatch)) for microbatch, path in enumerate(plan.paths)]
+        """Whose batch each microbatch has, and its number there, whatever plan is taken up later."""
         self.device = torch.device(config.device)
+
+    def take_up(self, plan: Plan) -> None:
+        """Go on along another plan of the same microbatches and stages; whoever is left out forgets everything."""
+        self.plan, self.stage_of = plan, plan.stage_of()
+        self.compressed: dict[int, CompressedReplicas] = {}
+        """By stage, if compression.sync asks for it."""
+        if (sync := self.config.compression.sync) == "fp32":
+            return
+        former, self.codec_of = self.codec_of, {}
+        for stage, nodes in enumerate(plan.stages):
+            numbers = len(self.optimizers[stage].flat)
+            codecs = {node: former.get((stage, node)) or GradientCodec(sync, numbers) for node in nodes}
+            for node, codec in codecs.items():
+                codec.regroup()
+                self.codec_of[stage, node] = codec
+            if len(nodes) > 1:
+                self.compressed[stage] = CompressedReplicas(codecs, numbers)
 
     def train_iteration(self, iteration: int) -> float:
         """Run one iteration, optimizer step included, and return the mean loss over its microbatches (nats a token).
@@ -112,7 +127,8 @@ class ReferenceTrainer:
             replicas.zero()
         total = 0.0
         for microbatch, path in enumerate(self.plan.paths):
-            tokens_BT, targets_BT = self.batches[path[0]].batch(iteration, self.plan.own_number(microbatch))
+            origin, number = self.sources[microbatch]
+            tokens_BT, targets_BT = self.batches[origin].batch(iteration, number)
             loss = self.path_loss(
                 [self.stage_of[node] for node in path], tokens_BT.to(self.device), targets_BT.to(self.device)
             )
@@ -123,6 +139,7 @@ class ReferenceTrainer:
                     self.compressed[stage].collect(node, self.optimizers[stage].flat)
         self.average()
         squared_norm = sum(optimizer.squared_norm() for optimizer in self.optimizers)
+        self.gradient_norm = squared_norm**0.5
         if math.isfinite(total) and math.isfinite(squared_norm):
             self.dropped_in_a_row = 0
             for optimizer in self.optimizers:

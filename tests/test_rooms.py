@@ -23,7 +23,9 @@ MAY_IMPORT = {
     "survival": GROUND | {"schedule"},
     "runtime": GROUND | {"peers", "schedule", "model", "data", "transport", "report", "survival"},
     "reference": GROUND | {"schedule", "model", "data", "transport"},
-    "cli": GROUND | {"peers", "schedule", "model", "data", "transport", "report", "search", "survival", "runtime"},
+    "replay": GROUND | {"schedule", "model", "data", "report", "reference"},
+    "cli": GROUND
+    | {"peers", "schedule", "model", "data", "transport", "report", "search", "survival", "runtime", "replay"},
     "__main__": {"errors"},
     "errors": set(),
     "fields": {"errors"},

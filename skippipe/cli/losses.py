@@ -39,7 +39,7 @@ class Losses:
 
     def view(self, event: ViewBegun) -> str | None:
         """A line on what the nodes have agreed on; None if others say it."""
-        self.summary.views += 1
+        self.summary.views = event.number + 1
         self.summary.nodes_joined += len(event.joined)
         self.summary.nodes_lost += len(event.lost)
         self.summary.iterations_redone += event.way == "redo"

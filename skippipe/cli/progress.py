@@ -25,6 +25,8 @@ class Progress:
         self.plan = schedule.settings[setting]
         self.schedule, self.setting, self.folder, self.nodes, self.began = schedule, setting, folder, nodes, began
         self.lines: list[IterationMetrics] = []
+        self.told: set[int] = set()
+        """Iterations of these lines; whoever speaks after a node that has died tells the last ones again."""
         self.ready = 0
         self.leaving: Leaving | None = None
         """Why the nodes end before the last iteration, if they do."""
@@ -56,6 +58,9 @@ class Progress:
             case NodeBack():
                 self.bar.write(self.losses.back(event), file=sys.stderr)
             case IterationMetrics():
+                if event.iteration in self.told:
+                    return
+                self.told.add(event.iteration)
                 self.lines.append(event)
                 append_metrics(self.folder, event)
                 if (line := self.losses.step(event)) is not None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
-from skippipe.errors import UserError
+from skippipe.errors import UserError, shown
+from skippipe.report.measured import Measured, measured_run
 from skippipe.report.metrics import read_summary
 from skippipe.report.plots import draw_gantt, draw_paths
 from skippipe.report.run_folder import read_config
-from skippipe.report.trace import chrome_trace, measured_spans
+from skippipe.report.trace import chrome_trace
+from skippipe.report.views import TAKEOVER, read_views
 from skippipe.schedule import Schedule
-from skippipe.schedule.timeline import Timeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="a schedule file, the name of a shipped one, or the folder of a run")
     parser.add_argument("--setting", help="setting of the schedule; a run knows its own")
     parser.add_argument("--samples", type=int, help="sequences in a microbatch, if the run had other ones")
-    parser.add_argument("--iteration", type=int, help="iteration of the run (default: the one in the middle)")
+    parser.add_argument(
+        "--iteration",
+        metavar="N[-M]",
+        help="iterations of the run (default: the first in which a node was lost, else the one in the middle)",
+    )
     parser.add_argument("--out", type=Path, help="trace to write, for chrome://tracing or ui.perfetto.dev")
     parser.add_argument("--plot", type=Path, help="Gantt chart to write, a PNG")
     parser.add_argument("--paths", type=Path, help="picture of the paths to write, a PNG")
@@ -46,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def read_source(arguments: argparse.Namespace) -> tuple[Schedule, str, Timeline | None]:
-    """The schedule, the setting, and the measured timeline of a run."""
+def read_source(arguments: argparse.Namespace) -> tuple[Schedule, str, Measured | None]:
+    """The schedule, the setting, and what was measured of a run."""
     source = Path(arguments.source)
     if not source.is_dir():
         if arguments.iteration is not None:
@@ -67,8 +73,28 @@ def read_source(arguments: argparse.Namespace) -> tuple[Schedule, str, Timeline 
             f"{source} expected {expected:.3f} s a step, {path} says {plan.expected_step_s:.3f} s; give the run's"
             " --samples, or the schedule has changed since"
         )
-    iteration = summary.iterations // 2 if arguments.iteration is None else arguments.iteration
-    return schedule, setting, measured_spans(source, schedule, setting, iteration)
+    first, last = iterations_of(arguments.iteration) if arguments.iteration else chosen(source, summary.iterations)
+    return schedule, setting, measured_run(source, schedule.costs, first, last)
+
+
+def iterations_of(text: str) -> tuple[int, int]:
+    """The first and the last iteration that "3" or "3-6" names."""
+    if not (match := re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", text, re.ASCII)):
+        raise UserError(f"--iteration must be a number or two, such as 3 or 3-6, not {shown(text)}")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first:
+        raise UserError(f"--iteration {text}: the first must not be after the last")
+    return first, last
+
+
+def chosen(run: Path, iterations: int) -> tuple[int, int]:
+    """The iteration that is shown if none is asked for."""
+    views = read_views(run)
+    first = views[0].iteration
+    # A node may be lost after the last iteration, too.
+    losses = [view.iteration for view in views if view.way == TAKEOVER and view.has_begun]
+    iteration = next((lost for lost in losses if lost < first + iterations), first + iterations // 2)
+    return iteration, iteration
 
 
 def with_samples(schedule: Schedule, samples: int | None) -> Schedule:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from skippipe.errors import UserError
-from skippipe.report.records import append_once, from_object, read_json, to_object
+from skippipe.report.records import append_missing, from_object, read_json, to_object
 from skippipe.schedule import Plan
 
 LOOKED_BACK_BYTES = 1 << 16
@@ -126,7 +126,7 @@ class RunSummary:
 def append_metrics(folder: Path, line: IterationMetrics | BatchMetrics) -> None:
     """Add a line to a run's metrics, once: launchers that share the folder all find the same figures."""
     added = json.dumps(to_object(line))
-    append_once(folder / METRICS, added, lambda before: added.encode() in before, LOOKED_BACK_BYTES)
+    append_missing(folder / METRICS, lambda before: [] if added.encode() in before else [added], LOOKED_BACK_BYTES)
 
 
 def read_metrics(folder: Path) -> list[IterationMetrics]:

@@ -9,7 +9,7 @@ import json
 import os
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,17 +57,16 @@ def checked(value: object, hint: Any, name: str) -> object:
     raise ValueError(f"{name} can't be {shown(value)}")
 
 
-def append_once(path: Path, line: str, is_there: Callable[[bytes], bool], looked_back: int) -> None:
-    """Add a line to a file, unless it is there: launchers that share a folder all write what they all know.
+def append_missing(path: Path, missing: Callable[[bytes], Iterable[str]], looked_back: int) -> None:
+    """Add the lines that are not in a file: launchers that share a folder all write what they all know.
 
-    `is_there` is given the last `looked_back` bytes of the file.
+    `missing` finds them; it is given the last `looked_back` bytes of the file.
     """
     with path.open("ab+") as file:
         # Closing the file gives the lock back.
         fcntl.lockf(file, fcntl.LOCK_EX)
         file.seek(max(0, file.seek(0, os.SEEK_END) - looked_back))
-        if not is_there(file.read()):
-            file.write(line.encode() + b"\n")
+        file.write(b"".join(line.encode() + b"\n" for line in missing(file.read())))
 
 
 def read_json(path: Path) -> Any:

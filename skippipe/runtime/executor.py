@@ -144,6 +144,8 @@ class Executor:
         """Go on with another plan, in which lost nodes have heirs; send again what these need."""
         before, self.plan = self.plan, plan
         self.order = plan.order.get(self.node, ())
+        # What is inherited can't have begun before it was.
+        self.free = max(self.free, self.clock.now())
         for task, result in self.done.items():
             goes_to = receiver_of(plan, self.node, task)
             if result is not None and goes_to is not None and goes_to != receiver_of(before, self.node, task):

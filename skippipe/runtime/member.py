@@ -258,10 +258,8 @@ class Member:
     def tell_of(self, views: list[View], before: View) -> None:
         """Tell what became of the nodes."""
         following = self.plans.of(self.view, self.view.first_iteration + 1)
-        for view in views:
-            self.reporter.note(view)
         self.plans.note(self.view)
-        self.reporter.view(self.view, before, following.expected_step_s)
+        self.reporter.views(views, before, following.expected_step_s)
 
     def close(self) -> None:
         """Leave the others."""

@@ -61,6 +61,15 @@ def test_a_node_dies_and_nothing_changes(start: Start, workplace: Path, moment: 
     assert "nodes lost" in output
 
 
+@pytest.mark.parametrize("moment", [Moment.COMMITTED, Moment.STEPPED])
+def test_figures_that_nobody_has_told_yet_are_told(start: Start, workplace: Path, moment: Moment) -> None:
+    # Node 0 speaks for the machine; the others notice its death in the next iteration.
+    folder, *_ = disturb(start, workplace, f"speaker-{moment.name}", (moment.name, "0"))
+    assert [line["iteration"] for line in json_lines(folder / "metrics.jsonl")] == list(range(ITERATIONS))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["iterations"], summary["views"]) == (ITERATIONS, 2)
+
+
 def test_a_link_that_is_lost_for_good_costs_the_end_with_the_higher_number(start: Start, workplace: Path) -> None:
     # Whoever proposes is at neither end.
     folder, _, errors = disturb(start, workplace, "link", (f"{CUT}4", "1"), "peers.silence_seconds=4")

@@ -12,6 +12,7 @@ import pytest
 
 from skippipe.errors import UserError
 from skippipe.report.maps import draw_maps
+from skippipe.report.measured import Measured
 from skippipe.report.plots import draw_gantt, draw_paths, row_places
 from skippipe.schedule import Costs, Schedule
 from skippipe.schedule.plan import Pipeline, make_plan
@@ -38,7 +39,8 @@ def size_of_png(path: Path) -> tuple[int, int]:
 @pytest.mark.parametrize(("sizes", "path_length"), [([2, 2], 2), ([7] + [5] * 7, 6)])
 def test_pictures_grow_with_the_nodes(sizes, path_length, tmp_path):
     schedule = made_schedule(sizes, path_length)
-    draw_gantt(schedule, "joint", tmp_path / "gantt.png", schedule.simulate("joint"))
+    measured = Measured(schedule.simulate("joint"), "measured (3)", 1)
+    draw_gantt(schedule, "joint", tmp_path / "gantt.png", measured)
     draw_paths(schedule, "joint", tmp_path / "paths.png")
     assert size_of_png(tmp_path / "gantt.png")[1] > 25 * sum(sizes)
     assert size_of_png(tmp_path / "paths.png")[1] > 60 * max(sizes)

@@ -68,7 +68,7 @@ def test_replicas_end_equal_to_the_bit_and_as_one_process_computes_it(encoding: 
     generator = torch.Generator().manual_seed(seed)
     codecs = {node: GradientCodec(encoding, NUMBERS) for node in MEMBERS}
     # The parts' borders are not those of a part of the shipped size: the reference must cut alike.
-    reference = CompressedReplicas(encoding, MEMBERS, NUMBERS, MOST)
+    reference = CompressedReplicas({node: GradientCodec(encoding, NUMBERS) for node in MEMBERS}, NUMBERS, MOST)
     true, found = torch.zeros(NUMBERS).double(), torch.zeros(NUMBERS).double()
     for iteration in range(6):
         gradients = random_gradients(generator)

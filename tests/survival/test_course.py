@@ -314,10 +314,20 @@ class Training(Torture):
         """All who are up to date have the same history."""
         newest = max(self.adopted, default=0)
         current = [t.history for t in self.trainers if t.view == newest and t.course.has_state]
+        decided = [self.values[int(self.adopted[number].proposal.value)] for number in sorted(self.adopted)]
+        views = [value.content for value in decided if isinstance(value, Content) and value.content is not None]
         for history in current:
+            self.check_rule(history, views)
             for other in current:
                 if any(here != there for here, there in zip(history, other, strict=False)):
                     raise ViolationError(f"an iteration was done in two views: {history}, {other}")
+
+    def check_rule(self, history: list[int], views: list[View]) -> None:
+        """Of the views that begin with an iteration or before, the last one is that in which it was done."""
+        for iteration, number in enumerate(history):
+            begun = [view.number for view in views if view.first_iteration <= iteration]
+            if max([0, *begun]) != number:
+                raise ViolationError(f"iteration {iteration} was done in view {number}, not {max([0, *begun])}")
 
     def is_well(self) -> bool:
         self.work()
