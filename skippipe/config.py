@@ -117,12 +117,16 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and clipping by the global norm; defaults are the paper's."""
+    """AdamW with linear warm-up, decay of the rate and clipping by the global norm; defaults are the paper's."""
 
     learning_rate: float = 3e-4
     """Peak learning rate."""
     warmup_iterations: int = 2
-    """Iterations over which the learning rate rises linearly from 0 to its peak."""
+    """The learning rate rises linearly from 0 in iteration 0 to its peak in iteration number `warmup_iterations`."""
+    decay: Literal["constant", "cosine"] = "constant"
+    """What follows: the peak for ever, or half a cosine down to `final_learning_rate` at the end of the run."""
+    final_learning_rate: float = 0.0
+    """What the cosine falls to after the last of the run's `iterations`."""
     beta1: float = 0.9
     """Decay of the first moment."""
     beta2: float = 0.999
@@ -130,7 +134,7 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     """Added to the denominator of Adam's update."""
     weight_decay: float = 0.0
-    """Decoupled weight decay."""
+    """Decoupled weight decay of matrices; norms and the embedding do not decay."""
     clip: float = 1.0
     """Largest global norm of the gradient, over all stages; longer gradients are scaled down to it."""
     dropped_in_a_row: int = 5
@@ -143,6 +147,13 @@ class OptimizerConfig:
                 raise UserError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
         if self.warmup_iterations < 0 or self.weight_decay < 0:
             raise UserError("warmup_iterations and weight_decay can't be negative")
+        if not 0 <= self.final_learning_rate <= self.learning_rate:
+            raise UserError(
+                f"final_learning_rate must lie between 0 and learning_rate = {self.learning_rate:g},"
+                f" not {self.final_learning_rate:g}"
+            )
+        if self.final_learning_rate and self.decay == "constant":
+            raise UserError("final_learning_rate needs decay cosine; a constant rate never falls to it")
         if self.epsilon < LEAST_EPSILON:
             raise UserError(f"epsilon must be at least {LEAST_EPSILON:g}, not {self.epsilon:g}: fp32 would make it 0")
         # Within these no sequence of finite gradients can bring weights or moments beyond fp32.

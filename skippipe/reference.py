@@ -86,7 +86,7 @@ class ReferenceTrainer:
             Stage(config.model, stage, prepared.vocabulary, config.seed).to(config.device)
             for stage in range(len(plan.stages))
         ]
-        self.optimizers = [StageOptimizer(stage, config.optimizer) for stage in self.stages]
+        self.optimizers = [StageOptimizer(stage, config.optimizer, config.iterations) for stage in self.stages]
         sync = config.compression.sync
         self.compressed = {
             stage: CompressedReplicas(sync, nodes, len(self.optimizers[stage].flat))

@@ -142,5 +142,5 @@ def import_everything(config: RunConfig) -> None:
     from skippipe.model.optimizer import make_adamw
 
     # Torch loads a good part of itself at the first optimizer; once here instead of once a node.
-    make_adamw([torch.nn.Parameter(torch.zeros(1))], config.optimizer)
+    make_adamw(torch.nn.Linear(1, 1), config.optimizer)
     gc.enable()

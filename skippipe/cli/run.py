@@ -205,6 +205,7 @@ def check_model(config: RunConfig, schedule: Schedule) -> None:
 def find_checkpoint(path: Path, config: RunConfig, schedule: Schedule, setting: str, prepared: Prepared) -> Checkpoint:
     """The checkpoint to go on from; UserError if it is of another model or has nothing left to do."""
     from skippipe.model.checkpoint import check_same_model, find_latest
+    from skippipe.model.optimizer import learning_rate
 
     checkpoint = find_latest(path)
     done = checkpoint.meta.iteration
@@ -212,6 +213,14 @@ def find_checkpoint(path: Path, config: RunConfig, schedule: Schedule, setting: 
     if done >= config.iterations:
         raise UserError(f"{checkpoint.folder} has {done} iterations done already; add iterations={2 * done}")
     print(f"going on from {checkpoint.folder}")
+    before, now = checkpoint.meta.config.iterations, config.iterations
+    if config.optimizer.decay == "cosine" and before != now:
+        rate = learning_rate(config.optimizer, done, now)
+        print(
+            f"warning: {checkpoint.folder} is of a run of {before} iterations; the cosine now ends after {now},"
+            f" and the learning rate goes on at {rate:.3g}",
+            file=sys.stderr,
+        )
     return checkpoint
 
 

@@ -58,7 +58,7 @@ class Member:
         self.view = View(number, self.first, "start", reason, plan, self.first - 1)
         self.stage_index = plan.stage_of()[node]
         self.stage = Stage(config.model, self.stage_index, job.prepared.vocabulary, config.seed).to(config.device)
-        self.optimizer = StageOptimizer(self.stage, config.optimizer)
+        self.optimizer = StageOptimizer(self.stage, config.optimizer, config.iterations)
         self.own_gradient: Tensor | None = None
         """The gradient before the sync, once that has begun: a sync that loses a replica begins again with it."""
         if job.checkpoint is not None and not self.joins:
