@@ -210,8 +210,9 @@ class RunConfig:
     """Torch device of every node here; "cuda" spreads nodes over the GPUs of this machine."""
     runs: str = "runs"
     """Folder in which a run's folder is made."""
-    checkpoint_every: int = 0
-    """Save a checkpoint after this many iterations, again and again, at the end and on SIGTERM; 0: never."""
+    checkpoint_every: int | None = 0
+    """Save a checkpoint after this many iterations, again and again, at the end and on SIGTERM; 0: then only; null:
+    never."""
     checkpoints_kept: int = 3
     """How many of the newest checkpoints stay on the disk; at least 2, as the newest may be unfinished."""
     evaluate_every: int = 0
@@ -232,7 +233,7 @@ class RunConfig:
         if self.checkpoints_kept < 2:
             raise UserError(f"checkpoints_kept must be at least 2, not {self.checkpoints_kept}")
         for name in ("seed", "checkpoint_every", "evaluate_every"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise UserError(f"{name} can't be negative, not {getattr(self, name)}")
 
 

@@ -36,15 +36,17 @@ def check_room(config: RunConfig, plan: Plan, samples: int, local: range, prepar
         kept = KEPT_WHILE_TRAINING + (KEPT_OF_SYNCS if config.compression.sync != "fp32" else 0)
         needed = kept * sum(stage_bytes[stage_of[node]] for node in local)
         check_enough("memory for weights, gradients and moments", needed, memory_bytes(), "a smaller model")
-    if config.checkpoint_every:
+    if config.checkpoint_every is not None:
         saved = KEPT_ON_DISK * sum(
             size for size, nodes in zip(stage_bytes, plan.stages, strict=True) if nodes[0] in local
         )
         if config.compression.sync != "fp32":
             saved += sum(stage_bytes[stage_of[node]] for node in local)
-        count = min(config.checkpoints_kept + 1, -(-config.iterations // config.checkpoint_every))
+        saves = -(-config.iterations // (config.checkpoint_every or config.iterations))
+        count = min(config.checkpoints_kept + 1, saves)
         free = shutil.disk_usage(folder).free
-        check_enough(f"disk for {count} checkpoints in {folder}", count * saved, free, "fewer checkpoints_kept")
+        remedy = "fewer checkpoints_kept, or none: checkpoint_every=null"
+        check_enough(f"disk for {count} checkpoints in {folder}", count * saved, free, remedy)
 
 
 def parameters(config: RunConfig, stage: int, vocabulary: int) -> int:

@@ -93,7 +93,7 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
 
     def follow(launcher: Launcher) -> int:
         progress = Progress(schedule, setting, config, folder, len(local), began)
-        return watch_training(launcher, progress, saves=config.checkpoint_every > 0)
+        return watch_training(launcher, progress, saves=config.checkpoint_every is not None)
 
     def explain(error: NodeFailedError) -> str:
         if error.diverged:
@@ -123,23 +123,32 @@ def watch_training(launcher: Launcher, progress: Progress, saves: bool) -> int:
             progress.finish()
         raise
     progress.finish()
-    return 0 if progress.leaving is None else say_what_was_saved(progress.folder, progress.leaving)
+    if progress.leaving is not None:
+        return say_what_was_saved(progress.folder, progress.leaving)
+    if saves and progress.lines:
+        wanted, missing = saved_after(progress.folder, progress.lines[-1].iteration + 1)
+        print(f"{'model':24} {wanted}{f' is not complete: {missing}' if missing else ''}")
+    return 0
+
+
+def saved_after(folder: Path, done: int) -> tuple[Path, str | None]:
+    """The checkpoint of a run after so many iterations, and why it is not complete; None if it is."""
+    from skippipe.model.checkpoint import checkpoint_folder, find_latest
+
+    wanted = checkpoint_folder(folder, done)
+    try:
+        return wanted, None if find_latest(wanted).folder.name == wanted.name else "stages are missing"
+    except UserError as error:
+        return wanted, str(error)
 
 
 def say_what_was_saved(folder: Path, leaving: Leaving) -> int:
     """Name the checkpoint with which a run was left early, after making sure that it is there; the exit code."""
-    from skippipe.model.checkpoint import checkpoint_folder, find_latest
-
     done = leaving.iteration + 1
     print(f"\nnode {leaving.asked} and its machine were told to stop (SIGTERM)", file=sys.stderr)
-    wanted = checkpoint_folder(folder, done)
-    try:
-        sound = find_latest(wanted).folder.name == wanted.name
-        reason = "stages are missing"
-    except UserError as error:
-        sound, reason = False, str(error)
-    if not sound:
-        print(f"error: {done} iterations were done, but {wanted} is not complete: {reason}", file=sys.stderr)
+    wanted, missing = saved_after(folder, done)
+    if missing:
+        print(f"error: {done} iterations were done, but {wanted} is not complete: {missing}", file=sys.stderr)
         return 1
     print(f"saved after {done} iterations; go on with --resume {folder}", file=sys.stderr)
     return 128 + signal.SIGTERM

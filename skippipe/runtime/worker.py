@@ -103,7 +103,8 @@ class Worker(Member):
         """Save and validate if it is time to, after so many iterations; the perplexity if it was measured."""
         config = self.job.config
         last = stopping or done == config.iterations
-        if config.checkpoint_every and (last or done % config.checkpoint_every == 0):
+        every = config.checkpoint_every
+        if every is not None and (last or (every and done % every == 0)):
             self.save(done)
         # Whoever had the figures before a takeover has left the validation for it.
         if self.full_model is None or done % config.evaluate_every or self.view.committed >= done - 1:
