@@ -25,6 +25,8 @@ MOST_MODEL = {
 MOST_NAME = 100
 Encoding = Literal["fp32", "bf16", "int8"]
 """How the numbers of a message are written; fp32 is exact."""
+Precision = Literal["fp32", "bf16"]
+"""What a stage computes in."""
 SYNC_BLOCK = 256
 """Neighbouring numbers of a gradient that share a scale in an int8 sync: benchmarks/results/compression.md."""
 
@@ -208,6 +210,11 @@ class RunConfig:
     """Seeds weights (with the layer's index) and batches (with node, iteration and microbatch)."""
     device: str = "cpu"
     """Torch device of every node here; "cuda" spreads nodes over the GPUs of this machine."""
+    precision: Precision = "fp32"
+    """bf16: forward, loss and backward under torch's autocast; weights, moments, gradients' sums and what goes from
+    stage to stage stay fp32."""
+    recompute: bool = False
+    """Keep of a forward each layer's input alone and compute the rest again in backward: less memory, more time."""
     runs: str = "runs"
     """Folder in which a run's folder is made."""
     checkpoint_every: int | None = 0

@@ -58,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     from skippipe.runtime.equal import profile_fields
     from skippipe.runtime.profiler import ProfileConfig, run_profile
 
-    asked = ProfileConfig(config.model, vocabulary_of(config.data), samples, replicas, config.device)
+    vocabulary, computing = vocabulary_of(config.data), (config.precision, config.recompute)
+    asked = ProfileConfig(config.model, vocabulary, samples, replicas, config.device, *computing)
     measured, fields = Measured(), profile_fields(replace(asked, device=""), nodes)
 
     def run_node(endpoint: Endpoint) -> None:

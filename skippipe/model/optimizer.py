@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,9 @@ class StageOptimizer:
 
     def restore(self, parameter: Tensor, step: float, moments: dict[str, Tensor]) -> None:
         """Set AdamW's state of a parameter: its count of steps, and moments in memory of their own."""
-        self.adamw.state[parameter] = {"step": torch.tensor(step), **moments}
+        # The fused kernel reads the count where the parameter is.
+        device = parameter.device if self.adamw.defaults["fused"] else None
+        self.adamw.state[parameter] = {"step": torch.tensor(step, device=device), **moments}
 
     def step(self, iteration: int, squared_norm: float) -> None:
         """Clip to the global norm over all stages, given squared, and update the weights."""
@@ -64,18 +67,23 @@ class StageOptimizer:
 
 
 def make_adamw(stage: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW as configured; weights of layers and head decay, the embedding and all that has one dimension do not."""
+    """AdamW as configured; weights of layers and head decay, the embedding and all that has one dimension do not.
+
+    On CUDA one kernel updates all.
+    """
     kept = {module.weight for module in stage.modules() if isinstance(module, nn.Embedding)}
     kept |= {parameter for parameter in stage.parameters() if parameter.ndim < 2}
+    groups: list[dict[str, Any]] = [
+        {"params": [parameter for parameter in stage.parameters() if parameter not in kept]},
+        {"params": [parameter for parameter in stage.parameters() if parameter in kept], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(
-        [
-            {"params": [parameter for parameter in stage.parameters() if parameter not in kept]},
-            {"params": [parameter for parameter in stage.parameters() if parameter in kept], "weight_decay": 0.0},
-        ],
+        groups,
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.epsilon,
         weight_decay=config.weight_decay,
+        fused=all(parameter.is_cuda for parameter in stage.parameters()) or None,
     )
 
 

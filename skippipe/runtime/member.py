@@ -57,7 +57,8 @@ class Member:
         number, reason = (NO_VIEW, "not in any view yet") if self.joins else (0, "the run begins")
         self.view = View(number, self.first, "start", reason, plan, self.first - 1)
         self.stage_index = plan.stage_of()[node]
-        self.stage = Stage(config.model, self.stage_index, job.prepared.vocabulary, config.seed).to(config.device)
+        vocabulary, computing = job.prepared.vocabulary, (config.precision, config.recompute)
+        self.stage = Stage(config.model, self.stage_index, vocabulary, config.seed, *computing).to(config.device)
         self.optimizer = StageOptimizer(self.stage, config.optimizer, config.iterations)
         self.own_gradient: Tensor | None = None
         """The gradient before the sync, once that has begun: a sync that loses a replica begins again with it."""

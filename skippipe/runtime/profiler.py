@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from skippipe.config import ModelConfig
+from skippipe.config import ModelConfig, Precision
+from skippipe.model.stage import Stage
 from skippipe.runtime.endpoint import Endpoint
 from skippipe.runtime.events import ComputeMeasured, LinkMeasured, MeasurementDone, SyncMeasured
 from skippipe.runtime.gradients import largest_message
@@ -68,6 +69,13 @@ class ProfileConfig:
     replicas: int
     """Nodes of an all-reduce."""
     device: str
+    precision: Precision = "fp32"
+    recompute: bool = False
+
+    def stage(self, number: int) -> Stage:
+        """A stage of the model on the device."""
+        stage = Stage(self.model, number, self.vocabulary, 0, self.precision, self.recompute)
+        return stage.to(self.device)
 
     @property
     def hop_bytes(self) -> int:
@@ -179,7 +187,7 @@ def run_profile(endpoint: Endpoint, config: ProfileConfig) -> None:
     for pairs in take_turns(hosts):
         for pair in pairs:
             if pair == (endpoint.node, endpoint.node):
-                tasks = list(measure_tasks(config.model, config.vocabulary, config.samples, config.device))
+                tasks = list(measure_tasks(config.stage, config.samples))
             elif endpoint.node in pair:
                 link_figures[LINK_FIGURES * pair[1] : LINK_FIGURES * (pair[1] + 1)] = measure_link(pair, rounds, config)
             else:
