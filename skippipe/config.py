@@ -209,7 +209,10 @@ class RunConfig:
     seed: int = 0
     """Seeds weights (with the layer's index) and batches (with node, iteration and microbatch)."""
     device: str = "cpu"
-    """Torch device of every node here; "cuda" spreads nodes over the GPUs of this machine."""
+    """Torch device of every node here; "cuda" spreads nodes over the GPUs of this machine, "cuda:1" is one of them."""
+    threads: int | None = None
+    """Threads that each node here computes with; by default its share of this machine's cores, but 1 if times are
+    emulated and there are several nodes."""
     precision: Precision = "fp32"
     """bf16: forward, loss and backward under torch's autocast; weights, moments, gradients' sums and what goes from
     stage to stage stay fp32."""
@@ -234,7 +237,7 @@ class RunConfig:
     peers: PeersConfig = field(default_factory=PeersConfig)
 
     def __post_init__(self) -> None:
-        require_positive(self, "iterations")
+        require_positive(self, "iterations", *(["threads"] if self.threads is not None else []))
         if self.name is not None and not is_folder_name(self.name):
             raise UserError(f"name must be a folder's name of at most {MOST_NAME} characters, not {shown(self.name)}")
         if self.checkpoints_kept < 2:

@@ -58,7 +58,7 @@ class Member:
         self.view = View(number, self.first, "start", reason, plan, self.first - 1)
         self.stage_index = plan.stage_of()[node]
         vocabulary, computing = job.prepared.vocabulary, (config.precision, config.recompute)
-        self.stage = Stage(config.model, self.stage_index, vocabulary, config.seed, *computing).to(config.device)
+        self.stage = Stage(config.model, self.stage_index, vocabulary, config.seed, *computing).to(job.device)
         self.optimizer = StageOptimizer(self.stage, config.optimizer, config.iterations)
         self.own_gradient: Tensor | None = None
         """The gradient before the sync, once that has begun: a sync that loses a replica begins again with it."""

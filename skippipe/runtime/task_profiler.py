@@ -125,5 +125,5 @@ def no_batch(iteration: int, microbatch: int) -> tuple[Tensor, Tensor]:
 def now(device: torch.device) -> float:
     """Time when everything asked of the device is done."""
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -210,14 +210,19 @@ def test_a_loss_while_starting_up_reaches_the_other_machine(start: Start, workpl
     assert not any(alive(pid) for pid in process_ids(folder).values())
 
 
-def test_names_serve_in_bootstrap(start: Start, workplace: Path) -> None:
+def test_names_serve_in_bootstrap_and_a_lone_node_takes_all_cores(start: Start, workplace: Path) -> None:
     port = free_ports(6)
     meeting = [f'peers.bootstrap=["localhost:{port}"]']
     common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", "iterations=1", *meeting]
-    runs = [start("0", "2", *common, "name=by-name", **SECRET), start("2", "6", *common, "name=by-name", **SECRET)]
+    runs = [start("0", "1", *common, "name=by-name", **SECRET), start("1", "6", *common, "name=by-name", **SECRET)]
     for run in runs:
         _, errors = run.communicate(timeout=SECONDS)
         assert run.returncode == 0, errors
+    # The first machine has one node, which takes all of its cores; the other's share theirs.
+    cores = len(os.sched_getaffinity(0))
+    for node, threads in ((0, cores), (1, 1), (5, 1)):
+        log = (workplace / "runs" / "by-name" / f"node-{node}.log").read_text()
+        assert f"threads of node {node}: {threads}\n" in log
 
 
 def test_ctrl_c_while_an_import_runs_code_gives_the_exit_code_too(tmp_path: Path) -> None:
