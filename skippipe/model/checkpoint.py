@@ -191,7 +191,7 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     if not all(file.exists() for file in checkpoint.files):
         return None
     for file in checkpoint.files:
-        if read_meta(file) != meta:
+        if not read_meta(file).agrees_with(meta):
             raise UserError(f"{file}: from another run or iteration than {found[0].name} beside it")
     return checkpoint
 
