@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from skippipe.cli.launch import launch
 from skippipe.cli.prepare import DEFAULT_CONFIG, config_from_arguments, prepare_and_import, whole_number
-from skippipe.cli.room import check_room
+from skippipe.cli.room import check_model, check_room
 from skippipe.config import Encoding, RunConfig
 from skippipe.errors import UserError
 from skippipe.peers import check_reachable
@@ -72,12 +72,13 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
     """
     folder = make_run_folder(config, setting, local.start)
     print(f"nodes {local.start} to {local.stop - 1} of {schedule.nodes}, setting {setting}, run folder {folder}")
-    samples, plan = schedule.pipeline.samples_per_microbatch, schedule.settings[setting]
-    prepared = prepare_and_import(config, lambda prepared: check_room(config, plan, samples, local, prepared, folder))
+    prepared = prepare_and_import(
+        config, lambda prepared: check_room(config, schedule, setting, local, prepared, folder)
+    )
     if config.model.init_from is not None:
         from skippipe.model.llama_folder import check_llama_folder
 
-        check_llama_folder(config.model, len(plan.stages), prepared.vocabulary)
+        check_llama_folder(config.model, len(schedule.settings[setting].stages), prepared.vocabulary)
     checkpoint = find_checkpoint(resume, config, schedule, setting, prepared) if resume else None
     # Imported here: errors in arguments should not wait for torch.
     from skippipe.cli.progress import Progress
@@ -190,25 +191,6 @@ def check(arguments: argparse.Namespace) -> tuple[RunConfig, Schedule, range]:
 def describe(encodings: dict[str, Encoding]) -> str:
     """Encodings of hops and syncs in words."""
     return " and ".join(f"{name} in {encoding}" for name, encoding in encodings.items())
-
-
-def check_model(config: RunConfig, schedule: Schedule) -> None:
-    """The model must be the schedule's; with emulation on a stand-in of another width will do."""
-    fields = ["layers_per_stage"]
-    if not config.emulation.enabled:
-        fields += ["d_model", "heads", "context"]
-    for name in fields:
-        ours, theirs = getattr(config.model, name), getattr(schedule.pipeline, name)
-        if ours != theirs:
-            raise UserError(
-                f"{config.schedule}: pipeline.{name} is {theirs}, but model.{name} is {ours}; add model.{name}={theirs}"
-            )
-    ours, theirs = config.model.hidden_width, schedule.pipeline.hidden_width
-    if not config.emulation.enabled and ours != theirs:
-        raise UserError(
-            f"{config.schedule}: pipeline.feed_forward is {theirs}, but model.feed_forward is {ours};"
-            f" add model.feed_forward={theirs}"
-        )
 
 
 def find_checkpoint(path: Path, config: RunConfig, schedule: Schedule, setting: str, prepared: Prepared) -> Checkpoint:

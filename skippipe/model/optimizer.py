@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from skippipe.config import OptimizerConfig
 
+NORM_PART = 1 << 20
+"""Numbers of a gradient that are squared at once."""
+
 
 class StageOptimizer:
     """Gradients of one stage in one flat buffer, and the AdamW that applies them.
@@ -39,7 +42,8 @@ class StageOptimizer:
 
     def squared_norm(self) -> float:
         """Squared length of the stage's gradient, summed in double precision."""
-        return float(self.flat.double().square().sum())
+        # In parts: as a whole it would take four times the gradient's memory.
+        return float(torch.stack([part.double().square().sum() for part in torch.split(self.flat, NORM_PART)]).sum())
 
     def moments(self, name: str) -> list[Tensor]:
         """AdamW's moments of this name, or its step counts; zeros if every iteration so far was dropped."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import TYPE_CHECKING
 
 import torch
 
-from skippipe.runtime.endpoint import Endpoint
+if TYPE_CHECKING:
+    from skippipe.runtime.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 

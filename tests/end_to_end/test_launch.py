@@ -34,7 +34,7 @@ class Refused(Enum):
     RUNS_UNWRITABLE = (["runs=/proc/nowhere"], "runs: the folder /proc/nowhere/refused can't be written")
     RUNS_A_FILE = (["runs=/etc/hostname"], "runs: the folder /etc/hostname/refused can't be written")
     CACHE_UNWRITABLE = (["data.cache=/proc/nowhere"], "data.cache: /proc/nowhere: can't be made")
-    NO_MEMORY = (["model.d_model=100000", "model.heads=100"], "memory for weights, gradients and moments")
+    NO_MEMORY = (["model.d_model=100000", "model.heads=100"], "memory for 6 nodes: ")
     TEXT_TOO_SHORT = (["model.context=500000"], "fewer than one sequence of model.context")
     NOT_OUR_ADDRESS = (["peers.host=192.0.2.1"], "peers.host: 192.0.2.1 is no address of this machine")
     MANY_DIGITS = (["iterations=" + "1" * 5000], "iterations must be a whole number")
