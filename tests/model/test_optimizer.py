@@ -10,6 +10,7 @@ from transformers import (
     get_cosine_with_min_lr_schedule_with_warmup,
 )
 
+from skippipe.cli.run import find_checkpoint
 from skippipe.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from skippipe.data.batches import prepare
 from skippipe.errors import UserError
@@ -19,6 +20,7 @@ from skippipe.model.optimizer import StageOptimizer, learning_rate
 from skippipe.model.stage import Stage, canonical_state
 from skippipe.reference import ReferenceTrainer
 from skippipe.schedule import Plan
+from tests.small_schedule import small_schedule
 
 PEAK, FINAL, ITERATIONS = 0.5, 0.05, 23
 
@@ -91,24 +93,29 @@ def test_the_first_step_of_a_warm_up_moves_no_weight_but_begins_the_moments():
 
 
 @pytest.mark.parametrize("blocks", ["transformers", "simplellm"])
-def test_a_resumed_run_goes_on_with_cosine_and_decay_bit_for_bit(tmp_path, blocks):
+def test_a_resumed_run_goes_on_with_cosine_and_decay_bit_for_bit(tmp_path, capsys, blocks):
     (tmp_path / "text.txt").write_text("".join(f"line {i} of {i * i % 97} words\n" for i in range(1000)))
     data = DataConfig(source="files", paths=(str(tmp_path / "text.txt"),), vocabulary=300, cache=str(tmp_path))
     model = ModelConfig(d_model=16, heads=2, context=16, blocks=blocks)
     optimizer = OptimizerConfig(1e-2, 1, "cosine", 1e-3, weight_decay=0.3)
     config, prepared = RunConfig(model=model, data=data, optimizer=optimizer, iterations=5), prepare(data)
-    plan = Plan(((0,), (1,)), ((0, 1),), {}, (0.0,) * 2, 0.0, 0.0)
+    plan = Plan(((0,), (1,), (2,)), ((0, 1, 2),), {}, (0.0,) * 3, 0.0, 0.0)
 
     def trainer(iterations):
         return ReferenceTrainer(dataclasses.replace(config, iterations=iterations), plan, 2, prepared)
 
     unbroken = trainer(5)
     losses = [unbroken.train_iteration(iteration) for iteration in range(3)]
-    unbroken.save(tmp_path, Meta(3, 2, prepared.vocabulary, "ca-partial", "0" * 64, "1" * 26, config))
+    unbroken.save(tmp_path, Meta(3, 3, prepared.vocabulary, "ca-partial", "0" * 64, "1" * 26, config))
     losses += [unbroken.train_iteration(iteration) for iteration in (3, 4)]
     resumed, longer = trainer(5), trainer(50)
     for other in (resumed, longer):
         other.resume(find_latest(checkpoint_folder(tmp_path, 3)))
     assert [resumed.train_iteration(iteration) for iteration in (3, 4)] == losses[3:]
-    # Another number of iterations is another cosine.
+    # Another number of iterations is another cosine, and the user is told.
     assert [longer.train_iteration(iteration) for iteration in (3, 4)] != losses[3:]
+    for own, said in ((resumed.config, ""), (longer.config, "of 5 iterations; the cosine now ends after 50")):
+        find_checkpoint(tmp_path, own, small_schedule(), "baseline", prepared)
+        errors = capsys.readouterr().err
+        assert said in errors
+        assert bool(errors) == bool(said)
