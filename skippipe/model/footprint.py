@@ -8,6 +8,8 @@ from skippipe.config import ModelConfig, Precision, RunConfig
 
 FP32, BF16, TOKEN = 4, 2, 8
 """Bytes of a number, and of a token's id."""
+MMAP_BYTES = 1 << 25
+"""Memory from here on glibc gives back as soon as it is freed; smaller pieces stay in the process's heap."""
 STATE_NUMBERS = 4
 """Numbers a parameter while training: weight, gradient and AdamW's two moments."""
 
@@ -80,6 +82,14 @@ def layer_bytes(model: ModelConfig, precision: Precision) -> int:
         return FP32 * (10 * width + 4 * hidden) + roots
     # Inputs and quotients of the norms stay fp32; each of the five matrices that reads a norm casts it for itself.
     return 4 * FP32 * width + BF16 * (5 * width + 4 * width + 4 * hidden) + roots
+
+
+def heap_share(model: ModelConfig, precision: Precision, tokens: int) -> float:
+    """Part of what a microbatch keeps that lies in tensors of less than MMAP_BYTES."""
+    narrow, wide = 10 * model.d_model, 4 * model.hidden_width
+    if number_bytes(precision) * tokens * model.hidden_width < MMAP_BYTES:
+        return 1.0
+    return narrow / (narrow + wide) if number_bytes(precision) * tokens * model.d_model < MMAP_BYTES else 0.0
 
 
 def cast_bytes(model: ModelConfig, precision: Precision) -> int:

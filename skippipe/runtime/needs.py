@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skippipe.config import RunConfig
-from skippipe.model.footprint import FP32, Footprint, footprint
+from skippipe.model.footprint import FP32, Footprint, footprint, heap_share
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.compression import compressed_links
 from skippipe.schedule.costs import hop_ratio, sync_ratio
@@ -17,6 +17,8 @@ from skippipe.schedule.simulate import step_arrivals, step_nodes
 
 PROCESS_BYTES = 50_000_000
 """What a node's process has of its own beside tensors: heap, stacks, its part of what all share."""
+HEAP_SHARE = 0.45
+"""What the heap takes beside tensors that come and go in it, over their bytes: measured, docs/runtime.md."""
 GPU_CONTEXT_BYTES = 500_000_000
 """What a process takes of a GPU beside tensors."""
 HEADER_BYTES = 64
@@ -44,6 +46,8 @@ class Needs:
     """What the largest loss or backward needs beside."""
     sync: int
     """The node's own gradient, which begins a sync again, and the parts of replicas or AdamW's temporary tensors."""
+    heap: int
+    """What the CPU's heap takes beside tensors that come and go."""
     tasks_peak: int
     """Most while tasks run, state left out: of all above but the sync, as they come together."""
     hop_bytes: int
@@ -56,7 +60,7 @@ class Needs:
     @property
     def on_cpu(self) -> int:
         """Most memory if the node computes on the CPU."""
-        return PROCESS_BYTES + self.state + max(self.tasks_peak, self.sent + self.sync)
+        return PROCESS_BYTES + self.state + self.heap + max(self.tasks_peak, self.sent + self.sync)
 
     @property
     def on_gpu(self) -> int:
@@ -104,6 +108,7 @@ def needs_of(
             ratio = hop_ratio(config.compression.encoding, config.model.d_model) if links[node, receiver] else 1.0
             hops += HEADER_BYTES + round(ratio * own.activation)
     others = (replicas - 1) / replicas
+    tokens = schedule.pipeline.samples_per_microbatch * config.model.context
     return Needs(
         node=node,
         stage=stage,
@@ -114,6 +119,7 @@ def needs_of(
         waiting=waiting * own.activation,
         task=max((task_bytes[task.kind] for task in order), default=0),
         sync=gradient + max(round(others * gradient), own.update),
+        heap=round(HEAP_SHARE * heap_share(config.model, config.precision, tokens) * most),
         tasks_peak=most + waiting * own.activation,
         hop_bytes=hops,
         sync_bytes=round(2 * others * gradient * sync_ratio(config.compression.sync)),
