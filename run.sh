@@ -5,6 +5,6 @@ set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 "$here/setup.sh"
 cd "$here"
-# One thread a node: twenty processes that each start a thread per core would only get in each other's way.
+# The launcher must have no threads when it forks the nodes; these choose their own (skippipe/runtime/share.py).
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 exec .venv/bin/python -m skippipe run "$@"

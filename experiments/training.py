@@ -17,7 +17,7 @@ from typing import Any
 import numpy
 import torch
 
-from skippipe.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from skippipe.config import DataConfig, ModelConfig, OptimizerConfig, Precision, RunConfig
 from skippipe.data.batches import Prepared, prepare, validation_batches
 from skippipe.errors import UserError
 from skippipe.model.checkpoint import find_latest
@@ -78,7 +78,7 @@ class Scale:
     validation_samples: int
     """Sequences of the held-out text that perplexity is measured on."""
     device: str = "cpu"
-    bf16: bool = False
+    precision: Precision = "fp32"
 
 
 QUICK = Scale(
@@ -101,7 +101,7 @@ FULL = Scale(
     evaluate_every=20,
     validation_samples=64,
     device="cuda",
-    bf16=True,
+    precision="bf16",
 )
 
 
@@ -167,7 +167,12 @@ def config_of(variant: Variant, scale: Scale) -> RunConfig:
     """Configuration of a variant's run."""
     model = dataclasses.replace(scale.model, layers_per_stage=scale.layers // variant.stages)
     return RunConfig(
-        iterations=scale.iterations, device=scale.device, model=model, optimizer=scale.optimizer, data=DataConfig()
+        iterations=scale.iterations,
+        device=scale.device,
+        precision=scale.precision,
+        model=model,
+        optimizer=scale.optimizer,
+        data=DataConfig(),
     )
 
 
@@ -178,7 +183,7 @@ def train(variant: Variant, scale: Scale, runs: Path) -> list[dict[str, Any]]:
     folder = runs / f"convergence-{scale.name}" / variant.name
     config = config_of(variant, scale)
     plan, prepared = plan_of(variant), prepare(config.data)
-    trainer = ReferenceTrainer(config, plan, scale.samples, prepared, scale.bf16)
+    trainer = ReferenceTrainer(config, plan, scale.samples, prepared)
     digest = hashlib.sha256(repr(plan.paths).encode()).hexdigest()
     first, cpu_before, run = 0, 0.0, secrets.token_hex(13)
     lines = read_metrics(folder)

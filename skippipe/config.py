@@ -25,6 +25,8 @@ MOST_MODEL = {
 MOST_NAME = 100
 Encoding = Literal["fp32", "bf16", "int8"]
 """How the numbers of a message are written; fp32 is exact."""
+Precision = Literal["fp32", "bf16"]
+"""What a stage computes in."""
 SYNC_BLOCK = 256
 """Neighbouring numbers of a gradient that share a scale in an int8 sync: benchmarks/results/compression.md."""
 
@@ -117,12 +119,16 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and clipping by the global norm; defaults are the paper's."""
+    """AdamW with linear warm-up, decay of the rate and clipping by the global norm; defaults are the paper's."""
 
     learning_rate: float = 3e-4
     """Peak learning rate."""
     warmup_iterations: int = 2
-    """Iterations over which the learning rate rises linearly from 0 to its peak."""
+    """The learning rate rises linearly from 0 in iteration 0 to its peak in iteration number `warmup_iterations`."""
+    decay: Literal["constant", "cosine"] = "constant"
+    """What follows: the peak for ever, or half a cosine down to `final_learning_rate` at the end of the run."""
+    final_learning_rate: float = 0.0
+    """What the cosine falls to after the last of the run's `iterations`."""
     beta1: float = 0.9
     """Decay of the first moment."""
     beta2: float = 0.999
@@ -130,7 +136,7 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     """Added to the denominator of Adam's update."""
     weight_decay: float = 0.0
-    """Decoupled weight decay."""
+    """Decoupled weight decay of matrices; norms and the embedding do not decay."""
     clip: float = 1.0
     """Largest global norm of the gradient, over all stages; longer gradients are scaled down to it."""
     dropped_in_a_row: int = 5
@@ -143,6 +149,13 @@ class OptimizerConfig:
                 raise UserError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
         if self.warmup_iterations < 0 or self.weight_decay < 0:
             raise UserError("warmup_iterations and weight_decay can't be negative")
+        if not 0 <= self.final_learning_rate <= self.learning_rate:
+            raise UserError(
+                f"final_learning_rate must lie between 0 and learning_rate = {self.learning_rate:g},"
+                f" not {self.final_learning_rate:g}"
+            )
+        if self.final_learning_rate and self.decay == "constant":
+            raise UserError("final_learning_rate needs decay cosine; a constant rate never falls to it")
         if self.epsilon < LEAST_EPSILON:
             raise UserError(f"epsilon must be at least {LEAST_EPSILON:g}, not {self.epsilon:g}: fp32 would make it 0")
         # Within these no sequence of finite gradients can bring weights or moments beyond fp32.
@@ -196,11 +209,20 @@ class RunConfig:
     seed: int = 0
     """Seeds weights (with the layer's index) and batches (with node, iteration and microbatch)."""
     device: str = "cpu"
-    """Torch device of every node here; "cuda" spreads nodes over the GPUs of this machine."""
+    """Torch device of every node here; "cuda" spreads nodes over the GPUs of this machine, "cuda:1" is one of them."""
+    threads: int | None = None
+    """Threads that each node here computes with; by default its share of this machine's cores, but 1 if times are
+    emulated and there are several nodes."""
+    precision: Precision = "fp32"
+    """bf16: forward, loss and backward under torch's autocast; weights, moments, gradients' sums and what goes from
+    stage to stage stay fp32."""
+    recompute: bool = False
+    """Keep of a forward each layer's input alone and compute the rest again in backward: less memory, more time."""
     runs: str = "runs"
     """Folder in which a run's folder is made."""
-    checkpoint_every: int = 0
-    """Save a checkpoint after this many iterations, again and again, at the end and on SIGTERM; 0: never."""
+    checkpoint_every: int | None = 0
+    """Save a checkpoint after this many iterations, again and again, at the end and on SIGTERM; 0: then only; null:
+    never."""
     checkpoints_kept: int = 3
     """How many of the newest checkpoints stay on the disk; at least 2, as the newest may be unfinished."""
     evaluate_every: int = 0
@@ -215,13 +237,13 @@ class RunConfig:
     peers: PeersConfig = field(default_factory=PeersConfig)
 
     def __post_init__(self) -> None:
-        require_positive(self, "iterations")
+        require_positive(self, "iterations", *(["threads"] if self.threads is not None else []))
         if self.name is not None and not is_folder_name(self.name):
             raise UserError(f"name must be a folder's name of at most {MOST_NAME} characters, not {shown(self.name)}")
         if self.checkpoints_kept < 2:
             raise UserError(f"checkpoints_kept must be at least 2, not {self.checkpoints_kept}")
         for name in ("seed", "checkpoint_every", "evaluate_every"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise UserError(f"{name} can't be negative, not {getattr(self, name)}")
 
 

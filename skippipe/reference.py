@@ -69,24 +69,21 @@ class CompressedReplicas:
 class ReferenceTrainer:
     """Holds every stage and sends each microbatch along its path, as the peers do (design: what an iteration is)."""
 
-    def __init__(self, config: RunConfig, plan: Plan, samples: int, prepared: Prepared, bf16: bool = False) -> None:
-        """`samples` sequences make a microbatch; weights and batches are those of a run with this configuration.
-
-        `bf16` computes in bfloat16 where torch's autocast does; weights, gradients and optimizer stay fp32.
-        """
+    def __init__(self, config: RunConfig, plan: Plan, samples: int, prepared: Prepared) -> None:
+        """`samples` sequences make a microbatch; weights and batches are those of a run with this configuration."""
         self.config = config
         self.prepared = prepared
-        self.bf16 = bf16
         self.dropped_in_a_row = 0
         self.gradient_norm = 0.0
         """Of the last iteration, over all stages and before it is clipped."""
         if config.model.init_from is not None:
             check_llama_folder(config.model, len(plan.stages), prepared.vocabulary)
+        computing = config.precision, config.recompute
         self.stages = [
-            Stage(config.model, stage, prepared.vocabulary, config.seed).to(config.device)
+            Stage(config.model, stage, prepared.vocabulary, config.seed, *computing).to(config.device)
             for stage in range(len(plan.stages))
         ]
-        self.optimizers = [StageOptimizer(stage, config.optimizer) for stage in self.stages]
+        self.optimizers = [StageOptimizer(stage, config.optimizer, config.iterations) for stage in self.stages]
         self.codec_of: dict[tuple[int, int], GradientCodec] = {}
         """By stage and node, if compression.sync asks for it."""
         self.take_up(plan)
@@ -168,8 +165,7 @@ class ReferenceTrainer:
 
     def path_loss(self, visited: list[int], tokens_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
         """Loss of a batch that visits these stages in this order; stage 0 comes first and computes the loss."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.stages[0].loss(forward(self.stages, tuple(visited), tokens_BT), targets_BT)
+        return self.stages[0].loss(forward(self.stages, tuple(visited), tokens_BT), targets_BT)
 
     def save(self, run: Path, meta: Meta) -> None:
         """Save every stage into a checkpoint of the run."""

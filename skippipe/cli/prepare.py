@@ -125,10 +125,18 @@ def check_device(device: str) -> None:
     import torch
 
     try:
-        torch.zeros(1, device=device).sum().item()
+        for name in devices_to_check(device, torch.cuda.device_count()):
+            torch.zeros(1, device=name).sum().item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"device: {shown(device)} can't be used here ({reason[:200]})") from None
+
+
+def devices_to_check(asked: str, gpus: int) -> list[str]:
+    """Those that nodes may get on a machine with so many GPUs."""
+    from skippipe.runtime.share import device_of
+
+    return sorted({device_of(asked, place, gpus) for place in range(max(1, gpus))})
 
 
 def import_everything(config: RunConfig) -> None:
@@ -142,5 +150,5 @@ def import_everything(config: RunConfig) -> None:
     from skippipe.model.optimizer import make_adamw
 
     # Torch loads a good part of itself at the first optimizer; once here instead of once a node.
-    make_adamw([torch.nn.Parameter(torch.zeros(1))], config.optimizer)
+    make_adamw(torch.nn.Linear(1, 1), config.optimizer)
     gc.enable()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from skippipe.cli.launch import launch
 from skippipe.cli.prepare import config_from_arguments, whole_number
-from skippipe.config import DataConfig
+from skippipe.cli.vocabulary import vocabulary_of
 from skippipe.errors import UserError
 from skippipe.peers import check_reachable
 from skippipe.runtime.events import ComputeMeasured, Event, LinkMeasured, MeasurementDone, SyncMeasured
@@ -58,8 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
     from skippipe.runtime.equal import profile_fields
     from skippipe.runtime.profiler import ProfileConfig, run_profile
 
-    asked = ProfileConfig(config.model, vocabulary_of(config.data), samples, replicas, config.device)
-    measured, fields = Measured(), profile_fields(replace(asked, device=""), nodes)
+    vocabulary, computing = vocabulary_of(config.data), (config.precision, config.recompute, config.threads)
+    asked = ProfileConfig(config.model, vocabulary, samples, replicas, config.device, *computing)
+    measured, fields = Measured(), profile_fields(replace(asked, device="", recompute=False, threads=None), nodes)
 
     def run_node(endpoint: Endpoint) -> None:
         run_profile(endpoint, asked)
@@ -76,15 +77,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         return launch(config.peers, nodes, local, Path(folder), fields, run_node, follow, explain)
-
-
-def vocabulary_of(config: DataConfig) -> int:
-    """Tokens that the head has to tell apart: those of the given tokenizer, or as many as one is trained for."""
-    if config.tokenizer is None:
-        return config.vocabulary
-    from skippipe.data.tokenizer import load_tokenizer
-
-    return int(load_tokenizer(Path(config.tokenizer)).vocab_size)
 
 
 @dataclass

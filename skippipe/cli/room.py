@@ -1,62 +1,92 @@
-"""Whether a run's data, memory and disk suffice: what can be known before its nodes start."""
+"""Whether a run's model fits its schedule, and its machine: what can be known before its nodes start."""
 
 from __future__ import annotations
 
-import os
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skippipe.config import RunConfig
 from skippipe.errors import UserError
-from skippipe.schedule import Plan
+from skippipe.schedule import Schedule
 
 if TYPE_CHECKING:
     from skippipe.data.batches import Prepared
+    from skippipe.runtime.needs import Needs
 
-FP32_BYTES = 4
-KEPT_WHILE_TRAINING, KEPT_ON_DISK = 4, 3
-"""Numbers a parameter: weight, gradient and AdamW's two moments; on the disk all but the gradient."""
-KEPT_OF_SYNCS = 2
-"""More of them at each node if syncs are compressed: what they left out, before and after; on the disk one of them."""
+MEMORY_REMEDY = "a smaller model, fewer SAMPLES, recompute=true or precision=bf16; skippipe plan shows each node's part"
 
 
-def check_room(config: RunConfig, plan: Plan, samples: int, local: range, prepared: Prepared, folder: Path) -> None:
+def check_model(config: RunConfig, schedule: Schedule) -> None:
+    """The model must be the schedule's; with emulation on a stand-in of another width will do."""
+    fields = ["layers_per_stage"]
+    if not config.emulation.enabled:
+        fields += ["d_model", "heads", "context"]
+    for name in fields:
+        ours, theirs = getattr(config.model, name), getattr(schedule.pipeline, name)
+        if ours != theirs:
+            raise UserError(
+                f"{config.schedule}: pipeline.{name} is {theirs}, but model.{name} is {ours}; add model.{name}={theirs}"
+            )
+    ours, theirs = config.model.hidden_width, schedule.pipeline.hidden_width
+    if not config.emulation.enabled and ours != theirs:
+        raise UserError(
+            f"{config.schedule}: pipeline.feed_forward is {theirs}, but model.feed_forward is {ours};"
+            f" add model.feed_forward={theirs}"
+        )
+
+
+def check_room(
+    config: RunConfig, schedule: Schedule, setting: str, local: range, prepared: Prepared, folder: Path
+) -> None:
     """UserError if the text is too short, or this machine's memory or disk too small, for the nodes `local`."""
     from skippipe.data.batches import Batches, validation_batches
+    from skippipe.model.footprint import FP32
+    from skippipe.runtime.needs import SAVED_NUMBERS, needs
 
-    model, origins = config.model, plan.stages[0]
+    model, plan, samples = config.model, schedule.settings[setting], schedule.pipeline.samples_per_microbatch
+    origins = plan.stages[0]
     for part in range(len(origins)):
         Batches(prepared, part, len(origins), samples, model.context, config.seed)
     if config.evaluate_every:
         next(validation_batches(prepared, samples, model.context, 1))
-    stage_bytes = [FP32_BYTES * parameters(config, stage, prepared.vocabulary) for stage in range(len(plan.stages))]
-    stage_of = plan.stage_of()
-    if config.device == "cpu":
-        kept = KEPT_WHILE_TRAINING + (KEPT_OF_SYNCS if config.compression.sync != "fp32" else 0)
-        needed = kept * sum(stage_bytes[stage_of[node]] for node in local)
-        check_enough("memory for weights, gradients and moments", needed, memory_bytes(), "a smaller model")
-    if config.checkpoint_every:
-        saved = KEPT_ON_DISK * sum(
-            size for size, nodes in zip(stage_bytes, plan.stages, strict=True) if nodes[0] in local
-        )
+    every = needs(config, schedule, setting, prepared.vocabulary)
+    check_memory(config.device, [own for own in every if own.node in local])
+    if config.checkpoint_every is not None:
+        leaders = [nodes[0] for nodes in plan.stages if nodes[0] in local]
+        saved = sum(SAVED_NUMBERS * FP32 * own.parameters for own in every if own.node in leaders)
         if config.compression.sync != "fp32":
-            saved += sum(stage_bytes[stage_of[node]] for node in local)
-        count = min(config.checkpoints_kept + 1, -(-config.iterations // config.checkpoint_every))
+            saved += sum(FP32 * own.parameters for own in every if own.node in local)
+        saves = -(-config.iterations // (config.checkpoint_every or config.iterations))
+        count = min(config.checkpoints_kept + 1, saves)
         free = shutil.disk_usage(folder).free
-        check_enough(f"disk for {count} checkpoints in {folder}", count * saved, free, "fewer checkpoints_kept")
+        remedy = "fewer checkpoints_kept, or none: checkpoint_every=null"
+        check_enough(f"disk for {count} checkpoints in {folder}", count * saved, free, remedy)
 
 
-def parameters(config: RunConfig, stage: int, vocabulary: int) -> int:
-    """Parameters of a stage."""
-    width, hidden = config.model.d_model, config.model.hidden_width
-    layers = config.model.layers_per_stage * (4 * width * width + 3 * width * hidden + 2 * width)
-    return layers + (2 * vocabulary * width + width if stage == 0 else 0)
+def check_memory(device: str, local: list[Needs]) -> None:
+    """UserError if nodes need more than is free of this machine's memory, or of a GPU's."""
+    on_gpu = device.startswith("cuda")
+    needed = sum(own.beside_gpu if on_gpu else own.on_cpu for own in local)
+    check_enough(f"memory for {len(local)} nodes", needed, free_memory_bytes(), MEMORY_REMEDY)
+    if not on_gpu:
+        return
+    import torch
+
+    from skippipe.runtime.share import device_of
+
+    needed_on: Counter[str] = Counter()
+    for place, own in enumerate(local):
+        needed_on[device_of(device, place, torch.cuda.device_count())] += own.on_gpu
+    for name, on_this in needed_on.items():
+        check_enough(f"memory of {name}", on_this, torch.cuda.mem_get_info(name)[0], MEMORY_REMEDY)
 
 
-def memory_bytes() -> int:
-    """This machine's memory."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def free_memory_bytes() -> int:
+    """What this machine can still give to processes without swapping."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
 
 
 def check_enough(what: str, needed: int, there: int, remedy: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from skippipe.cli.launch import launch
 from skippipe.cli.prepare import DEFAULT_CONFIG, config_from_arguments, prepare_and_import, whole_number
-from skippipe.cli.room import check_room
+from skippipe.cli.room import check_model, check_room
 from skippipe.config import Encoding, RunConfig
 from skippipe.errors import UserError
 from skippipe.peers import check_reachable
@@ -72,12 +72,13 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
     """
     folder = make_run_folder(config, setting, local.start)
     print(f"nodes {local.start} to {local.stop - 1} of {schedule.nodes}, setting {setting}, run folder {folder}")
-    samples, plan = schedule.pipeline.samples_per_microbatch, schedule.settings[setting]
-    prepared = prepare_and_import(config, lambda prepared: check_room(config, plan, samples, local, prepared, folder))
+    prepared = prepare_and_import(
+        config, lambda prepared: check_room(config, schedule, setting, local, prepared, folder)
+    )
     if config.model.init_from is not None:
         from skippipe.model.llama_folder import check_llama_folder
 
-        check_llama_folder(config.model, len(plan.stages), prepared.vocabulary)
+        check_llama_folder(config.model, len(schedule.settings[setting].stages), prepared.vocabulary)
     checkpoint = find_checkpoint(resume, config, schedule, setting, prepared) if resume else None
     # Imported here: errors in arguments should not wait for torch.
     from skippipe.cli.progress import Progress
@@ -93,7 +94,7 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
 
     def follow(launcher: Launcher) -> int:
         progress = Progress(schedule, setting, config, folder, len(local), began)
-        return watch_training(launcher, progress, saves=config.checkpoint_every > 0)
+        return watch_training(launcher, progress, saves=config.checkpoint_every is not None)
 
     def explain(error: NodeFailedError) -> str:
         if error.diverged:
@@ -123,23 +124,32 @@ def watch_training(launcher: Launcher, progress: Progress, saves: bool) -> int:
             progress.finish()
         raise
     progress.finish()
-    return 0 if progress.leaving is None else say_what_was_saved(progress.folder, progress.leaving)
+    if progress.leaving is not None:
+        return say_what_was_saved(progress.folder, progress.leaving)
+    if saves and progress.lines:
+        wanted, missing = saved_after(progress.folder, progress.lines[-1].iteration + 1)
+        print(f"{'model':24} {wanted}{f' is not complete: {missing}' if missing else ''}")
+    return 0
+
+
+def saved_after(folder: Path, done: int) -> tuple[Path, str | None]:
+    """The checkpoint of a run after so many iterations, and why it is not complete; None if it is."""
+    from skippipe.model.checkpoint import checkpoint_folder, find_latest
+
+    wanted = checkpoint_folder(folder, done)
+    try:
+        return wanted, None if find_latest(wanted).folder.name == wanted.name else "stages are missing"
+    except UserError as error:
+        return wanted, str(error)
 
 
 def say_what_was_saved(folder: Path, leaving: Leaving) -> int:
     """Name the checkpoint with which a run was left early, after making sure that it is there; the exit code."""
-    from skippipe.model.checkpoint import checkpoint_folder, find_latest
-
     done = leaving.iteration + 1
     print(f"\nnode {leaving.asked} and its machine were told to stop (SIGTERM)", file=sys.stderr)
-    wanted = checkpoint_folder(folder, done)
-    try:
-        sound = find_latest(wanted).folder.name == wanted.name
-        reason = "stages are missing"
-    except UserError as error:
-        sound, reason = False, str(error)
-    if not sound:
-        print(f"error: {done} iterations were done, but {wanted} is not complete: {reason}", file=sys.stderr)
+    wanted, missing = saved_after(folder, done)
+    if missing:
+        print(f"error: {done} iterations were done, but {wanted} is not complete: {missing}", file=sys.stderr)
         return 1
     print(f"saved after {done} iterations; go on with --resume {folder}", file=sys.stderr)
     return 128 + signal.SIGTERM
@@ -183,28 +193,10 @@ def describe(encodings: dict[str, Encoding]) -> str:
     return " and ".join(f"{name} in {encoding}" for name, encoding in encodings.items())
 
 
-def check_model(config: RunConfig, schedule: Schedule) -> None:
-    """The model must be the schedule's; with emulation on a stand-in of another width will do."""
-    fields = ["layers_per_stage"]
-    if not config.emulation.enabled:
-        fields += ["d_model", "heads", "context"]
-    for name in fields:
-        ours, theirs = getattr(config.model, name), getattr(schedule.pipeline, name)
-        if ours != theirs:
-            raise UserError(
-                f"{config.schedule}: pipeline.{name} is {theirs}, but model.{name} is {ours}; add model.{name}={theirs}"
-            )
-    ours, theirs = config.model.hidden_width, schedule.pipeline.hidden_width
-    if not config.emulation.enabled and ours != theirs:
-        raise UserError(
-            f"{config.schedule}: pipeline.feed_forward is {theirs}, but model.feed_forward is {ours};"
-            f" add model.feed_forward={theirs}"
-        )
-
-
 def find_checkpoint(path: Path, config: RunConfig, schedule: Schedule, setting: str, prepared: Prepared) -> Checkpoint:
     """The checkpoint to go on from; UserError if it is of another model or has nothing left to do."""
     from skippipe.model.checkpoint import check_same_model, find_latest
+    from skippipe.model.optimizer import learning_rate
 
     checkpoint = find_latest(path)
     done = checkpoint.meta.iteration
@@ -212,6 +204,14 @@ def find_checkpoint(path: Path, config: RunConfig, schedule: Schedule, setting: 
     if done >= config.iterations:
         raise UserError(f"{checkpoint.folder} has {done} iterations done already; add iterations={2 * done}")
     print(f"going on from {checkpoint.folder}")
+    before, now = checkpoint.meta.config.iterations, config.iterations
+    if config.optimizer.decay == "cosine" and before != now:
+        rate = learning_rate(config.optimizer, done, now)
+        print(
+            f"warning: {checkpoint.folder} is of a run of {before} iterations; the cosine now ends after {now},"
+            f" and the learning rate goes on at {rate:.3g}",
+            file=sys.stderr,
+        )
     return checkpoint
 
 

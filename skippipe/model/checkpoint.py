@@ -191,7 +191,7 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     if not all(file.exists() for file in checkpoint.files):
         return None
     for file in checkpoint.files:
-        if read_meta(file) != meta:
+        if not read_meta(file).agrees_with(meta):
             raise UserError(f"{file}: from another run or iteration than {found[0].name} beside it")
     return checkpoint
 
@@ -224,14 +224,13 @@ def load_stage(checkpoint: Checkpoint, stage: Stage, optimizer: StageOptimizer |
     moments = {moment: own_state(stage, read_tensors(checkpoint.files, f"{moment}.", stage)) for moment in MOMENTS}
     for name, parameter in stage.named_parameters():
         state = {moment: tensors[name].to(parameter.device).clone() for moment, tensors in moments.items()}
-        optimizer.adamw.state[parameter] = {"step": step.clone(), **state}
+        optimizer.restore(parameter, step, state)
 
 
-def read_step(checkpoint: Checkpoint) -> Tensor:
+def read_step(checkpoint: Checkpoint) -> float:
     """The optimizer's count of steps, the same in all stages."""
     with safe_open(checkpoint.files[0], "pt") as opened:
-        step: Tensor = opened.get_tensor(STEP)
-    return step
+        return float(opened.get_tensor(STEP))
 
 
 def read_tensors(files: Iterable[Path], prefix: str, stage: Stage) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,14 @@ class Meta:
         for name in ("schedule_sha256", "run"):
             if not re.fullmatch("[0-9a-f]{0,64}", getattr(self, name)):
                 raise UserError(f"{name} must be at most 64 hexadecimal digits, not {shown(getattr(self, name))}")
+
+    def agrees_with(self, other: Meta) -> bool:
+        """Whether both are of one checkpoint, whose machines may differ in addresses, devices and paths."""
+        return self.common() == other.common()
+
+    def common(self) -> Meta:
+        """With nothing of the configuration but the model; the run's name stands for the rest."""
+        return replace(self, config=RunConfig(model=replace(self.config.model, init_from=None)))
 
     def shapes(self, stage: int) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the tensors that a stage's file must hold, moments included."""

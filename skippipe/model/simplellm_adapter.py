@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import sys
 from functools import cache
 from pathlib import Path
@@ -86,13 +85,26 @@ class SimpleLLMLayer(nn.Module):
         """
         if past_key_values is not None or attention_mask is not None:
             raise UserError("model.blocks simplellm has no key-value cache: load the weights into blocks transformers")
-        tokens = x_BTD.shape[1]
         cos, sin = (table[0, :, : table.shape[-1] // 2].float() for table in position_embeddings)
         # RoPE multiplies (B, T, heads, head width / 2) by this: without the 1 it would pair positions with heads.
-        self.block.attention.freq_cis = torch.complex(cos, sin)[:, None]
-        mask = torch.full((tokens, tokens), -math.inf, dtype=x_BTD.dtype, device=x_BTD.device).triu(1)
-        y_BTD: Tensor = self.block(x_BTD, 0, tokens, mask)
+        rotations = torch.complex(cos, sin)[:, None]
+        x_BTD = x_BTD + self.attend(self.block.attention_norm(x_BTD), rotations)
+        y_BTD: Tensor = x_BTD + self.block.feed_forward(self.block.ffn_norm(x_BTD))
         return y_BTD
+
+    def attend(self, x_BTD: Tensor, rotations: Tensor) -> Tensor:
+        """The block's causal attention by torch's kernel, as it keeps all scores (B, heads, T, T) for backward.
+
+        `rotations`: (T, 1, head width / 2) complex.
+        """
+        attention = self.block.attention
+        linears = attention.wq, attention.wk, attention.wv
+        q, k, v = (linear(x_BTD).unflatten(-1, (attention.num_heads, -1)) for linear in linears)
+        q, k = import_llamabase().apply_rotary_emb(q, k, freqs_cis=rotations)
+        q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed_BTD: Tensor = attention.wo(mixed.transpose(1, 2).flatten(2))
+        return mixed_BTD
 
 
 def to_simplellm(canonical: dict[str, Tensor], heads: int) -> dict[str, Tensor]:

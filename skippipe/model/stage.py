@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from skippipe.config import ModelConfig
+from skippipe.config import ModelConfig, Precision
 from skippipe.model.blocks import (
     NORM_EPSILON,
     build_layers,
@@ -28,12 +30,21 @@ class Stage(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, config: ModelConfig, stage: int, vocabulary: int, seed: int) -> None:
-        """Build stage number `stage` on the CPU in fp32.
+    def __init__(
+        self,
+        config: ModelConfig,
+        stage: int,
+        vocabulary: int,
+        seed: int,
+        precision: Precision = "fp32",
+        recompute: bool = False,
+    ) -> None:
+        """Build stage number `stage` on the CPU, its weights in fp32, whatever the precision that it computes in.
 
         Its first weights are those of config.init_from, or depend on seed and layer index alone.
         """
         super().__init__()
+        self.precision, self.recompute = precision, recompute
         self.config = config
         self.stage = stage
         self.vocabulary = vocabulary
@@ -54,19 +65,30 @@ class Stage(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
 
     def forward(self, x: Tensor, cache: Any = None) -> Tensor:
-        """Token ids (B, T) int64 at stage 0, else hidden states (B, T, D), to hidden states (B, T, D).
+        """Token ids (B, T) int64 at stage 0, else hidden states (B, T, D) fp32, to hidden states (B, T, D) fp32.
 
+        In bf16 too: what layers add to the residual stream is rounded, the stream itself is not.
         `cache` is this stage's own transformers DynamicCache at inference: x then continues what the cache has seen.
         """
         start = cache.get_seq_length() if cache is not None else 0
         tokens = x.shape[1]
         assert start + tokens <= self.config.context, f"{start + tokens} tokens in a context of {self.config.context}"
-        x_BTD = self.embedding(x) if self.stage == 0 else x
-        positions = tuple(table[:, start : start + tokens].to(x_BTD.dtype) for table in (self.cos, self.sin))
+        positions = self.cos[:, start : start + tokens], self.sin[:, start : start + tokens]
         mask = causal_mask(tokens, start, x.device)
-        for layer in self.layers:
-            x_BTD = layer(x_BTD, attention_mask=mask, past_key_values=cache, position_embeddings=positions)
+        with self.autocast():
+            x_BTD = self.embedding(x) if self.stage == 0 else x
+            for layer in self.layers:
+                run = partial(layer, attention_mask=mask, past_key_values=cache, position_embeddings=positions)
+                if self.recompute and torch.is_grad_enabled():
+                    # Layers draw no random numbers whose state would have to be kept.
+                    x_BTD = checkpoint(run, x_BTD, use_reentrant=False, preserve_rng_state=False)
+                else:
+                    x_BTD = run(x_BTD)
         return x_BTD
+
+    def autocast(self) -> torch.autocast:
+        """What the stage computes in."""
+        return torch.autocast(self.cos.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         """Hidden states (B, T, D) through final norm and head (stage 0 only) to logits (B, T, vocabulary)."""
@@ -75,7 +97,9 @@ class Stage(nn.Module):
 
     def loss(self, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean cross-entropy in nats a token (stage 0 only) of hidden states (B, T, D) against token ids (B, T)."""
-        return nn.functional.cross_entropy(self.logits(hidden_BTD).float().flatten(0, 1), targets_BT.flatten())
+        with self.autocast():
+            logits_NV = self.logits(hidden_BTD).flatten(0, 1)
+            return nn.functional.cross_entropy(logits_NV.float(), targets_BT.flatten())
 
 
 def layer_prefix(stage: Stage, local: int) -> str:

@@ -18,6 +18,7 @@ from skippipe.model.stage import Stage
 from skippipe.report.metrics import BatchMetrics
 from skippipe.runtime.endpoint import Endpoint
 from skippipe.runtime.events import EvaluationDone
+from skippipe.runtime.share import own_device, take_threads
 from skippipe.schedule import Plan
 from skippipe.transport.inbox import Inbox, PeerLostError
 from skippipe.transport.links import Links
@@ -137,11 +138,11 @@ def serve(driver: int, stage: Stage, mailbox: Mailbox, links: Links) -> None:
 @torch.no_grad()
 def run_evaluator(job: EvaluationJob) -> None:
     """Drive or serve an evaluation (in a process of its own), until the batches are done or the process is stopped."""
-    torch.set_num_threads(1)
+    take_threads(job.config.threads, job.endpoint, job.config.emulation.enabled)
     node, config, driver = job.endpoint.node, job.config, job.driver
     stage = Stage(config.model, job.plan.stage_of()[node], job.prepared.vocabulary, config.seed)
     load_stage(job.checkpoint, stage)
-    stage.to(config.device)
+    stage.to(own_device(config.device, job.endpoint))
     peers = [other for others in job.plan.stages[1:] for other in others] if node == driver else [driver]
     mailbox = Mailbox(peers)
     largest = HEADER.size + 4 * job.samples * config.model.context * config.model.d_model

@@ -54,13 +54,10 @@ def expected_senders(plan: Plan, node: int) -> dict[tuple[MessageKind, int], int
 
 def receiver_of(plan: Plan, node: int, task: Task) -> tuple[MessageKind, int] | None:
     """What a task's result is, and the node that it goes to; None if the microbatch's way ends with the task."""
-    path = plan.paths[task.microbatch]
-    place = path.index(node)
-    if task.kind is Kind.FORWARD:
-        return MessageKind.ACTIVATION, [*path, path[0]][place + 1]
-    if task.kind is Kind.LOSS:
-        return MessageKind.GRADIENT, path[-1]
-    return (MessageKind.GRADIENT, path[place - 1]) if place else None
+    receiver = plan.receiver_of(node, task)
+    if receiver is None:
+        return None
+    return (MessageKind.ACTIVATION if task.kind is Kind.FORWARD else MessageKind.GRADIENT), receiver
 
 
 class Executor:

@@ -9,6 +9,7 @@ from skippipe.config import RunConfig
 from skippipe.data.batches import Prepared
 from skippipe.model.checkpoint import Checkpoint
 from skippipe.runtime.endpoint import Endpoint
+from skippipe.runtime.share import own_device
 from skippipe.schedule import Plan, Schedule
 
 
@@ -38,6 +39,11 @@ class Job:
     def plan(self) -> Plan:
         """The setting that is run."""
         return self.schedule.settings[self.setting]
+
+    @property
+    def device(self) -> str:
+        """The node's torch device."""
+        return own_device(self.config.device, self.endpoint)
 
     @property
     def first_iteration(self) -> int:

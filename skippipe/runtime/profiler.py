@@ -17,10 +17,12 @@ from pathlib import Path
 
 import torch
 
-from skippipe.config import ModelConfig
+from skippipe.config import ModelConfig, Precision
+from skippipe.model.stage import Stage
 from skippipe.runtime.endpoint import Endpoint
 from skippipe.runtime.events import ComputeMeasured, LinkMeasured, MeasurementDone, SyncMeasured
 from skippipe.runtime.gradients import largest_message
+from skippipe.runtime.share import own_device, take_threads
 from skippipe.runtime.task_profiler import REST_SECONDS, measure_tasks
 from skippipe.schedule.costs import (
     activation_bytes,
@@ -68,6 +70,13 @@ class ProfileConfig:
     replicas: int
     """Nodes of an all-reduce."""
     device: str
+    precision: Precision = "fp32"
+    recompute: bool = False
+    threads: int | None = None
+
+    def stage(self, number: int) -> Stage:
+        """A stage of the model."""
+        return Stage(self.model, number, self.vocabulary, 0, self.precision, self.recompute)
 
     @property
     def hop_bytes(self) -> int:
@@ -172,14 +181,16 @@ class Rounds:
 
 def run_profile(endpoint: Endpoint, config: ProfileConfig) -> None:
     """Take part in all turns and report this node's figures (in a process of its own)."""
-    torch.set_num_threads(1)
+    # As in a run whose times are real, which is what a profile is for.
+    take_threads(config.threads, endpoint, emulated=False)
+    device = own_device(config.device, endpoint)
     rounds = Rounds(endpoint, config)
     hosts = [int(row[0]) for row in rounds.share([float(machine_number())])]
     tasks, link_figures = [0.0] * TASK_FIGURES, [0.0] * (LINK_FIGURES * endpoint.nodes)
     for pairs in take_turns(hosts):
         for pair in pairs:
             if pair == (endpoint.node, endpoint.node):
-                tasks = list(measure_tasks(config.model, config.vocabulary, config.samples, config.device))
+                tasks = list(measure_tasks(lambda number: config.stage(number).to(device), config.samples))
             elif endpoint.node in pair:
                 link_figures[LINK_FIGURES * pair[1] : LINK_FIGURES * (pair[1] + 1)] = measure_link(pair, rounds, config)
             else:

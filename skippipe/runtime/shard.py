@@ -27,7 +27,8 @@ class Shard:
     def build(cls, job: Job, index: int) -> Shard:
         """A stage as the run begins with it."""
         config = job.config
-        stage = Stage(config.model, index, job.prepared.vocabulary, config.seed).to(config.device)
+        computing = config.precision, config.recompute
+        stage = Stage(config.model, index, job.prepared.vocabulary, config.seed, *computing).to(job.device)
         samples = job.schedule.pipeline.samples_per_microbatch
         full_model = FullModel(stage, job.prepared, samples) if config.evaluate_every else None
-        return cls(index, stage, StageOptimizer(stage, config.optimizer), full_model)
+        return cls(index, stage, StageOptimizer(stage, config.optimizer, config.iterations), full_model)

@@ -66,20 +66,15 @@ def earlier_members(view: View) -> list[int]:
     return sorted(set(view.members) - set(view.joined))
 
 
-def parameters_of(optimizer: StageOptimizer) -> list[Tensor]:
-    """A stage's parameters in the order of its optimizer."""
-    return [parameter for group in optimizer.adamw.param_groups for parameter in group["params"]]
-
-
 def numbers_of(optimizer: StageOptimizer) -> Tensor:
     """A copy of a stage's weights and both moments, (3 x parameters,) fp32 on the CPU."""
-    tensors = [*parameters_of(optimizer), *(tensor for name in MOMENTS for tensor in optimizer.moments(name))]
+    tensors = [*optimizer.parameters, *(tensor for name in MOMENTS for tensor in optimizer.moments(name))]
     return torch.cat([tensor.detach().reshape(-1).cpu() for tensor in tensors])
 
 
 def restore(optimizer: StageOptimizer, numbers: Tensor, step: float) -> None:
     """Fill a stage's weights and its optimizer with what numbers_of gave, after so many steps."""
-    parameters = parameters_of(optimizer)
+    parameters = optimizer.parameters
     shaped = []
     for tensor in parameters * (1 + len(MOMENTS)):
         part, numbers = numbers[: tensor.numel()], numbers[tensor.numel() :]
@@ -89,7 +84,7 @@ def restore(optimizer: StageOptimizer, numbers: Tensor, step: float) -> None:
         weight, *moments = shaped[place::count]
         with torch.no_grad():
             parameter.copy_(weight)
-        optimizer.adamw.state[parameter] = {"step": torch.tensor(step), **dict(zip(MOMENTS, moments, strict=True))}
+        optimizer.restore(parameter, step, dict(zip(MOMENTS, moments, strict=True)))
 
 
 def handovers(view: View, node: int, stage: int, optimizer: StageOptimizer, knowledge: Knowledge) -> list[Given]:

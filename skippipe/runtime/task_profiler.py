@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skippipe.config import EmulationConfig, ModelConfig
+from skippipe.config import EmulationConfig
 from skippipe.model.stage import Stage
 from skippipe.runtime.emulation import Emulation
 from skippipe.runtime.executor import Executor, expected_senders
@@ -97,15 +98,18 @@ class Stopwatch(Executor):
         return statistics.median(times[len(times) // ITERATIONS :])
 
 
-def measure_tasks(model: ModelConfig, vocabulary: int, samples: int, device: str) -> TaskSeconds:
-    """Run a plan of two stages on this node: forward and backward on layers alone, then the loss at the origin."""
+def measure_tasks(build: Callable[[int], Stage], samples: int) -> TaskSeconds:
+    """Run a plan of two stages on this node: forward and backward on layers alone, then the loss at the origin.
+
+    `build` makes the stage of a number, on its device.
+    """
     orders = {
         0: [Task(Kind.LOSS, number) for number in range(MICROBATCHES)],
         1: [Task(kind, number) for number in range(MICROBATCHES) for kind in (Kind.FORWARD, Kind.BACKWARD)],
     }
     order = {node: tuple(tasks) for node, tasks in orders.items()}
     plan = Plan(((0,), (1,)), ((0, 1),) * MICROBATCHES, order, (0.0, 0.0), 0.0, 0.0)
-    origin, relay = (Stopwatch(node, plan, Stage(model, node, vocabulary, 0).to(device), samples) for node in (0, 1))
+    origin, relay = (Stopwatch(node, plan, build(node), samples) for node in (0, 1))
     # The origin's own forwards and backwards are left out, so that no gradient comes for it either.
     origin.senders = {key: sender for key, sender in origin.senders.items() if key[0] is MessageKind.ACTIVATION}
     gap_s = relay.gap_s()
@@ -121,5 +125,5 @@ def no_batch(iteration: int, microbatch: int) -> tuple[Tensor, Tensor]:
 def now(device: torch.device) -> float:
     """Time when everything asked of the device is done."""
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     return time.perf_counter()

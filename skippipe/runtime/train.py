@@ -63,7 +63,7 @@ def train(schedule: Schedule, setting: str, config: RunConfig | None = None) -> 
 def wait_for(command: list[str]) -> int:
     """Run a command to its end; its exit code. An interrupt is passed on, so that it can end its own processes."""
     # A session of its own: a terminal's Ctrl-C comes to it once, through us.
-    # One thread a node, as in run.sh: processes that each start a thread a core would only get in each other's way.
+    # As in run.sh: the launcher must have no threads when it forks the nodes.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     process = subprocess.Popen(command, start_new_session=True, env={**os.environ, **threads})
     try:

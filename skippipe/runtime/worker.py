@@ -114,7 +114,8 @@ class Worker(Member):
         """Save and validate if it is time to, after so many iterations; the perplexity if it was measured."""
         config = self.job.config
         last = stopping or done == config.iterations
-        if config.checkpoint_every and (last or done % config.checkpoint_every == 0):
+        every = config.checkpoint_every
+        if every is not None and (last or (every and done % every == 0)):
             self.save(done, self.group.leads)
         # Whoever had the figures before a takeover has left the validation for it.
         full_model = self.shard.full_model
@@ -135,7 +136,7 @@ class Worker(Member):
         If they hold all stages the checkpoint is a whole one. The launcher's SIGTERM waits for it.
         """
         in_reach, replicas = self.survivors.in_reach, self.view.plan.stages[self.shard.index]
-        if self.job.config.checkpoint_every and self.done and in_reach:
+        if self.job.config.checkpoint_every is not None and self.done and in_reach:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             leads = self.job.node == min({self.job.node, *replicas} & set(in_reach), default=None)
             logger.warning("saving after %d iterations: nodes %s are left in reach", self.done, in_reach)

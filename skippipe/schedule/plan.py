@@ -145,6 +145,16 @@ class Plan:
         origin = self.paths[microbatch][0]
         return sum(path[0] == origin for path in self.paths[:microbatch])
 
+    def receiver_of(self, node: int, task: Task) -> int | None:
+        """The node that a task's result goes to; None if the microbatch's way ends with the task."""
+        path = self.paths[task.microbatch]
+        place = path.index(node)
+        if task.kind is Kind.FORWARD:
+            return [*path, path[0]][place + 1]
+        if task.kind is Kind.LOSS:
+            return path[-1]
+        return path[place - 1] if place else None
+
     def stage_visits(self) -> list[int]:
         """How many microbatches visit each stage in an iteration."""
         stage_of = self.stage_of()

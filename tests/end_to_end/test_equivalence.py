@@ -35,6 +35,18 @@ def test_peers_train_what_one_process_trains(start: Start, workplace: Path, sett
     check_exact(workplace, folder, fields, ITERATIONS, setting)
 
 
+BF16_TOLERANCE = 1e-3
+"""As exactness.TOLERANCE in bf16: a sum's last bit, which hangs on its order, may round a weight's copy over."""
+
+
+def test_peers_train_in_bf16_and_recompute_what_one_process_trains_in_bf16(start: Start, workplace: Path) -> None:
+    fields = ["precision=bf16", "name=equal-bf16"]
+    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "recompute=true", *fields)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    check_exact(workplace, workplace / "runs" / "equal-bf16", fields, ITERATIONS, tolerance=BF16_TOLERANCE)
+
+
 COMPRESSED_TOLERANCE = 1e-3
 """As exactness.TOLERANCE for compressed syncs: a sum's last bit, which hangs on its order, may round a number over."""
 

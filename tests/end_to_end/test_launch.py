@@ -34,7 +34,7 @@ class Refused(Enum):
     RUNS_UNWRITABLE = (["runs=/proc/nowhere"], "runs: the folder /proc/nowhere/refused can't be written")
     RUNS_A_FILE = (["runs=/etc/hostname"], "runs: the folder /etc/hostname/refused can't be written")
     CACHE_UNWRITABLE = (["data.cache=/proc/nowhere"], "data.cache: /proc/nowhere: can't be made")
-    NO_MEMORY = (["model.d_model=100000", "model.heads=100"], "memory for weights, gradients and moments")
+    NO_MEMORY = (["model.d_model=100000", "model.heads=100"], "memory for 6 nodes: ")
     TEXT_TOO_SHORT = (["model.context=500000"], "fewer than one sequence of model.context")
     NOT_OUR_ADDRESS = (["peers.host=192.0.2.1"], "peers.host: 192.0.2.1 is no address of this machine")
     MANY_DIGITS = (["iterations=" + "1" * 5000], "iterations must be a whole number")
@@ -210,14 +210,19 @@ def test_a_loss_while_starting_up_reaches_the_other_machine(start: Start, workpl
     assert not any(alive(pid) for pid in process_ids(folder).values())
 
 
-def test_names_serve_in_bootstrap(start: Start, workplace: Path) -> None:
+def test_names_serve_in_bootstrap_and_a_lone_node_takes_all_cores(start: Start, workplace: Path) -> None:
     port = free_ports(6)
     meeting = [f'peers.bootstrap=["localhost:{port}"]']
     common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", "iterations=1", *meeting]
-    runs = [start("0", "2", *common, "name=by-name", **SECRET), start("2", "6", *common, "name=by-name", **SECRET)]
+    runs = [start("0", "1", *common, "name=by-name", **SECRET), start("1", "6", *common, "name=by-name", **SECRET)]
     for run in runs:
         _, errors = run.communicate(timeout=SECONDS)
         assert run.returncode == 0, errors
+    # The first machine has one node, which takes all of its cores; the other's share theirs.
+    cores = len(os.sched_getaffinity(0))
+    for node, threads in ((0, cores), (1, 1), (5, 1)):
+        log = (workplace / "runs" / "by-name" / f"node-{node}.log").read_text()
+        assert f"threads of node {node}: {threads}\n" in log
 
 
 def test_ctrl_c_while_an_import_runs_code_gives_the_exit_code_too(tmp_path: Path) -> None:

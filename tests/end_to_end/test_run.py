@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skippipe.model.checkpoint import find_latest
 from skippipe.report.run_folder import process_ids
 from skippipe.schedule.costs import Queueing
 from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, wait_for
 from tests.small_schedule import small_schedule
 
+NONE = "checkpoint_every=null"
 SUMMARY_KEYS = (
     "setting nodes iterations loss_first loss_last measured_iteration_s measured_step_s expected_iteration_s"
     " expected_step_s measured_over_expected tokens_per_second bytes_sent dropped_iterations"
@@ -42,6 +44,9 @@ def test_run_trains_and_leaves_summary_metrics_logs_and_pids(start: Start, workp
     # Six microbatches cross four hops each, 16 KiB and a header of 64 bytes at a time.
     assert {line["bytes_sent"] for line in lines} == {6 * 4 * (4 * 2 * 32 * 64 + 64)}
     assert str(folder) in output
+    # A finished run leaves a model, and says where.
+    assert find_latest(folder).meta.iteration == 5
+    assert f"model                    {find_latest(folder).folder}\n" in output
     pids = process_ids(folder)
     assert sorted(pids) == list(range(6))
     assert not any(alive(pid) for pid in pids.values())
@@ -54,7 +59,9 @@ def test_run_trains_and_leaves_summary_metrics_logs_and_pids(start: Start, workp
 def test_a_signal_stops_every_node(start: Start, workplace: Path, number: signal.Signals) -> None:
     name = f"stopped-{number.name}"
     process = start(
-        "0", "6", "ca-partial", "2", f"{workplace}/small.yaml", f"name={name}", "iterations=100000", cold=True
+        *("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", f"name={name}"),
+        *("iterations=100000", NONE),
+        cold=True,
     )
     folder = workplace / "runs" / name
     wait_for(lambda: (folder / "metrics.jsonl").exists())
@@ -65,6 +72,7 @@ def test_a_signal_stops_every_node(start: Start, workplace: Path, number: signal
     assert process.returncode == 128 + number
     assert "stopped" in errors
     assert not any(alive(pid) for pid in process_ids(folder).values())
+    assert not (folder / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("queueing", ["link", "uplink"])
@@ -149,10 +157,11 @@ def test_bad_arguments_give_one_line_before_anything_starts(
 
 
 def test_other_samples_warn_and_simulate_again(start: Start, workplace: Path) -> None:
-    process = start("0", "6", "ca-partial", "4", f"{workplace}/small.yaml", "name=samples", "iterations=1")
+    process = start("0", "6", "ca-partial", "4", f"{workplace}/small.yaml", "name=samples", "iterations=1", NONE)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
     assert "made for 2 samples" in errors
+    assert not (workplace / "runs" / "samples" / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(("encoding", "ratio"), [("bf16", 0.5), ("int8", 0.25 + 1 / 64)])

@@ -204,6 +204,23 @@ def rewrite(file, change):
     save_file(load_file(file), file, {"skippipe": json.dumps(document)})
 
 
+def test_stages_saved_on_machines_of_other_addresses_and_devices_are_one_checkpoint(prepared, tmp_path):
+    train_and_save(tmp_path, trainer_of(prepared))
+    file = stage_file(checkpoint_folder(tmp_path, 4), 1)
+    theirs = {"device": "cuda:1", "threads": 3, "recompute": True, "runs": "elsewhere"}
+
+    def move(document):
+        document["config"].update(theirs)
+        document["config"]["peers"].update(host="0.0.0.0", first_port=4000)
+        document["config"]["model"].update(init_from="/their/folder")
+
+    rewrite(file, move)
+    assert find_latest(tmp_path).meta.iteration == 4
+    rewrite(file, lambda document: document.update(run="2" * 26))
+    with pytest.raises(UserError, match="from another run or iteration"):
+        find_latest(tmp_path)
+
+
 def deep():
     value = 1
     for _ in range(400):

@@ -73,7 +73,11 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(prepared: Prepared, tm
     forgetful.resume(find_latest(checkpoint_folder(tmp_path, 3)))
     for _, codec in forgetful.codecs():
         codec.left_out.zero_()
-    assert train(forgetful, range(3, 5)) != losses[3:]
+    train(forgetful, range(3, 5))
+    # A loss may hide what so little changed.
+    stages = zip(forgetful.stages, resumed.stages, strict=True)
+    pairs = [pair for both in stages for pair in zip(*(stage.parameters() for stage in both), strict=True)]
+    assert not all(torch.equal(*pair) for pair in pairs)
 
 
 def test_files_go_with_their_checkpoints(prepared: Prepared, tmp_path: Path) -> None:

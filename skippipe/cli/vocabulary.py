@@ -1,0 +1,16 @@
+"""How many tokens a model has to tell apart, before its data are prepared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from skippipe.config import DataConfig
+
+
+def vocabulary_of(config: DataConfig) -> int:
+    """Those of the given tokenizer, or as many as one is trained for."""
+    if config.tokenizer is None:
+        return config.vocabulary
+    from skippipe.data.tokenizer import load_tokenizer
+
+    return int(load_tokenizer(Path(config.tokenizer)).vocab_size)
