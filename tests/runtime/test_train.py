@@ -41,19 +41,19 @@ def test_what_the_command_refuses_is_a_users_error(tmp_path: Path, capfd: pytest
     assert "nowhere" in capfd.readouterr().err
 
 
-def test_a_stage_that_dies_ends_the_training_with_an_exception(tmp_path: Path) -> None:
+def test_all_origins_that_die_end_the_training_with_an_exception(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "trained"
 
-    def kill_a_stage() -> None:
+    def kill_all_origins() -> None:
         deadline = time.monotonic() + SECONDS
         while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        for node in STAGES[1]:
+        for node in STAGES[0]:
             os.kill(process_ids(folder)[node], signal.SIGKILL)
 
     text = tmp_path / "text.txt"
     text.write_text("".join(f"number {i} of many lines of text that say nothing new\n" for i in range(3000)))
-    killer = threading.Thread(target=kill_a_stage)
+    killer = threading.Thread(target=kill_all_origins)
     killer.start()
     with pytest.raises(TrainingFailedError, match=str(folder)):
         train(small_schedule(), "ca-partial", config(tmp_path, str(text), iterations=100_000))
