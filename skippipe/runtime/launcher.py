@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS = 2.0
 FAREWELL_SECONDS = 10.0
 """Most time that the nodes here get to start and to tell those on other machines who failed, before they end."""
+LAST_SAVE_SECONDS = 10.0
+"""Most time that the nodes here get to end of their own, once too few nodes are left to go on."""
 PIPE_BYTES = 65536
 
 
@@ -227,7 +229,25 @@ class Launcher:
         if len(self.endpoints) < self.endpoints[0].nodes and not failed.of_another:
             self.notify(FAILED, failed.node)
             self.wait_until_told()
+        if failed.of_another:
+            self.wait_for_the_others()
         self.stop()
+
+    def wait_for_the_others(self) -> None:
+        """What ended one node ends all soon, of their own: they may be saving before. A signal ends the wait."""
+        deadline = time.monotonic() + LAST_SAVE_SECONDS
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.signals, selectors.EVENT_READ)
+            for process in self.processes.values():
+                selector.register(process.handle, selectors.EVENT_READ, process)
+            while self.processes and (found := selector.select(max(0.0, deadline - time.monotonic()))):
+                for key, _ in found:
+                    if key.data is None:
+                        return
+                    selector.unregister(key.fileobj)
+                    os.waitpid(key.data.pid, 0)
+                    del self.processes[key.data.node]
+                    key.data.close()
 
     def wait_until_told(self) -> None:
         """Wait until every node has closed its end of the notices, or has ended, or a signal comes."""
