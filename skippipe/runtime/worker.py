@@ -115,8 +115,10 @@ class Worker(Member):
         config = self.job.config
         last = stopping or done == config.iterations
         every = config.checkpoint_every
-        if every is not None and (last or (every and done % every == 0)):
-            self.save(done, self.group.leads)
+        is_whole = all(self.view.plan.stages)
+        # While a stage is lost no checkpoint is complete; the last one is all that the run leaves of the others.
+        if every is not None and (last or (is_whole and every and done % every == 0)):
+            self.save(done, self.group.leads, is_whole)
         # Whoever had the figures before a takeover has left the validation for it.
         full_model = self.shard.full_model
         if full_model is None or done % config.evaluate_every or self.view.committed >= done - 1:
@@ -140,9 +142,9 @@ class Worker(Member):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             leads = self.job.node == min({self.job.node, *replicas} & set(in_reach), default=None)
             logger.warning("saving after %d iterations: nodes %s are left in reach", self.done, in_reach)
-            self.save(self.done, leads, is_whole=False)
+            self.save(self.done, leads, False)
 
-    def save(self, done: int, leads: bool, is_whole: bool = True) -> None:
+    def save(self, done: int, leads: bool, is_whole: bool) -> None:
         """Save this node's part of a checkpoint after so many iterations; its stage if it `leads` there.
 
         One that may not be whole removes no older ones.
@@ -152,7 +154,7 @@ class Worker(Member):
         digest = hashlib.sha256(job.schedule.to_json().encode()).hexdigest()
         meta = Meta(done, len(job.plan.stages), job.prepared.vocabulary, job.setting, digest, self.run, job.config)
         # Weights that gave no finite numbers yet, or lack a stage, must not push out those that did.
-        proven = is_whole and self.drops.in_a_row == 0 and all(self.view.plan.stages)
+        proven = is_whole and self.drops.in_a_row == 0
         if codec is not None or leads:
             self.work.begin(f"saving the checkpoint of iteration {done}")
         if codec is not None:
