@@ -15,7 +15,7 @@ from skippipe.errors import UserError
 from skippipe.runtime.job import Job
 from skippipe.runtime.plans import Plans
 from skippipe.schedule import Plan, Schedule
-from skippipe.schedule.costs import GIB
+from skippipe.schedule.costs import head_parameters, layer_parameters, transfer_seconds
 from skippipe.schedule.subset import plan_for_all, schedule_of
 from skippipe.survival.course import donors_of
 from skippipe.survival.view import View
@@ -26,8 +26,8 @@ SEARCH = "skippipe.search.replanning"
 CHAINS = 2
 PAYS_BACK_WITHIN = 50
 """Iterations in which a change must have saved what it costs."""
-NUMBERS_A_GRADIENT = 3
-"""A stage's weights and both moments, each as many numbers as its gradient."""
+BYTES_OF_A_PARAMETER = 12
+"""Of its weight and both moments in fp32, as they are handed over."""
 
 
 class Replanner:
@@ -78,7 +78,8 @@ class Replanner:
             return
         better = plan_for_all(Schedule.from_json(output).plan("joint"), view.members)
         left = min(PAYS_BACK_WITHIN, self.job.config.iterations - iteration)
-        saved_s, moving_s = plan.expected_step_s - better.expected_step_s, self.moving_s(plan, better)
+        saved_s = plan.expected_step_s - better.expected_step_s
+        moving_s = moving_seconds(self.job.schedule, self.job.prepared.vocabulary, plan, better)
         logger.info(
             "a plan of %.2f s instead of %.2f s was found; moving takes about %.1f s",
             better.expected_step_s,
@@ -89,19 +90,22 @@ class Replanner:
             self.plans.offer(view, better)
             self.found()
 
-    def moving_s(self, before: Plan, plan: Plan) -> float:
-        """What the states of all nodes that change stage take on their way: the longest of what each donor sends."""
-        schedule, stage_of = self.job.schedule, plan.stage_of()
-        sending_s = np.zeros(schedule.nodes)
-        for node, donor in donors_of(before, plan)[0].items():
-            moved = NUMBERS_A_GRADIENT * schedule.pipeline.sync_bytes[stage_of[node]]
-            sending_s[donor] += moved / (schedule.bandwidth_gib_s[donor, node] * GIB)
-            sending_s[donor] += schedule.latency_ms[donor, node] / 1000
-        return float(sending_s.max())
-
     def stop(self) -> None:
         """End the search, if there is one."""
         process, self.process = self.process, None
         if process is not None:
             process.kill()
             process.wait()
+
+
+def moving_seconds(schedule: Schedule, vocabulary: int, before: Plan, plan: Plan) -> float:
+    """What the states of all nodes that change stage take on the schedule's links: the longest that a donor sends."""
+    pipeline, stage_of = schedule.pipeline, plan.stage_of()
+    layers = pipeline.layers_per_stage * layer_parameters(pipeline.d_model, pipeline.hidden_width)
+    head = head_parameters(pipeline.d_model, vocabulary)
+    sending_s = np.zeros(schedule.nodes)
+    for node, donor in donors_of(before, plan)[0].items():
+        moved = BYTES_OF_A_PARAMETER * (layers + (head if stage_of[node] == 0 else 0))
+        sending_s[donor] += transfer_seconds(moved, schedule.bandwidth_gib_s[donor, node])
+        sending_s[donor] += schedule.latency_ms[donor, node] / 1000
+    return float(sending_s.max())

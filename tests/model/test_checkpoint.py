@@ -11,7 +11,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from skippipe.config import DataConfig, ModelConfig, RunConfig
-from skippipe.data.batches import prepare
 from skippipe.errors import UserError
 from skippipe.model.checkpoint import checkpoint_folder, find_latest, load_stages, stage_file
 from skippipe.model.checkpoint_meta import Meta, read_meta
@@ -21,21 +20,6 @@ from skippipe.schedule import Plan
 
 FULL = ((0, 2, 3), (1, 2, 3), (0, 2, 3), (1, 2, 3))
 PARTIAL = ((0, 2), (1, 3), (0, 3), (1, 2))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    (folder / "text.txt").write_text("".join(f"line {i} of {i * i % 97} words\n" for i in range(3000)))
-    return prepare(DataConfig(source="files", paths=(str(folder / "text.txt"),), vocabulary=300, cache=str(folder)))
 
 
 def plan_of(paths, stages=((0, 1), (2,), (3,))):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from skippipe.config import CompressionConfig, DataConfig, Encoding, ModelConfig, RunConfig
-from skippipe.data.batches import Prepared, prepare
+from skippipe.config import CompressionConfig, Encoding, ModelConfig, RunConfig
+from skippipe.data.batches import Prepared
 from skippipe.errors import UserError
 from skippipe.model.checkpoint import checkpoint_folder, find_latest
 from skippipe.model.checkpoint_meta import Meta
@@ -23,21 +23,6 @@ from skippipe.schedule import Plan
 
 STAGES = ((0, 1), (2, 3), (4,))
 PATHS = ((0, 2, 4), (1, 3, 4), (0, 3), (1, 2))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    folder = tmp_path_factory.mktemp("corpus")
-    (folder / "text.txt").write_text("".join(f"line {i} of {i * i % 97} words\n" for i in range(3000)))
-    return prepare(DataConfig(source="files", paths=(str(folder / "text.txt"),), vocabulary=300, cache=str(folder)))
 
 
 def trainer_of(prepared: Prepared, sync: Encoding, stages: tuple[tuple[int, ...], ...] = STAGES) -> ReferenceTrainer:

@@ -10,14 +10,6 @@ from skippipe.model.stage import Stage
 SAMPLES, VOCABULARY = 3, 211
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def kept_bytes(stage, work):
     """Bytes that some work keeps for backward, weights left out."""
     own, kept = {parameter.untyped_storage().data_ptr() for parameter in stage.parameters()}, {}

@@ -4,8 +4,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from skippipe.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
-from skippipe.data.batches import prepare
+from skippipe.config import ModelConfig, OptimizerConfig, RunConfig
 from skippipe.model.blocks import llama_config
 from skippipe.model.stage import Stage, canonical_state, canonical_tensors
 from skippipe.reference import ReferenceTrainer
@@ -15,21 +14,6 @@ KINDS = ("transformers", "simplellm")
 PATHS = ((0, 2, 3), (1, 3), (0, 3, 2))
 BF16_ROUNDING = 2.0**-8
 """Largest relative error of a number that is rounded to bf16."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    (folder / "text.txt").write_text("".join(f"line {i} of {i * i % 97} words\n" for i in range(3000)))
-    return prepare(DataConfig(source="files", paths=(str(folder / "text.txt"),), vocabulary=300, cache=str(folder)))
 
 
 def trainer_of(prepared, kind, precision="fp32", recompute=False, **fields):

@@ -13,14 +13,6 @@ VOCABULARY = 97
 KINDS = ("transformers", "simplellm")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def build(stages, vocabulary=VOCABULARY, seed=3, **settings):
     config = ModelConfig(**{"d_model": 32, "heads": 4, "context": 24, **settings})
     return [Stage(config, stage, vocabulary, seed) for stage in range(stages)]
