@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,23 +26,34 @@ def launch(
     follow: Callable[[Launcher], int],
     explain: Callable[[NodeFailedError], str],
     farewell: str = "",
+    joins: bool = False,
 ) -> int:
     """Start the nodes `local` of `nodes`, let `follow` watch them, and end them all whatever happens; the exit code.
 
     That is what `follow` returns, 1 if a node fails and 4 if training diverged (the user reads what `explain` makes of
     it), 1 if a file or a process can't be had, and 128 and the signal's number if one stops this process (the user
-    reads that, and `farewell`). UserError if a port is taken.
-    `fields` is what must be equal on all machines.
+    reads that, and `farewell`). UserError if a port is taken, or a node by another launcher in this folder.
+    `fields` is what must be equal on all machines. If it `joins`, a run goes on that the nodes get into.
     """
     # Imported here: errors in arguments should not wait for torch.
+    from skippipe.runtime.claims import Claims
     from skippipe.runtime.endpoint import open_endpoints
     from skippipe.runtime.launcher import Launcher
+    from skippipe.runtime.meeting import Meeting, meeting_file
     from skippipe.runtime.processes import DIVERGED_EXIT, NodeFailedError
+    from skippipe.runtime.restarts import births_from
     from skippipe.runtime.signals import Signals, Stopped
+    from skippipe.transport.identity import is_given
 
     with Signals() as signals:
-        launcher = Launcher(*open_endpoints(peers, nodes, local, folder, fields), run_node, signals)
+        claims = Claims(folder)
+        claims.take(local)
+        first_birth, met = (births_from(time.time()), Meeting.find(folder)) if joins else (0, None)
+        endpoints, reader = open_endpoints(peers, nodes, local, folder, fields, first_birth, met)
+        launcher = Launcher(endpoints, reader, run_node, signals, claims)
+        meeting, is_own = meeting_file(folder, local.start), not is_given(peers.secret_file)
         try:
+            Meeting(tuple(launcher.addresses.values()), endpoints[0].secret if is_own else None).leave(meeting)
             launcher.start()
             return follow(launcher)
         except NodeFailedError as error:
@@ -59,4 +71,5 @@ def launch(
             print(f"\nerror: {error}; every node was stopped{farewell}", file=sys.stderr)
             return 1
         finally:
+            meeting.unlink(missing_ok=True)
             launcher.stop()

@@ -11,9 +11,11 @@ from skippipe.runtime.events import NodeBack, ViewBegun
 class Losses:
     """Puts together what the launcher saw of a process and what the nodes made of it."""
 
-    def __init__(self, expected_step_s: float) -> None:
-        """The plan that the run begins with expects steps of so many seconds."""
+    def __init__(self, expected_step_s: float, local: range) -> None:
+        """The plan that the run begins with expects steps of so many seconds; this launcher has the nodes `local`."""
         self.expected_step_s = expected_step_s
+        self.here = set(local)
+        """Nodes that this launcher starts again."""
         self.how: dict[int, str] = {}
         """How each lost node's process here ended."""
         self.deaths: Counter[int] = Counter()
@@ -29,8 +31,9 @@ class Losses:
 
     def stays_away(self, node: int) -> str:
         """A line on a node that is not started again."""
+        self.here.discard(node)
         ended = "once" if self.deaths[node] == 1 else f"{self.deaths[node]} times"
-        return f"node {node} ({self.how[node]}) has ended {ended} and stays away (peers.restart)"
+        return f"node {node} ({self.how[node]}) has ended {ended} and stays away (peers.restart); --join brings it back"
 
     def back(self, event: NodeBack) -> str:
         """A line on a node that is there again."""
@@ -48,7 +51,10 @@ class Losses:
         moved = f"{names(event.moved)} {'changes' if len(event.moved) == 1 else 'change'} stage; "
         expected = f"next expected {event.expected_step_s:.1f} s"
         if event.joined:
-            return f"{begins}: {moved}{expected}" if event.moved else None
+            # This launcher's own tell themselves when they are there.
+            others = tuple(node for node in event.joined if node not in self.here)
+            came = f"{names(others)} of another launcher {'joins' if len(others) == 1 else 'join'}; " if others else ""
+            return f"{begins}: {came}{moved}{expected}" if event.moved or others else None
         if event.way == "boundary":
             return f"a better plan, {begins}: {moved if event.moved else ''}{expected}, not {before_s:.1f} s"
         self.summary.microbatches_taken_over += event.taken_over

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from skippipe.cli.losses import Losses
 from skippipe.config import RunConfig
-from skippipe.report.metrics import IterationMetrics, RunSummary, append_metrics, write_summary
+from skippipe.report.metrics import SUMMARY, IterationMetrics, RunSummary, append_metrics, write_summary
 from skippipe.runtime.events import Event, IterationLoss, Leaving, NodeBack, Ready, ViewBegun
 from skippipe.runtime.processes import NodeFailedError
 from skippipe.schedule import Schedule
@@ -20,20 +20,34 @@ class Progress:
     """What the user sees while the nodes work: a line when they are ready, a bar, a summary."""
 
     def __init__(
-        self, schedule: Schedule, setting: str, config: RunConfig, folder: Path, nodes: int, began: float
+        self,
+        schedule: Schedule,
+        setting: str,
+        config: RunConfig,
+        folder: Path,
+        local: range,
+        began: float,
+        joins: bool = False,
     ) -> None:
+        """For this machine's nodes `local`, which may join a run that goes on; `began` is in monotonic seconds."""
         self.plan = schedule.settings[setting]
-        self.schedule, self.setting, self.folder, self.nodes, self.began = schedule, setting, folder, nodes, began
+        self.schedule, self.setting, self.folder, self.began = schedule, setting, folder, began
+        self.nodes, self.joins = len(local), joins
         self.lines: list[IterationMetrics] = []
         self.told: set[int] = set()
         """Iterations of these lines; whoever speaks after a node that has died tells the last ones again."""
         self.ready = 0
         self.leaving: Leaving | None = None
         """Why the nodes end before the last iteration, if they do."""
-        self.losses = Losses(self.plan.expected_step_s)
+        self.losses = Losses(self.plan.expected_step_s, local)
         # Without its monitor thread, which would poll in the background.
         tqdm.monitor_interval = 0
-        self.bar = tqdm(total=config.iterations, unit="step", dynamic_ncols=True, desc="starting nodes")
+        self.bar = tqdm(
+            total=config.iterations,
+            unit="step",
+            dynamic_ncols=True,
+            desc="joining the others" if joins else "starting nodes",
+        )
         self.shown: dict[str, str] = {"expected": f"{self.plan.expected_step_s:.1f} s"}
 
     def on_event(self, event: Event) -> None:
@@ -49,7 +63,10 @@ class Progress:
                 if event.dropped is not None:
                     self.bar.write(f"iteration {event.iteration} dropped: {event.dropped}", file=sys.stderr)
                 self.shown["loss"] = f"{event.loss:.3f}"
-                self.bar.update(1)
+                if not self.bar.n:
+                    # A run that is resumed or joined has done these before.
+                    self.bar.initial = self.bar.n = event.iteration
+                self.bar.update(event.iteration + 1 - self.bar.n)
                 self.bar.set_postfix(self.shown)
             case ViewBegun():
                 if (line := self.losses.view(event)) is not None:
@@ -57,6 +74,9 @@ class Progress:
                 self.shown["expected"] = f"{event.expected_step_s:.1f} s"
             case NodeBack():
                 self.bar.write(self.losses.back(event), file=sys.stderr)
+                if self.ready < self.nodes:
+                    self.ready += 1
+                    self.bar.set_description(self.setting)
             case IterationMetrics():
                 if event.iteration in self.told:
                     return
@@ -89,7 +109,9 @@ class Progress:
         if not self.lines:
             return
         summary = RunSummary.of(self.setting, self.schedule.nodes, self.plan, self.lines, self.losses.summary)
-        write_summary(self.folder, summary)
+        # The launcher that has been there from the beginning may have written that of the whole run.
+        if not self.joins or not (self.folder / SUMMARY).exists():
+            write_summary(self.folder, summary)
         print(f"\n{'setting':24} {summary.setting}, {summary.nodes} nodes, {summary.iterations} iterations")
         print(f"{'loss':24} {summary.loss_first:.3f} first, {summary.loss_last:.3f} last (nats a token)")
         for name, measured, expected in (

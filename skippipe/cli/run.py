@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skippipe.cli.joining import find_run
 from skippipe.cli.launch import launch
 from skippipe.cli.prepare import DEFAULT_CONFIG, config_from_arguments, prepare_and_import, whole_number
 from skippipe.cli.room import check_model, check_room
@@ -52,25 +53,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="no training: validate this run's newest checkpoint over live nodes",
     )
+    parser.add_argument(
+        "--join", action="store_true", help="start these nodes for a run that goes on without them (docs/machines.md)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, start the nodes, show progress, print the summary."""
     began = time.monotonic()
     config, schedule, local = check(arguments)
+    if arguments.join and arguments.evaluate:
+        raise UserError("--join: an evaluation can't be joined; leave one of --join and --evaluate out")
     if arguments.evaluate:
         from skippipe.cli.live_evaluation import run_evaluation
 
         return run_evaluation(arguments.evaluate, config, schedule, arguments.setting, local)
-    return train(config, schedule, arguments.setting, local, arguments.resume, began)
+    return train(config, schedule, arguments.setting, local, arguments.resume, arguments.join, began)
 
 
-def train(config: RunConfig, schedule: Schedule, setting: str, local: range, resume: Path | None, began: float) -> int:
+def train(
+    config: RunConfig, schedule: Schedule, setting: str, local: range, resume: Path | None, joins: bool, began: float
+) -> int:
     """Train on this machine's nodes, from the beginning or from a checkpoint of the run `resume`; the exit code.
 
-    `began` is when the command did, in monotonic seconds.
+    If they join, a run goes on. `began` is when the command did, in monotonic seconds.
     """
-    folder = make_run_folder(config, setting, local.start)
+    folder = (
+        find_run(config, setting, schedule.nodes, local) if joins else make_run_folder(config, setting, local.start)
+    )
     print(f"nodes {local.start} to {local.stop - 1} of {schedule.nodes}, setting {setting}, run folder {folder}")
     prepared = prepare_and_import(
         config, lambda prepared: check_room(config, schedule, setting, local, prepared, folder)
@@ -86,14 +96,14 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
     from skippipe.runtime.job import Job
     from skippipe.runtime.node import run_worker
 
-    first, whole = checkpoint.meta.iteration if checkpoint else 0, len(local) == schedule.nodes
-    fields = equal_fields(schedule, setting, config, prepared, first, whole)
+    first = checkpoint.meta.iteration if checkpoint else 0
+    fields = equal_fields(schedule, setting, config, prepared, first)
 
     def run_node(endpoint: Endpoint) -> None:
         run_worker(Job(endpoint, setting, schedule, config, prepared, checkpoint))
 
     def follow(launcher: Launcher) -> int:
-        progress = Progress(schedule, setting, config, folder, len(local), began)
+        progress = Progress(schedule, setting, config, folder, local, began, joins)
         return watch_training(launcher, progress, saves=config.checkpoint_every is not None)
 
     def explain(error: NodeFailedError) -> str:
@@ -102,7 +112,9 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
         shown = f"{error}; the other nodes here were stopped. The end of {error.log}:"
         return "\n".join((shown, error.last_lines(), newest_checkpoint(folder, "newest checkpoint")))
 
-    return launch(config.peers, schedule.nodes, local, folder, fields, run_node, follow, explain, f". Logs: {folder}")
+    return launch(
+        config.peers, schedule.nodes, local, folder, fields, run_node, follow, explain, f". Logs: {folder}", joins
+    )
 
 
 def watch_training(launcher: Launcher, progress: Progress, saves: bool) -> int:
@@ -184,7 +196,8 @@ def check(arguments: argparse.Namespace) -> tuple[RunConfig, Schedule, range]:
         )
     schedule = with_compression(config.compression, schedule)
     local = range(first, last)
-    check_reachable(config.peers, schedule.nodes, local)
+    if not arguments.join:
+        check_reachable(config.peers, schedule.nodes, local)
     return config, schedule, local
 
 

@@ -15,12 +15,15 @@ from skippipe.report.records import read_json
 CONFIG = "config.json"
 
 
-def make_run_folder(config: RunConfig, setting: str, first_node: int) -> Path:
-    """A fresh folder for a run, with its configuration; UserError if this machine's part of one is there already."""
+def make_run_folder(config: RunConfig, setting: str, first_node: int, joins: bool = False) -> Path:
+    """A folder for a run, with its configuration; UserError if this machine's part of one is there already.
+
+    It may be, if the node `joins` a run that other machines go on with.
+    """
     name = config.name or f"{setting}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(config.runs) / name
     try:
-        if log_file(folder, first_node).exists():
+        if not joins and log_file(folder, first_node).exists():
             raise UserError(f"name: the folder {folder} holds a run already; choose another name or remove it")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n", encoding="utf-8")

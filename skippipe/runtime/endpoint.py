@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import math
 import os
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 from skippipe.errors import UserError
 from skippipe.peers import PeersConfig, split_address
 from skippipe.runtime.events import Event, encode
+from skippipe.runtime.meeting import Meeting
 from skippipe.transport.addresses import Address, Neighbourhood, family_of, shown_address
 from skippipe.transport.identity import cluster_secret
 from skippipe.transport.inbox import Inbox
@@ -54,7 +54,14 @@ class Endpoint:
     notices: int | None = None
     """File descriptor from which the node's process learns what its launcher knows of failures."""
     birth: int = 0
-    """Which of the node's processes this is: later ones than the first join a run that goes on."""
+    """Which of the node's processes this is: later ones than the first of all join a run that goes on."""
+    first_birth: int = 0
+    """Of the node's first process under this launcher."""
+
+    @property
+    def joins(self) -> bool:
+        """Whether the others are in the middle of the run."""
+        return self.birth > 0
 
     @property
     def first_here(self) -> bool:
@@ -87,7 +94,8 @@ class Endpoint:
             encodings,
             notices=self.notices,
             neighbourhood=self.neighbourhood,
-            joins=self.birth > 0,
+            joins=self.joins,
+            proven=self.birth > self.first_birth,
         )
         links.start()
         return links
@@ -118,15 +126,24 @@ def refused_as(field: str, who: str, host: str, port: int) -> Iterator[None]:
 
 
 def open_endpoints(
-    peers: PeersConfig, nodes: int, local: range, folder: Path, fields: dict[str, str]
+    peers: PeersConfig,
+    nodes: int,
+    local: range,
+    folder: Path,
+    fields: dict[str, str],
+    first_birth: int = 0,
+    meeting: Meeting | None = None,
 ) -> tuple[list[Endpoint], int]:
     """Endpoints of this machine's nodes, with their sockets bound, and the reading end of the pipe they report to.
 
-    `fields` must be equal on all machines. Raises UserError if a port is taken, or a node by another launcher.
+    `fields` must be equal on all machines. Nodes whose `first_birth` is not 0 join a run that goes on, perhaps where a
+    launcher of this machine says (`meeting`). Raises UserError if a port is taken.
     """
-    claim(folder, local)
-    secret = cluster_secret(peers.secret_file, peers.for_this_machine_only) if peers.authenticate else None
-    run = RunIdentity(fields, os.urandom(RUN_ID_BYTES) if 0 in local else UNKNOWN)
+    secret = None
+    if peers.authenticate:
+        given = meeting.secret if meeting is not None else None
+        secret = given or cluster_secret(peers.secret_file, peers.for_this_machine_only)
+    run = RunIdentity(fields, os.urandom(RUN_ID_BYTES) if 0 in local and not first_birth else UNKNOWN)
     listeners, family = {}, family_of(peers.host)
     bootstrap = [
         resolved(*split_address(address, "peers.bootstrap"), "peers.bootstrap", family) for address in peers.bootstrap
@@ -138,6 +155,7 @@ def open_endpoints(
         port = peers.first_port + node if peers.first_port else 0
         with refused_as("peers.first_port" if port else "peers.host", f"node {node}", peers.host, port):
             listeners[node] = Listeners.bind(peers.host, port, (public[0], public[1] + node) if public else None)
+    bootstrap += meeting.addresses if meeting is not None else ()
     bootstrap = bootstrap or [listeners[node].address for node in local[:BOOTSTRAP_NODES]]
     neighbourhood = Neighbourhood({own.address: own.bound for own in listeners.values() if public})
     reader, writer = os.pipe()
@@ -155,20 +173,9 @@ def open_endpoints(
             folder=folder,
             pipe=writer,
             local=local,
+            birth=first_birth,
+            first_birth=first_birth,
         )
         for node in local
     ]
     return endpoints, reader
-
-
-def claim(folder: Path, local: range) -> None:
-    """Keep other launchers from running the same nodes in this folder while this process lives; UserError if one does.
-
-    Each node is a byte of a file that is locked, which holds on shared disks too (fcntl locks end with the process).
-    """
-    file = os.open(folder / "launchers.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    for node in local:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, node)
-        except BlockingIOError:
-            raise UserError(f"name: another launcher runs node {node} in {folder}; choose another name") from None

@@ -21,9 +21,9 @@ OWN |= {"data.paths", "data.cache", "data.tokenizer"}
 
 
 def equal_fields(
-    schedule: Schedule, setting: str, config: RunConfig, prepared: Prepared, first_iteration: int, whole: bool
+    schedule: Schedule, setting: str, config: RunConfig, prepared: Prepared, first_iteration: int
 ) -> dict[str, str]:
-    """Fields of a training run; `whole`: all nodes are on this machine, which needs not look at its data for others."""
+    """Fields of a training run, of its data too: another machine may join later."""
     fields = {
         "the code": code_digest(),
         "the schedule": digest(schedule.to_json().encode()),
@@ -34,8 +34,6 @@ def equal_fields(
     }
     if config.data.source == "stdlib":
         fields["Python, whose library is the text"] = platform.python_version()
-    if whole:
-        return fields
     fields["the tokenizer"] = file_digest(prepared.tokenizer)
     fields["the tokens"] = file_digest(prepared.tokens)
     if config.model.init_from is not None:

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from skippipe.report.run_folder import log_file, write_process_id
 from skippipe.runtime.child import become
+from skippipe.runtime.claims import Claims
 from skippipe.runtime.endpoint import BOOTSTRAP_NODES, STOP_SIGNAL, Endpoint
 from skippipe.runtime.events import Event, NodeBack, ViewBegun, decode
 from skippipe.runtime.processes import NodeFailedError, Process
@@ -38,15 +39,21 @@ class Launcher:
     """The nodes that run on this machine."""
 
     def __init__(
-        self, endpoints: list[Endpoint], reader: int, run_node: Callable[[Endpoint], None], signals: Signals
+        self,
+        endpoints: list[Endpoint],
+        reader: int,
+        run_node: Callable[[Endpoint], None],
+        signals: Signals,
+        claims: Claims,
     ) -> None:
         """`reader` is the reading end of the nodes' pipe; `run_node` is what a node's process does."""
         self.endpoints = endpoints
+        self.claims = claims
         self.reader = reader
         self.run_node = run_node
         self.signals = signals
         self.diverged: NodeFailedError | None = None
-        self.restarts = Restarts(endpoints[0].peers.restart)
+        self.restarts = Restarts(endpoints[0].peers.restart, endpoints[0].first_birth)
         listeners = {endpoint.node: endpoint.listeners for endpoint in endpoints}
         self.addresses = {node: own.address for node, own in listeners.items()}
         self.ports = {node: (own.bound[1], own.bound_stream_port) for node, own in listeners.items()}
@@ -105,7 +112,8 @@ class Launcher:
             os.waitpid(pid, 0)
             raise
         node, birth = endpoint.node, endpoint.birth
-        self.processes[node] = Process(node, pid, handle, to_node, birth, is_joining=birth > 0)
+        is_joining = birth > endpoint.first_birth
+        self.processes[node] = Process(node, pid, handle, to_node, birth, is_joining)
         write_process_id(endpoint.folder, endpoint.node, pid)
 
     def watch(
@@ -178,9 +186,14 @@ class Launcher:
                 started.append(self.start_again(node, birth))
             except OSError as error:
                 logger.warning("node %d can't be started again (%s)", node, error)
-                if not self.restarts.plan(node, time.monotonic()):
-                    stays_away(node)
+                self.plan_another(node, True, stays_away)
         return started
+
+    def plan_another(self, node: int, has_died: bool, stays_away: Callable[[int], None]) -> None:
+        """A node begins again later, or stays away: then another launcher may have it."""
+        if not self.restarts.plan(node, time.monotonic(), has_died):
+            self.claims.give_back(node)
+            stays_away(node)
 
     def read_rest(self) -> bytes:
         """Everything left in the pipe; all writers are gone."""
@@ -205,8 +218,7 @@ class Launcher:
             self.diverged = self.diverged or failed
         elif self.trains and (survives(failed) or process.is_joining):
             self.notify(DIED, failed.node, process.birth)
-            if not self.restarts.plan(failed.node, time.monotonic(), has_died=not failed.left_out):
-                stays_away(failed.node)
+            self.plan_another(failed.node, not failed.left_out, stays_away)
         else:
             raise failed
 

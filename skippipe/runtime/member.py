@@ -28,12 +28,11 @@ from skippipe.runtime.soundness import Drops
 from skippipe.runtime.state import Knowledge, know
 from skippipe.runtime.survivors import NO_VIEW, Survivors
 from skippipe.schedule.compression import compressed_links
-from skippipe.survival.agreement import FIRST_BIRTH
 from skippipe.survival.course import Course
 from skippipe.survival.view import View
 from skippipe.transport.all_reduce import PART_NUMBERS
 from skippipe.transport.clocks import Clock
-from skippipe.transport.inbox import Inbox, ViewChangedError
+from skippipe.transport.inbox import Inbox, PeerLostError, ViewChangedError
 from skippipe.transport.message import HEADER, Encoding
 
 logger = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ class Member:
         self.job = job
         config, plan, node = job.config, job.plan, job.node
         self.first = job.first_iteration
-        self.joins = job.endpoint.birth > FIRST_BIRTH
+        self.joins = job.endpoint.joins
         """Whether this process is not the node's first one: the others are in the middle of the run."""
         number, reason = (NO_VIEW, "not in any view yet") if self.joins else (0, "the run begins")
         self.view = View(number, self.first, "start", reason, plan, self.first - 1)
@@ -81,7 +80,7 @@ class Member:
         self.survivors = self.make_survivors()
         self.pace = Pace(self.survivors.course, self.inbox)
         self.replanner = Replanner(job, self.plans, self.survivors.found_better)
-        self.reporter = Reporter(job, self.clock)
+        self.reporter = Reporter(job, self.clock, self.survivors.is_here)
         self.bytes_reported = 0
         self.step_end = 0.0
         self.done = 0
@@ -96,8 +95,7 @@ class Member:
         """What keeps this node in step with the others about who goes on."""
         job, before = self.job, self.first - 1
         course = Course(None, before, has_state=False) if self.joins else Course(self.view, before, before)
-        birth, patience_s = job.endpoint.birth, job.config.peers.silence_seconds
-        return Survivors(job.node, birth, job.schedule.nodes, job.folder, course, self.links, self.plans, patience_s)
+        return Survivors(job.endpoint, course, self.links, self.plans)
 
     def make_codec(self) -> GradientCodec | None:
         """How this node writes gradients, if they are compressed."""
@@ -159,7 +157,8 @@ class Member:
         """Get into the run, with the state of a replica of the same stage; PeerLostError if nobody lets it in."""
         self.work.wait("a view to join")
         self.survivors.start()
-        view = self.pace.wait_for_view(self.job.config.peers.connect_seconds)
+        view = self.wait_for_view()
+        self.links.joined = True
         self.first = view.first_iteration
         if self.first >= self.job.config.iterations:
             logger.info("the run ends before iteration %d, in which this node would join", self.first)
@@ -179,6 +178,14 @@ class Member:
         self.job.endpoint.report(
             NodeBack(self.job.node, self.first, self.shard.index, restored.source, restored.size, restored.seconds)
         )
+
+    def wait_for_view(self) -> View:
+        """The first view that names this joiner; PeerLostError says why there is none."""
+        try:
+            return self.pace.wait_for_view(self.job.config.peers.connect_seconds)
+        except PeerLostError as error:
+            why = self.survivors.not_reached
+            raise PeerLostError(f"{error} ({why})" if why else str(error)) from None
 
     def receivers(self) -> set[int]:
         """Nodes that this one sends to in the view."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,11 +23,13 @@ MOST_SEEN, MOST_LINES = 100, 10
 
 
 class Reporter:
-    """Reports what concerns all nodes, if this node is the first living one of its machine, and its own timeline."""
+    """Reports what concerns all nodes, if this node is the first living one of its launcher, and its own timeline."""
 
-    def __init__(self, job: Job, clock: RunClock) -> None:
+    def __init__(self, job: Job, clock: RunClock, is_here: Callable[[int], bool]) -> None:
+        """`is_here` says whether a node's process has the same launcher."""
         self.job = job
         self.clock = clock
+        self.is_here = is_here
         self.pending: tuple[int, dict[int, Figures], float | None, str | None] | None = None
         """The last iteration: its step has not ended on all nodes yet."""
         self.lines: deque[IterationMetrics] = deque(maxlen=MOST_LINES)
@@ -39,7 +41,7 @@ class Reporter:
 
     def speaks(self, view: View, iteration: int) -> bool:
         """Whether this node reports what concerns all; not in the first iteration that it is back for."""
-        here = [node for node in view.members if node in self.job.endpoint.local]
+        here = [node for node in view.members if self.is_here(node)]
         return self.job.node == min([node for node in here if self.newcomers.get(node, -1) < iteration] or here)
 
     def begin(self, view: View) -> None:

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import math
 from collections.abc import Iterable
-from pathlib import Path
 
 from skippipe.runtime.decisions import leave_decision, read_decision
+from skippipe.runtime.endpoint import Endpoint
+from skippipe.runtime.restarts import of_one_launcher
 from skippipe.survival.acceptor import Outgoing
 from skippipe.survival.agreement import FIRST_BIRTH, Agreement
 from skippipe.survival.course import Course, Planner, Report, next_view
@@ -34,33 +35,25 @@ class Survivors:
     the inbox's condition.
     """
 
-    def __init__(
-        self,
-        node: int,
-        birth: int,
-        nodes: int,
-        folder: Path,
-        course: Course,
-        links: Links,
-        planner: Planner,
-        patience_s: float,
-    ) -> None:
-        """`birth` is which of the node's processes this is; without a majority for `patience_s` it ends.
+    def __init__(self, endpoint: Endpoint, course: Course, links: Links, planner: Planner) -> None:
+        """Without a majority for `peers.silence_seconds` the node ends.
 
         In the run's folder this machine's nodes leave what they have decided, for those who hear of their deaths.
         """
-        self.folder = folder
-        self.node, self.birth, self.nodes = node, birth, nodes
+        self.endpoint = endpoint
+        self.folder, self.patience_s = endpoint.folder, endpoint.peers.silence_seconds
+        self.node, self.birth, self.nodes = endpoint.node, endpoint.birth, endpoint.nodes
         self.course = course
         self.links = links
         self.inbox = links.inbox
         self.planner = planner
-        self.patience_s = patience_s
         self.detected_at: float | None = None
         self.births: dict[int, int] = {}
         """The largest birth of each node's processes that are known of."""
         self.is_left_out = False
         """Whether the others have gone on without this process."""
+        self.not_reached: str | None = None
+        """Why this joiner could not reach somebody, or was refused."""
         self.in_reach: tuple[int, ...] = ()
         """Who is left in reach, if those are too few to go on."""
         self.agreement: Agreement
@@ -70,6 +63,11 @@ class Survivors:
     def members(self) -> tuple[int, ...]:
         """Of the newest view, () for a joiner that is in none."""
         return self.course.newest.members if self.course.newest is not None else ()
+
+    def is_here(self, node: int) -> bool:
+        """Whether the newest process of a node has the same launcher as this one (any thread)."""
+        birth = self.births.get(node, FIRST_BIRTH)
+        return node in self.endpoint.local and of_one_launcher(birth, self.birth)
 
     def start(self) -> None:
         """Begin to listen (torch thread); the others are all there, or this node joins them."""
@@ -81,7 +79,7 @@ class Survivors:
         number = newest.number if newest is not None else NO_VIEW
         patience_s, birth = self.patience_s, self.birth
         self.agreement = Agreement(self.node, self.nodes, number, self.members, self, patience_s, now, birth)
-        for former in range(self.birth):
+        for former in range(self.endpoint.first_birth, self.birth):
             self.hear_of_death(self.node, former)
         self.links.losses.listen(self)
         self.be_ready()
@@ -102,6 +100,8 @@ class Survivors:
             if node in self.members:
                 self.note_loss()
             self.go_on(self.agreement.suspect(node, self.links.loop.time()))
+        else:
+            self.not_reached = reason
 
     def died(self, node: int, birth: int) -> None:
         """A node's process has certainly ended."""

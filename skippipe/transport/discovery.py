@@ -101,6 +101,8 @@ class Discovery(KademliaDiscovery):  # type: ignore[misc]
         # One bucket that holds everyone spares small clusters the look-ups that published deccom may never answer.
         super().__init__(bootstrap_peers=bootstrap, interval=10, k=min(max(20, len(self.members)), LARGEST_BUCKET))
         self.log = BoundedLog(logger)
+        self.replaceable: set[bytes] = set()
+        """Node ids of which another process may come, perhaps at another address: the one before was lost."""
 
     def process_datagram(self, addr: Address, data: bytes) -> None:
         """Handle a discovery datagram of ours; a malformed one is dropped with a log line."""
@@ -114,9 +116,12 @@ class Discovery(KademliaDiscovery):  # type: ignore[misc]
         self.sent_finds.clear()
 
     def is_taken(self, addr: Address, identity: bytes) -> bool:
-        """Whether somebody else bears this node's id already: who comes later, under another address, is not it."""
+        """Whether somebody else bears this node's id already: who comes later, under another address, is not it.
+
+        Of a node that was lost another process may come, on another machine too.
+        """
         known = self.get_peer(identity)
-        taken = known is not None and tuple(known.addr[:2]) != tuple(addr[:2])
+        taken = known is not None and tuple(known.addr[:2]) != tuple(addr[:2]) and identity not in self.replaceable
         if taken:
             there = shown_address(known.addr)
             self.log.warning("%s introduces itself as a node that is at %s", shown_address(addr), there)

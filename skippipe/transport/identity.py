@@ -56,6 +56,11 @@ def cluster_secret(secret_file: str | None, alone: bool) -> bytes:
     )
 
 
+def is_given(secret_file: str | None) -> bool:
+    """Whether the user says what the cluster's secret is; if not, only this process and its children know it."""
+    return secret_file is not None or SECRET_VARIABLE in os.environ
+
+
 def read_secret(path: Path) -> bytes:
     """Contents of the secret's file; UserError if it can't be read, or if others than its owner can."""
     try:

@@ -53,8 +53,11 @@ class Links:
         notices: int | None = None,
         neighbourhood: Neighbourhood | None = None,
         joins: bool = False,
+        proven: bool = False,
     ) -> None:
         """`bootstrap` are datagram addresses of some of the run's nodes; a node that `joins` comes later than they.
+
+        If it is `proven` that this node runs what they do, whoever runs something else can't end it.
 
         `encodings` says how to write what goes to a node, if not in fp32; from the file descriptor `notices` comes what
         the launcher knows of nodes that failed on this machine.
@@ -82,8 +85,8 @@ class Links:
         """By the node that they send to."""
         self.losses = Losses(self.node, membership.nodes, notices, self.senders, self.sender, self.lose, joins)
         self.joins = joins
-        self.joined = joins
-        """Whether all peers that this node sends to were there once: strangers can't end the run from then on."""
+        self.joined = proven
+        """Whether this node was one of the run once: whoever runs something else can't end it from then on."""
         self.failed = asyncio.Event()
         """Set (in the event loop) when a peer is lost."""
 
@@ -117,6 +120,7 @@ class Links:
         if self.joins:
             # Any of them may have a connection to this node's former process in mind.
             self.streams.replaceable.update(self.members)
+            self.streams.comes_later = True
         await self.loop.create_datagram_endpoint(self.streams.get_lowest, sock=self.listeners.datagrams)
         me = Peer(self.listeners.address, pub_key=public_name(self.node), tcp=self.listeners.stream_port)
         await self.streams.start(me)

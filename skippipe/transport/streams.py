@@ -81,8 +81,9 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         """By node id; those that have connected to us."""
         self.server_sessions: dict[bytes, bytes] = {}
         """By node id; those that we have connected to."""
-        self.replaceable: set[bytes] = set()
-        """Node ids of which another process may come: the one before was lost."""
+        self.replaceable = discovery.replaceable
+        self.comes_later = False
+        """Whether this process joins the others, who may know another address of its node."""
         members = len(discovery.members)
         self.guests: Guests[asyncio.Task[None]] = Guests(
             max(MOST_STRANGERS, 2 * members), max(MOST_OF_AN_ADDRESS, members)
@@ -106,6 +107,8 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         """
         loop = asyncio.get_running_loop()
         peer = await self.discovery.look_up(identity, deadline)
+        if self.comes_later:
+            await self.discovery.introduce_to_peer(peer)
         host, port = self.way((peer.addr[0], peer.tcp))
         connection = socket.socket(family_of(host), socket.SOCK_STREAM)
         try:

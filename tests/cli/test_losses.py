@@ -12,7 +12,7 @@ def metrics(iteration: int, step_s: float) -> IterationMetrics:
 
 
 def test_losses_are_told_with_their_cause_their_heirs_and_what_they_cost() -> None:
-    losses = Losses(47.42)
+    losses = Losses(47.42, range(20))
     assert losses.step(metrics(6, 48.0)) is None
     losses.lost(12, "killed by SIGKILL")
     # Node 3 was lost on another machine, whose launcher knows why.
@@ -34,7 +34,7 @@ def test_losses_are_told_with_their_cause_their_heirs_and_what_they_cost() -> No
 
 
 def test_who_comes_back_is_told_with_what_it_got_and_counted() -> None:
-    losses = Losses(47.42)
+    losses = Losses(47.42, range(20))
     losses.lost(12, "killed by SIGKILL")
     losses.view(ViewBegun(1, 7, (12,), (), (), "takeover", (13,), 6, (5, 2), (5, 3), 61.84))
     assert losses.view(ViewBegun(2, 9, (), (12,), (), "boundary", (), 0, (5, 3), (5, 2), 47.42)) is None
@@ -42,18 +42,30 @@ def test_who_comes_back_is_told_with_what_it_got_and_counted() -> None:
     assert back == "node 12 back in iteration 9 with stage 3 of node 16 (0.6 MB in 0.1 s)"
     assert (losses.summary.nodes_joined, losses.expected_step_s) == (1, 47.42)
     losses.lost(12, "killed by SIGKILL")
-    assert losses.stays_away(12) == "node 12 (killed by SIGKILL) has ended 2 times and stays away (peers.restart)"
+    assert losses.stays_away(12) == (
+        "node 12 (killed by SIGKILL) has ended 2 times and stays away (peers.restart); --join brings it back"
+    )
+
+
+def test_who_joins_under_another_launcher_is_told() -> None:
+    losses = Losses(47.42, range(10))
+    joined = ViewBegun(2, 9, (), (3, 12), (), "boundary", (), 0, (5, 3), (5, 2), 47.42)
+    assert losses.view(joined) == "view 2 from iteration 9: node 12 of another launcher joins; next expected 47.4 s"
+    losses.lost(3, "killed by SIGKILL")
+    losses.stays_away(3)
+    said = losses.view(joined)
+    assert said == "view 2 from iteration 9: nodes 3 and 12 of another launcher join; next expected 47.4 s"
 
 
 def test_a_view_without_losses_says_so() -> None:
-    losses = Losses(47.42)
+    losses = Losses(47.42, range(20))
     said = losses.view(ViewBegun(1, 7, (), (), (), "takeover", (), 0, (5, 3), (5, 3), 47.42))
     assert said == "view 1 from iteration 7: nobody was lost after all"
     assert losses.summary.nodes_lost == 0
 
 
 def test_a_better_plan_and_a_redone_iteration_are_told() -> None:
-    losses = Losses(50.0)
+    losses = Losses(50.0, range(20))
     said = losses.view(ViewBegun(3, 8, (), (), (4, 7), "boundary", (), 0, (5, 2), (5, 2), 44.0))
     assert (
         said == "a better plan, view 3 from iteration 8: nodes 4 and 7 change stage; next expected 44.0 s, not 50.0 s"

@@ -80,8 +80,8 @@ def test_machines_whose_clocks_differ_wait_for_no_clock_and_agree_on_the_figures
 
 def test_two_launchers_do_not_run_the_same_nodes_in_a_folder(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from skippipe.runtime.endpoint import claim\n"
-        "claim(pathlib.Path(sys.argv[1]), range(int(sys.argv[2]), int(sys.argv[3])))\n"
+        "import sys, pathlib; from skippipe.runtime.claims import Claims\n"
+        "Claims(pathlib.Path(sys.argv[1])).take(range(int(sys.argv[2]), int(sys.argv[3])))\n"
         "print('claimed', flush=True); sys.stdin.read()"
     )
 

@@ -28,14 +28,15 @@ class Machine:
     """A launcher's side: where its nodes' events go."""
 
     def __init__(self, folder: Path, node: int, events: list[Event]) -> None:
-        self.folder, self.node, self.local = folder, node, range(6)
+        self.folder, self.node = folder, node
         self.report = events.append
 
 
 def reporter_of(folder: Path, node: int, events: list[Event]) -> Reporter:
     machine: Any = Machine(folder, node, events)
     prepared: Any = None
-    return Reporter(Job(machine, "ca-partial", SCHEDULE, RunConfig(), prepared, None), RunClock(Clock(), lambda: 0.0))
+    job, clock = Job(machine, "ca-partial", SCHEDULE, RunConfig(), prepared, None), RunClock(Clock(), lambda: 0.0)
+    return Reporter(job, clock, lambda node: True)
 
 
 def takeover(number: int, iteration: int, lost: Collection[int], before: View) -> View:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from skippipe.runtime.restarts import Restarts
+from skippipe.runtime.restarts import MOST_BIRTHS, Restarts, births_from, of_one_launcher
 
 
 def test_pauses_double_and_end() -> None:
@@ -38,3 +38,26 @@ def test_no_pause_is_longer_than_half_a_minute() -> None:
         longest = restarts.wait_s(0.0)
         restarts.take_due(30.0)
     assert longest == 30.0
+
+
+def test_births_tell_launchers_apart_and_later_ones_are_larger() -> None:
+    first, joined = Restarts(3), Restarts(3, births_from(1000.0))
+    for restarts in (first, joined):
+        restarts.plan(7, 0.0)
+    ((_, second),), ((_, later),) = first.take_due(1.0), joined.take_due(1.0)
+    assert second == 1
+    assert second < births_from(1000.0) < later < births_from(1001.0)
+    assert of_one_launcher(0, second)
+    assert of_one_launcher(births_from(1000.0), later)
+    assert not of_one_launcher(second, later)
+    assert not of_one_launcher(later, births_from(1001.0))
+    assert births_from(0.0) > 0, "whoever joins is never taken for a first process"
+
+
+def test_a_node_never_gets_the_births_of_another_launcher() -> None:
+    restarts = Restarts(1, births_from(1.0))
+    for _ in range(MOST_BIRTHS - 1):
+        assert restarts.plan(7, 0.0, has_died=False)
+        ((_, birth),) = restarts.take_due(1.0)
+    assert of_one_launcher(birth, births_from(1.0))
+    assert not restarts.plan(7, 0.0, has_died=False)
