@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skippipe.errors import UserError
 from skippipe.peers import PeersConfig
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ def launch(
         claims = Claims(folder)
         claims.take(local)
         first_birth, met = (births_from(time.time()), Meeting.find(folder)) if joins else (0, None)
-        endpoints, reader = open_endpoints(peers, nodes, local, folder, fields, first_birth, met)
+        try:
+            endpoints, reader = open_endpoints(peers, nodes, local, folder, fields, first_birth, met)
+        except OSError as error:
+            raise UserError(f"the nodes' sockets can't be opened ({error.strerror}); see ulimit -n") from None
         launcher = Launcher(endpoints, reader, run_node, signals, claims)
         meeting, is_own = meeting_file(folder, local.start), not is_given(peers.secret_file)
         try:

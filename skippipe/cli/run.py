@@ -96,8 +96,7 @@ def train(
     from skippipe.runtime.job import Job
     from skippipe.runtime.node import run_worker
 
-    first = checkpoint.meta.iteration if checkpoint else 0
-    fields = equal_fields(schedule, setting, config, prepared, first)
+    fields = equal_fields(schedule, setting, config, prepared, checkpoint.meta if checkpoint else None)
 
     def run_node(endpoint: Endpoint) -> None:
         run_worker(Job(endpoint, setting, schedule, config, prepared, checkpoint))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from skippipe.config import RunConfig
 from skippipe.errors import UserError
-from skippipe.model.checkpoint_meta import FORMAT, MOMENTS, STEP, Meta, read_meta
+from skippipe.model.checkpoint_meta import FORMAT, MOMENTS, SQUARES, STEP, Meta, read_meta
 from skippipe.model.optimizer import StageOptimizer
 from skippipe.model.stage import Stage, canonical_state, canonical_tensors, own_state
 
@@ -228,9 +228,14 @@ def load_stage(checkpoint: Checkpoint, stage: Stage, optimizer: StageOptimizer |
 
 
 def read_step(checkpoint: Checkpoint) -> float:
-    """The optimizer's count of steps, the same in all stages."""
-    with safe_open(checkpoint.files[0], "pt") as opened:
-        return float(opened.get_tensor(STEP))
+    """The optimizer's count of steps, that of stage 0 for all; UserError if it can't be one."""
+    first = checkpoint.files[0]
+    with safe_open(first, "pt") as opened:
+        step = float(opened.get_tensor(STEP))
+    # Dropped iterations count among those done, and are no steps.
+    if not (step.is_integer() and 0 <= step <= checkpoint.meta.iteration):
+        raise UserError(f"{first}: {STEP}: {step:g} steps in {checkpoint.meta.iteration} iterations")
+    return step
 
 
 def read_tensors(files: Iterable[Path], prefix: str, stage: Stage) -> dict[str, Tensor]:
@@ -248,6 +253,8 @@ def read_tensors(files: Iterable[Path], prefix: str, stage: Stage) -> dict[str, 
     for name, tensor in wanted.items():
         if name in tensors and not bool(torch.isfinite(tensors[name]).all()):
             raise UserError(f"{last.parent}: {prefix}{name}: holds numbers that are not finite")
+        if prefix == f"{SQUARES}." and name in tensors and bool((tensors[name] < 0).any()):
+            raise UserError(f"{last.parent}: {prefix}{name}: a mean of squares is negative")
         found = tuple(tensors[name].shape) if name in tensors else "nothing"
         if found != tuple(tensor.shape):
             raise UserError(f"{last.parent}: {prefix}{name}: {tuple(tensor.shape)} expected, {found} found")

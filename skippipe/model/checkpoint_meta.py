@@ -16,7 +16,8 @@ from skippipe.fields import build
 from skippipe.model.blocks import layer_shapes
 
 FORMAT = 2
-MOMENTS = ("exp_avg", "exp_avg_sq")
+SQUARES = "exp_avg_sq"
+MOMENTS = ("exp_avg", SQUARES)
 STEP = "optimizer.step"
 MOST_TEXT = 100_000
 MOST_STAGES, MOST_VOCABULARY, MOST_NAME = 10_000, 1 << 24, 200

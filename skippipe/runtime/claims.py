@@ -18,8 +18,12 @@ class Claims:
     """
 
     def __init__(self, folder: Path) -> None:
+        """UserError if nothing can be locked there."""
         self.folder = folder
-        self.file = os.open(folder / LOCKS, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self.file = os.open(folder / LOCKS, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(f"runs: {folder / LOCKS} can't be written ({error.strerror})") from None
 
     def take(self, nodes: range) -> None:
         """Have these nodes from now on; UserError if another launcher has one."""
@@ -30,6 +34,9 @@ class Claims:
                 raise UserError(
                     f"name: another launcher runs node {node} in {self.folder}; choose another name"
                 ) from None
+            except OSError as error:
+                # A network disk without locks, for instance.
+                raise UserError(f"runs: {self.folder} lets no file be locked ({error.strerror})") from None
 
     def give_back(self, node: int) -> None:
         """Let another launcher have a node."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import os
 import signal
 import socket
@@ -25,6 +24,8 @@ from skippipe.transport.message import Encoding
 from skippipe.transport.run_identity import RUN_ID_BYTES, UNKNOWN, RunIdentity
 
 BOOTSTRAP_NODES = 3
+SLOWEST_TASK_SECONDS = 600.0
+"""A node may work on one thing for so long where nobody knows what is expected."""
 STOP_SIGNAL = signal.SIGUSR1
 """Asks a node's process to end the iteration, save a checkpoint and leave, together with all others."""
 
@@ -77,7 +78,7 @@ class Endpoint:
         inbox: Inbox,
         message_bytes: int,
         encodings: dict[int, Encoding] | None = None,
-        work_seconds: float = math.inf,
+        work_seconds: float = SLOWEST_TASK_SECONDS,
     ) -> Links:
         """The node's links, started; messages of at most `message_bytes` are accepted.
 

@@ -13,6 +13,7 @@ from skippipe.schedule import Schedule
 
 if TYPE_CHECKING:
     from skippipe.data.batches import Prepared
+    from skippipe.model.checkpoint_meta import Meta
 
 PACKAGE = Path(__file__).resolve().parent.parent
 OWN = {"schedule", "runs", "name", "device", "peers", "recompute", "threads", "checkpoints_kept", "model.init_from"}
@@ -21,15 +22,16 @@ OWN |= {"data.paths", "data.cache", "data.tokenizer"}
 
 
 def equal_fields(
-    schedule: Schedule, setting: str, config: RunConfig, prepared: Prepared, first_iteration: int
+    schedule: Schedule, setting: str, config: RunConfig, prepared: Prepared, checkpoint: Meta | None
 ) -> dict[str, str]:
-    """Fields of a training run, of its data too: another machine may join later."""
+    """Fields of a training run, which may go on from a checkpoint; of its data too: another machine may join later."""
     fields = {
         "the code": code_digest(),
         "the schedule": digest(schedule.to_json().encode()),
         "SETTING": setting,
         "SAMPLES": str(schedule.pipeline.samples_per_microbatch),
-        "the iteration to begin with": str(first_iteration),
+        "the iteration to begin with": str(checkpoint.iteration if checkpoint else 0),
+        "the run whose checkpoint is gone on from": checkpoint.run if checkpoint else "none",
         **config_fields(dataclasses.asdict(config)),
     }
     if config.data.source == "stdlib":
@@ -72,8 +74,9 @@ def file_digest(path: Path) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """Hash of the names and sizes of a folder's files."""
-    return digest(repr(sorted((path.name, path.stat().st_size) for path in folder.expanduser().iterdir())).encode())
+    """Hash of the names and contents of a folder's files; models tuned from one are alike in all but these."""
+    files = sorted(path for path in folder.expanduser().iterdir() if path.is_file())
+    return digest(repr([(path.name, file_digest(path)) for path in files]).encode())
 
 
 def code_digest() -> str:

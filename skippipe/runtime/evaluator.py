@@ -93,6 +93,7 @@ class Driver:
         batches = validation_batches(job.prepared, job.samples, job.config.model.context, job.config.iterations)
         again = itertools.cycle(batches)
         for number, (tokens_BT, targets_BT) in enumerate(itertools.islice(again, job.config.iterations)):
+            self.links.work.begin(f"batch {number}")
             hidden_BTD, visited = self.forward(number, tokens_BT)
             loss = float(self.stage.loss(hidden_BTD, targets_BT.to(self.device)))
             job.endpoint.report(BatchMetrics(number, loss, tokens_BT.numel(), tuple(visited)))
@@ -117,7 +118,8 @@ class Driver:
                 continue
             with suppress(PeerLostError):
                 send(self.links, node, number, hidden_BTD)
-                answer, result_BTD = self.mailbox.take_from(node)
+                with self.links.work.waiting():
+                    answer, result_BTD = self.mailbox.take_from(node)
                 assert answer == number, f"node {node} answered batch {answer} instead of {number}"
                 return result_BTD.to(self.device)
         return None
@@ -131,7 +133,9 @@ def send(links: Links, node: int, number: int, hidden_BTD: Tensor) -> None:
 def serve(driver: int, stage: Stage, mailbox: Mailbox, links: Links) -> None:
     """Compute the stage for the driver; PeerLostError when it is gone."""
     while True:
+        links.work.wait("hidden states")
         number, hidden_BTD = mailbox.take_from(driver)
+        links.work.begin(f"stage {stage.stage} of batch {number}")
         send(links, driver, number, stage(hidden_BTD.to(stage.cos.device)))
 
 

@@ -49,7 +49,7 @@ class FullModel:
         first = group.node == group.leaders[0]
 
         def receive() -> Tensor:
-            return links.inbox.take_arrived(identity)[1].to(device)
+            return links.take_arrived(identity)[1].to(device)
 
         left_BTD = self.stage(tokens_BT.to(device) if first else receive())
         if len(group.leaders) > 1:

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 class Restored(NamedTuple):
     """Where a stage's state came from."""
 
+    donor: int
+    """The first node that sent something for it."""
     source: str
     """In words."""
     size: int
@@ -95,7 +97,8 @@ class Holding:
             restore(self.shard.optimizer, given[0].handover.numbers, known.step)
             source = f"of node {given[0].handover.members[0]}"
         size = sum(handover.numbers.nbytes + handover.figures.nbytes for _, handover in given)
-        return known, Restored(source, size, max(0.0, clock.now() - clock.from_wire(sent)))
+        donor = given[0].handover.members[0]
+        return known, Restored(donor, source, size, max(0.0, clock.now() - clock.from_wire(sent)))
 
     def hand_on(self, links: Links, view: View, iteration: int, know: Callable[[], Knowledge], now: float) -> None:
         """Give other replicas the stage that this node has restored, if it has."""

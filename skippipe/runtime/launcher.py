@@ -6,7 +6,6 @@ import contextlib
 import gc
 import logging
 import os
-import select
 import selectors
 import signal
 import sys
@@ -18,21 +17,19 @@ from skippipe.report.run_folder import log_file, write_process_id
 from skippipe.runtime.child import become
 from skippipe.runtime.claims import Claims
 from skippipe.runtime.endpoint import BOOTSTRAP_NODES, STOP_SIGNAL, Endpoint
-from skippipe.runtime.events import Event, NodeBack, ViewBegun, decode
+from skippipe.runtime.events import Event, IterationLoss, NodeBack, ViewBegun, decode
 from skippipe.runtime.processes import NodeFailedError, Process
 from skippipe.runtime.restarts import Restarts
 from skippipe.runtime.signals import CAUGHT, Signals
+from skippipe.runtime.stopping import stop_all, wait_for_all, wait_until_told
 from skippipe.transport.losses import DIED, FAILED
 from skippipe.transport.membership import Listeners
 
 logger = logging.getLogger(__name__)
 
-GRACE_SECONDS = 2.0
-FAREWELL_SECONDS = 10.0
-"""Most time that the nodes here get to start and to tell those on other machines who failed, before they end."""
-LAST_SAVE_SECONDS = 10.0
-"""Most time that the nodes here get to end of their own, once too few nodes are left to go on."""
 PIPE_BYTES = 65536
+SOON_ITERATIONS = 10
+"""A process that the others go on without so soon after it has come back counts as one that has died."""
 
 
 class Launcher:
@@ -59,6 +56,8 @@ class Launcher:
         self.ports = {node: (own.bound[1], own.bound_stream_port) for node, own in listeners.items()}
         """For datagrams and streams: a node's next process has the same ones."""
         self.processes: dict[int, Process] = {}
+        self.iteration = 0
+        """The newest that a node here has told of."""
         self.rest = b""
         """The beginning of a line whose end is still to come through the pipe."""
 
@@ -106,15 +105,16 @@ class Launcher:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
         os.close(notices)
         try:
+            write_process_id(endpoint.folder, endpoint.node, pid)
             handle = os.pidfd_open(pid)
         except OSError:
+            os.close(to_node)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
         node, birth = endpoint.node, endpoint.birth
         is_joining = birth > endpoint.first_birth
         self.processes[node] = Process(node, pid, handle, to_node, birth, is_joining)
-        write_process_id(endpoint.folder, endpoint.node, pid)
 
     def watch(
         self,
@@ -165,7 +165,10 @@ class Launcher:
     def take(self, event: Event, on_event: Callable[[Event], None]) -> None:
         """Pass on an event, after what it means for the processes here."""
         if isinstance(event, NodeBack) and event.node in self.processes:
-            self.processes[event.node].is_joining = False
+            process = self.processes[event.node]
+            process.is_joining, process.back_in = False, event.iteration
+        if isinstance(event, ViewBegun | IterationLoss):
+            self.iteration = event.iteration
         if isinstance(event, ViewBegun):
             for node in event.lost:
                 self.end_left_out(node)
@@ -218,7 +221,9 @@ class Launcher:
             self.diverged = self.diverged or failed
         elif self.trains and (survives(failed) or process.is_joining):
             self.notify(DIED, failed.node, process.birth)
-            self.plan_another(failed.node, not failed.left_out, stays_away)
+            # What is left out again and again refuses something, or hangs: it must not disturb the others for ever.
+            in_vain = process.back_in is not None and self.iteration - process.back_in < SOON_ITERATIONS
+            self.plan_another(failed.node, in_vain or not failed.left_out, stays_away)
         else:
             raise failed
 
@@ -240,59 +245,11 @@ class Launcher:
         """End every process, after they have told other machines, if there are any, which node here failed first."""
         if len(self.endpoints) < self.endpoints[0].nodes and not failed.of_another:
             self.notify(FAILED, failed.node)
-            self.wait_until_told()
+            wait_until_told(self.processes, self.signals)
         if failed.of_another:
-            self.wait_for_the_others()
+            wait_for_all(self.processes, self.signals)
         self.stop()
-
-    def wait_for_the_others(self) -> None:
-        """What ended one node ends all soon, of their own: they may be saving before. A signal ends the wait."""
-        deadline = time.monotonic() + LAST_SAVE_SECONDS
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.signals, selectors.EVENT_READ)
-            for process in self.processes.values():
-                selector.register(process.handle, selectors.EVENT_READ, process)
-            while self.processes and (found := selector.select(max(0.0, deadline - time.monotonic()))):
-                for key, _ in found:
-                    if key.data is None:
-                        return
-                    selector.unregister(key.fileobj)
-                    os.waitpid(key.data.pid, 0)
-                    del self.processes[key.data.node]
-                    key.data.close()
-
-    def wait_until_told(self) -> None:
-        """Wait until every node has closed its end of the notices, or has ended, or a signal comes."""
-        deadline = time.monotonic() + FAREWELL_SECONDS
-        waiting = select.poll()
-        # A pipe whose reader is gone shows POLLERR, which is always watched for.
-        ends = {process.notices: process for process in self.processes.values()}
-        for end in ends:
-            waiting.register(end, 0)
-        waiting.register(self.signals, select.POLLIN)
-        while ends and (found := waiting.poll(max(0.0, 1000 * (deadline - time.monotonic())))):
-            for descriptor, _ in found:
-                if descriptor == self.signals.fileno():
-                    return
-                waiting.unregister(descriptor)
-                del ends[descriptor]
 
     def stop(self) -> None:
         """End every process that is still there: SIGTERM, and SIGKILL after a grace or if another signal comes."""
-        for process in self.processes.values():
-            signal.pidfd_send_signal(process.handle, signal.SIGCONT)
-            signal.pidfd_send_signal(process.handle, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_SECONDS
-        while self.processes:
-            process = next(iter(self.processes.values()))
-            with selectors.DefaultSelector() as selector:
-                selector.register(self.signals, selectors.EVENT_READ)
-                ended = selector.register(process.handle, selectors.EVENT_READ)
-                found = selector.select(max(0.0, deadline - time.monotonic()))
-            if ended not in [key for key, _ in found]:
-                self.signals.take()
-                deadline = 0.0
-                signal.pidfd_send_signal(process.handle, signal.SIGKILL)
-            os.waitpid(process.pid, 0)
-            del self.processes[process.node]
-            process.close()
+        stop_all(self.processes, self.signals)

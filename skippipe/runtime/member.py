@@ -171,6 +171,7 @@ class Member:
             self.take_up(self.first)
         known, restored = self.receive_state(self.first)
         self.run, self.drops.in_a_row, self.drops.proven = known.run, known.dropped_in_a_row, known.proven
+        self.links.learn_axis(restored.donor, known.axis_s)
         self.pace.complete(self.first - 1, known.figures)
         self.hand_on(self.first)
         if self.shard.codec is not None:
@@ -199,6 +200,7 @@ class Member:
 
     def begin(self, iteration: int) -> None:
         """Begin an iteration, in the view that is due in it, with the state of the stage that this node has in it."""
+        self.work.wait(f"the beginning of iteration {iteration}")
         while True:
             try:
                 self.pace.begin(iteration)
@@ -218,7 +220,7 @@ class Member:
 
     def receive_state(self, iteration: int) -> tuple[Knowledge, Restored]:
         """Get the state of the stage that this node has in the view from now on; PeerLostError, ViewChangedError."""
-        self.work.wait(f"the state of stage {self.shard.index}")
+        self.work.begin(f"the state of stage {self.shard.index}")
         return self.holding.receive(self.links, self.view, iteration, self.inbox.clock)
 
     def hand_on(self, iteration: int) -> None:
@@ -255,7 +257,8 @@ class Member:
 
     def know(self) -> Knowledge:
         """What this node knows of the run beside its stage."""
-        return know(self.run, self.shard.optimizer, self.drops, self.survivors.course.figures)
+        axis_s = self.links.axis_offset()
+        return know(self.run, self.shard.optimizer, self.drops, axis_s, self.survivors.course.figures)
 
     @property
     def wire_now(self) -> float:

@@ -57,6 +57,8 @@ class Process:
     """Which of the node's processes this is."""
     is_joining: bool = False
     """Whether it is not yet one of those that train."""
+    back_in: int | None = None
+    """The iteration in which it came back, if it is not the node's first process here."""
     is_left_out: bool = False
     """Whether the others have gone on without it."""
 

@@ -190,7 +190,9 @@ def run_profile(endpoint: Endpoint, config: ProfileConfig) -> None:
     for pairs in take_turns(hosts):
         for pair in pairs:
             if pair == (endpoint.node, endpoint.node):
+                rounds.links.work.begin("the profile of its tasks")
                 tasks = list(measure_tasks(lambda number: config.stage(number).to(device), config.samples))
+                rounds.links.work.wait("the other nodes")
             elif endpoint.node in pair:
                 link_figures[LINK_FIGURES * pair[1] : LINK_FIGURES * (pair[1] + 1)] = measure_link(pair, rounds, config)
             else:

@@ -35,6 +35,8 @@ class Knowledge:
     dropped_in_a_row: int
     proven: int
     """The last iteration that was not dropped."""
+    axis_s: float
+    """How far the run's time is ahead of its wire clock, in seconds."""
     figures: Rows
     """Everyone's, of the last iteration."""
 
@@ -42,16 +44,17 @@ class Knowledge:
         """As rows of figures, (1 + members, WIDTH) fp64."""
         halves = (self.run[:NAME_DIGITS], self.run[NAME_DIGITS:])
         own = [*(float(int(half, 16)) for half in halves), self.step, float(self.dropped_in_a_row), float(self.proven)]
+        own.append(self.axis_s)
         rows = [own + [0.0] * (WIDTH - len(own)), *(self.figures[member] for member in members)]
         return torch.tensor(rows, dtype=torch.float64)
 
     @classmethod
     def from_tensor(cls, rows: Tensor, members: list[int]) -> Self:
         """What to_tensor wrote."""
-        first, second, step, in_a_row, proven, *_ = rows[0].tolist()
+        first, second, step, in_a_row, proven, axis_s, *_ = rows[0].tolist()
         figures = dict(zip(members, rows[1:].tolist(), strict=True))
         name = f"{int(first):0{NAME_DIGITS}x}{int(second):0{NAME_DIGITS}x}"
-        return cls(name, step, int(in_a_row), int(proven), figures)
+        return cls(name, step, int(in_a_row), int(proven), axis_s, figures)
 
 
 class Given(NamedTuple):
@@ -144,6 +147,6 @@ def mean_of_neighbours(view: View, given: list[Given], figures: Rows) -> Tensor 
     return numbers
 
 
-def know(run: str, optimizer: StageOptimizer, drops: Drops, figures: Rows) -> Knowledge:
+def know(run: str, optimizer: StageOptimizer, drops: Drops, axis_s: float, figures: Rows) -> Knowledge:
     """What a replica knows after an iteration with these figures."""
-    return Knowledge(run, float(optimizer.moments("step")[0]), drops.in_a_row, drops.proven, figures)
+    return Knowledge(run, float(optimizer.moments("step")[0]), drops.in_a_row, drops.proven, axis_s, figures)

@@ -56,7 +56,7 @@ class Worker(Member):
         while True:
             try:
                 record = self.executor.run()
-                self.work.wait(f"the sync of iteration {iteration}")
+                self.work.begin(f"the sync of iteration {iteration}")
                 rows, synced = self.sync(iteration, record)
             except ViewChangedError:
                 begins_again = self.take_up(iteration)
@@ -123,8 +123,7 @@ class Worker(Member):
         full_model = self.shard.full_model
         if full_model is None or done % config.evaluate_every or self.view.committed >= done - 1:
             return None
-        # Its nodes wait for one another.
-        self.work.wait(f"the validation after iteration {done}")
+        self.work.begin(f"the validation after iteration {done}")
         try:
             return full_model.perplexity(self.group, self.links, done - 1)
         except ViewChangedError:
@@ -190,6 +189,7 @@ class Worker(Member):
             poison=float(poison or 0),
         )
         rows = share_figures(self.group, self.links, iteration, mine)
+        self.work.wait(f"the view of iteration {iteration}")
         self.pace.commit(iteration, rows)
         self.bytes_reported = self.links.bytes_sent
         return rows, Span(self.job.node, SYNC, None, last, done)

@@ -87,6 +87,8 @@ class Links:
         self.joins = joins
         self.joined = proven
         """Whether this node was one of the run once: whoever runs something else can't end it from then on."""
+        self.axis: float | None = None
+        """What axis_offset gives from now on, if node 0 was lost or this node has come later."""
         self.failed = asyncio.Event()
         """Set (in the event loop) when a peer is lost."""
 
@@ -169,6 +171,9 @@ class Links:
 
     def forget(self, node: int) -> None:
         """Send nothing more to a node that is lost (network thread); another process of it may come back."""
+        if node == 0:
+            # Where it comes back may be another clock.
+            self.axis = self.axis_offset()
         self.streams.replaceable.add(self.members[node])
         sender = self.senders.get(node)
         if sender is not None:
@@ -222,8 +227,13 @@ class Links:
 
         Nodes of other machines must be connected to node 0; without such a link the clock is taken for the same.
         """
-        # It stays what it was if node 0 is lost, and when another process of it comes.
+        if self.axis is not None:
+            return self.axis
         return self.senders[0].offset.seconds if 0 in self.senders else 0.0
+
+    def learn_axis(self, node: int, axis_offset: float) -> None:
+        """Take the run's time from a node that has sent something, whose axis_offset is given."""
+        self.axis = axis_offset - self.streams.neighbours[self.members[node]].offset
 
     def send(self, node: int, header: Header, tensor: torch.Tensor) -> None:
         """Send a tensor; returns at once. Its memory must not change until it is delivered."""
@@ -243,10 +253,15 @@ class Links:
         self.post(identity, collective.begin(), sent_at)
         latest = sent_at
         while not collective.done:
-            header, tensor = self.inbox.take_arrived(identity)
+            header, tensor = self.take_arrived(identity)
             latest = max(latest, header.sent_at)
             self.post(identity, collective.receive(header, tensor), sent_at)
         return latest
+
+    def take_arrived(self, identity: Identity) -> tuple[Header, torch.Tensor]:
+        """The next message of a collective. Raises PeerLostError if the network's thread has given up a peer."""
+        with self.work.waiting():
+            return self.inbox.take_arrived(identity)
 
     def post(self, identity: Identity, messages: Iterable[Outgoing], sent_at: float) -> None:
         """Send what belongs to a collective, exactly; the tensors' memory must not change until it is delivered."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 STATE = struct.Struct("<dQB")
@@ -40,6 +42,16 @@ class Work:
     def wait(self, what: str) -> None:
         """The executor waits for a peer."""
         self.now = (self.now[0] + 1, False, what, time.monotonic())
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Wait for a peer in the middle of something, which begins anew after it."""
+        count, working, what, _ = self.now
+        self.wait(what)
+        try:
+            yield
+        finally:
+            self.now = (count + 2, working, what, time.monotonic())
 
     def pack(self) -> bytes:
         """The state as a heartbeat carries it."""

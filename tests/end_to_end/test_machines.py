@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import SECONDS, Start, free_ports
+from skippipe.report.run_folder import process_ids
+from tests.end_to_end.conftest import SECONDS, Start, free_ports, wait_for
 
 SECRET = {"SKIPPIPE_SECRET": "a secret that both machines know"}
 CLOCK_AHEAD = 1_000_000
@@ -76,6 +79,30 @@ def test_machines_whose_clocks_differ_wait_for_no_clock_and_agree_on_the_figures
     spans = [json.loads(line) for folder in folders for line in (folder / "timeline.jsonl").read_text().splitlines()]
     begins = [span["start_s"] for span in spans if span["iteration"] == 0]
     assert max(begins) - min(begins) < 100
+
+
+def test_a_node_that_comes_back_without_node_0_keeps_the_runs_time(start: Start, workplace: Path) -> None:
+    if not clocks_can_differ():
+        pytest.skip("needs root and unshare to make time namespaces")
+    here, there = machines(workplace, "iterations=16", "emulation.time_scale=1.5")
+    folders = [workplace / "runs" / name for name in ("time-here", "time-ahead")]
+    # Node 0 stays away; who knows its clock are those that were connected to it.
+    runs = [
+        start(*here, "name=time-here", "peers.restart=0", **SECRET),
+        start(*there, "name=time-ahead", clock_ahead=CLOCK_AHEAD, **SECRET),
+    ]
+    wait_for(lambda: all((folder / "metrics.jsonl").exists() for folder in folders))
+    views = folders[1] / "views.jsonl"
+    os.kill(process_ids(folders[0])[0], signal.SIGKILL)
+    wait_for(lambda: "lost: 0" in views.read_text())
+    os.kill(process_ids(folders[1])[3], signal.SIGKILL)
+    for run in runs:
+        _, errors = run.communicate(timeout=SECONDS)
+        assert run.returncode == 0, errors
+    assert "joined: 3" in views.read_text()
+    steps = [json.loads(line)["step_s"] for line in (folders[0] / "metrics.jsonl").read_text().splitlines()]
+    assert len(steps) == 16
+    assert max(steps) < 100, "of clocks that differ by a million seconds"
 
 
 def test_two_launchers_do_not_run_the_same_nodes_in_a_folder(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import resource
 from enum import Enum
 
@@ -244,16 +245,33 @@ def test_what_a_strangers_checkpoint_says_is_typed_and_bounded(prepared, tmp_pat
     assert len(str(raised.value)) < 500
 
 
-def test_numbers_that_are_not_finite_are_not_loaded(prepared, tmp_path):
+UP = "model.layers.2.mlp.up_proj.weight"
+
+
+class Number(Enum):
+    """A number that no training writes: the stage and tensor that hold it, and what is said about it."""
+
+    WEIGHT = (2, UP, math.nan, r"model\.layers\.2\.mlp.*not finite")
+    MOMENT = (2, f"exp_avg.{UP}", math.inf, r"exp_avg\.model\.layers\.2\.mlp.*not finite")
+    NEGATIVE_SQUARE = (2, f"exp_avg_sq.{UP}", -1e-9, "a mean of squares is negative")
+    STEP_NAN = (0, "optimizer.step", math.nan, "nan steps in 4 iterations")
+    STEP_NEGATIVE = (0, "optimizer.step", -1.0, "-1 steps in 4 iterations")
+    STEP_BROKEN = (0, "optimizer.step", 2.5, "2.5 steps in 4 iterations")
+    STEP_LATE = (0, "optimizer.step", 5.0, "5 steps in 4 iterations")
+
+
+@pytest.mark.parametrize("number", Number)
+def test_numbers_that_would_spoil_the_weights_are_not_loaded(prepared, tmp_path, number):
+    stage, name, value, message = number.value
     trainer = trainer_of(prepared)
     train_and_save(tmp_path, trainer)
-    file = stage_file(checkpoint_folder(tmp_path, 4), 2)
+    file = stage_file(checkpoint_folder(tmp_path, 4), stage)
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata()
     tensors = load_file(file)
-    tensors["exp_avg.model.layers.2.mlp.up_proj.weight"][3, 3] = float("nan")
+    tensors[name].view(-1)[0] = value
     save_file(tensors, file, metadata)
-    with pytest.raises(UserError, match=r"exp_avg\.model\.layers\.2\.mlp.*not finite"):
+    with pytest.raises(UserError, match=message):
         trainer.resume(find_latest(tmp_path))
 
 

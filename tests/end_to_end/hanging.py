@@ -1,0 +1,60 @@
+"""`python -m tests.end_to_end.hanging PLACE NODE run ...`: skippipe, with a node that hangs from iteration 1 on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from enum import Enum
+from typing import Any
+
+from skippipe.__main__ import main
+from skippipe.model.optimizer import StageOptimizer
+from skippipe.runtime.executor import Executor
+from skippipe.runtime.full_model import FullModel
+from skippipe.schedule.plan import Task
+
+FIRST = 1
+
+
+class Place(Enum):
+    """Where a node hangs, as a device or a disk makes it; its value is what its heartbeats then say."""
+
+    TASK = r"[FLB]\d+ of iteration \d"
+    SYNC = r"the sync of iteration 1"
+    VALIDATION = r"the validation after iteration \d"
+
+
+def hang(place: Place, node: int) -> None:
+    """Let a node hang at a place: patched before the launcher forks."""
+    iteration = here = -1
+    begin, compute, norm = Executor.begin, Executor.compute, StageOptimizer.squared_norm
+    walk = FullModel.walk
+
+    def sleep_at(reached: Place) -> None:
+        while reached is place and here == node and iteration >= FIRST:
+            time.sleep(3600)
+
+    def beginning(executor: Executor, number: int, plan: Any) -> None:
+        nonlocal iteration, here
+        iteration, here = number, executor.node
+        begin(executor, number, plan)
+
+    def computing(executor: Executor, task: Task, tensor: Any) -> Any:
+        sleep_at(Place.TASK)
+        return compute(executor, task, tensor)
+
+    def summing(optimizer: StageOptimizer) -> float:
+        sleep_at(Place.SYNC)
+        return norm(optimizer)
+
+    def walking(model: FullModel, *arguments: Any) -> float | None:
+        sleep_at(Place.VALIDATION)
+        return walk(model, *arguments)
+
+    Executor.begin, Executor.compute, StageOptimizer.squared_norm = beginning, computing, summing  # type: ignore[method-assign]
+    FullModel.walk = walking  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    hang(Place[sys.argv[1]], int(sys.argv[2]))
+    sys.exit(main(sys.argv[3:]))

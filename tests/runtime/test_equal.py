@@ -1,0 +1,103 @@
+"""Whatever makes two machines train something else is a field that they compare."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skippipe.config import RunConfig
+from skippipe.data.batches import Prepared
+from skippipe.model.checkpoint_meta import Meta
+from skippipe.runtime.equal import OWN, equal_fields, file_digest
+from skippipe.transport.run_identity import RunIdentity
+from tests.small_schedule import small_schedule
+
+SCHEDULE = small_schedule()
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Prepared:
+    """Two files that stand for a tokenizer and tokens."""
+    for name in ("tokenizer.model", "tokens.npy"):
+        (tmp_path / name).write_bytes(name.encode())
+    fields: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(Prepared)}
+    return Prepared(**{**fields, "tokenizer": tmp_path / "tokenizer.model", "tokens": tmp_path / "tokens.npy"})
+
+
+def fields_of(prepared: Prepared, config: RunConfig = RunConfig(), **changed: Any) -> dict[str, str]:  # noqa: B008
+    given = {"schedule": SCHEDULE, "setting": "ca-partial", "checkpoint": None, **changed}
+    return equal_fields(config=config, prepared=prepared, **given)
+
+
+def named(here: Mapping[str, str], there: Mapping[str, str]) -> set[str]:
+    """The fields that the two are told to differ in."""
+    ours, theirs = RunIdentity(dict(here)), RunIdentity(dict(there))
+    return {text.rpartition(" (")[0] for text in ours.differences(theirs.table, theirs.run_id)}
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[str]:
+    """Names of all fields of a configuration, as the user writes them."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"
+
+
+@pytest.mark.parametrize("name", leaves(RunConfig()))
+def test_every_field_of_the_configuration_is_compared_or_may_differ(prepared: Prepared, name: str) -> None:
+    first = name.partition(".")[0]
+    assert (name in fields_of(prepared)) != (name in OWN or first in OWN)
+
+
+def test_setting_samples_and_schedule_are_compared(prepared: Prepared) -> None:
+    here = fields_of(prepared)
+    assert named(here, fields_of(prepared, setting="baseline")) == {"SETTING"}
+    assert named(here, fields_of(prepared, schedule=SCHEDULE.with_samples(4))) == {"SAMPLES", "the schedule"}
+    other = replace(SCHEDULE, costs=replace(SCHEDULE.costs, backward_factor=2.0))
+    assert named(here, fields_of(prepared, schedule=other)) == {"the schedule"}
+
+
+def test_tokens_and_tokenizer_are_compared_by_what_is_in_them(prepared: Prepared, tmp_path: Path) -> None:
+    here = fields_of(prepared)
+    (tmp_path / "tokens.npy").write_bytes(b"tokens.npz")
+    assert named(here, fields_of(prepared)) == {"the tokens"}
+    (tmp_path / "tokenizer.model").write_bytes(b"tokenizer.molel")
+    assert named(here, fields_of(prepared)) == {"the tokens", "the tokenizer"}
+
+
+def test_the_python_whose_library_is_the_text_is_compared(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = replace(RunConfig(), data=replace(RunConfig().data, source="stdlib"))
+    here = fields_of(prepared, library)
+    monkeypatch.setattr("platform.python_version", lambda: "3.11.99")
+    assert named(here, fields_of(prepared, library)) == {"Python, whose library is the text"}
+
+
+def test_checkpoints_of_two_runs_are_not_gone_on_from_together(prepared: Prepared) -> None:
+    meta = Meta(4, 3, 300, "ca-partial", "", "1" * 26, RunConfig())
+    here = fields_of(prepared, checkpoint=meta)
+    assert named(here, fields_of(prepared, checkpoint=replace(meta, run="2" * 26))) == {
+        "the run whose checkpoint is gone on from"
+    }
+    assert named(here, fields_of(prepared, checkpoint=replace(meta, iteration=5))) == {"the iteration to begin with"}
+
+
+def test_a_model_of_the_same_sizes_is_another_one(prepared: Prepared, tmp_path: Path) -> None:
+    for name, number in (("base", 1), ("tuned", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"layers": 4}))
+        (tmp_path / name / "model.safetensors").write_bytes(bytes([number]) * 100)
+    configs = [
+        replace(RunConfig(), model=replace(RunConfig().model, init_from=str(tmp_path / name)))
+        for name in ("base", "tuned")
+    ]
+    here, there = (fields_of(prepared, config) for config in configs)
+    assert named(here, there) == {"the files of model.init_from"}
+    assert file_digest(tmp_path / "base" / "config.json") == file_digest(tmp_path / "tuned" / "config.json")
