@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from skippipe.report.metrics import IterationMetrics, SurvivalSummary
-from skippipe.runtime.events import NodeBack, ViewBegun
+from skippipe.runtime.events import NodeBack, NodeSlow, ViewBegun
+from skippipe.runtime.slowness import SLOW_FACTOR
 
 
 class Losses:
@@ -40,6 +41,13 @@ class Losses:
         handed = f"stage {event.stage} {event.source} ({event.size / 1e6:.1f} MB in {event.seconds:.1f} s)"
         return f"node {event.node} back in iteration {event.iteration} with {handed}"
 
+    def slow(self, event: NodeSlow) -> str:
+        """A line on a node that has become slow, or is so no more."""
+        if event.factor > SLOW_FACTOR:
+            times = f"{event.factor:.1f} times as long as usual"
+            return f"node {event.node} is slow from iteration {event.iteration} on: its tasks take {times}"
+        return f"node {event.node} is as fast as usual again from iteration {event.iteration} on"
+
     def view(self, event: ViewBegun) -> str | None:
         """A line on what the nodes have agreed on; None if others say it."""
         self.summary.views = event.number + 1
@@ -48,7 +56,9 @@ class Losses:
         self.summary.iterations_redone += event.way == "redo"
         before_s, self.expected_step_s = self.expected_step_s, event.expected_step_s
         begins = f"view {event.number} from iteration {event.iteration}"
-        moved = f"{names(event.moved)} {'changes' if len(event.moved) == 1 else 'change'} stage; "
+        moved = (
+            f"{names(event.moved)} {'changes' if len(event.moved) == 1 else 'change'} stage; " if event.moved else ""
+        )
         expected = f"next expected {event.expected_step_s:.1f} s"
         if event.joined:
             # This launcher's own tell themselves when they are there.
@@ -56,7 +66,7 @@ class Losses:
             came = f"{names(others)} of another launcher {'joins' if len(others) == 1 else 'join'}; " if others else ""
             return f"{begins}: {came}{moved}{expected}" if event.moved or others else None
         if event.way == "boundary":
-            return f"a better plan, {begins}: {moved if event.moved else ''}{expected}, not {before_s:.1f} s"
+            return f"a better plan, {begins}: {moved}{expected}, not {before_s:.1f} s"
         self.summary.microbatches_taken_over += event.taken_over
         self.expected_by_iteration.setdefault(event.iteration, before_s)
         if not event.lost:

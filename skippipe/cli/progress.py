@@ -11,7 +11,7 @@ from tqdm import tqdm
 from skippipe.cli.losses import Losses
 from skippipe.config import RunConfig
 from skippipe.report.metrics import SUMMARY, IterationMetrics, RunSummary, append_metrics, write_summary
-from skippipe.runtime.events import Event, IterationLoss, Leaving, NodeBack, Ready, ViewBegun
+from skippipe.runtime.events import Event, IterationLoss, Leaving, NodeBack, NodeSlow, Ready, ViewBegun
 from skippipe.runtime.processes import NodeFailedError
 from skippipe.schedule import Schedule
 
@@ -77,6 +77,8 @@ class Progress:
                 if self.ready < self.nodes:
                     self.ready += 1
                     self.bar.set_description(self.setting)
+            case NodeSlow():
+                self.bar.write(self.losses.slow(event), file=sys.stderr)
             case IterationMetrics():
                 if event.iteration in self.told:
                     return

@@ -72,6 +72,17 @@ class NodeBack:
 
 
 @dataclass(frozen=True)
+class NodeSlow:
+    """A node has become slow, or is as fast as usual again."""
+
+    node: int
+    iteration: int
+    """From which on."""
+    factor: float
+    """Times that its tasks take over what they usually do."""
+
+
+@dataclass(frozen=True)
 class Leaving:
     """All nodes have saved and leave after an iteration, because a machine was told to stop."""
 
@@ -134,6 +145,7 @@ Event = (
     | IterationMetrics
     | ViewBegun
     | NodeBack
+    | NodeSlow
     | Leaving
     | BatchMetrics
     | EvaluationDone

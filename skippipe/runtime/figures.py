@@ -34,6 +34,8 @@ class Figures:
     """1 if the node's process was told to save and leave."""
     poison: float
     """What was not finite at the node (soundness.Poison), 0 if everything was."""
+    slowness: float
+    """How long its tasks took over what the schedule expects of them, 0 if it had none."""
 
 
 WIDTHS = {

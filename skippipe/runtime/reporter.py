@@ -15,6 +15,7 @@ from skippipe.runtime.events import IterationLoss, Leaving, ViewBegun
 from skippipe.runtime.executor import IterationRecord
 from skippipe.runtime.figures import Figures, iteration_metrics, mean_loss
 from skippipe.runtime.job import Job
+from skippipe.runtime.slowness import Watch
 from skippipe.schedule.timeline import Span
 from skippipe.survival.view import View
 
@@ -30,6 +31,7 @@ class Reporter:
         self.job = job
         self.clock = clock
         self.is_here = is_here
+        self.watch = Watch()
         self.pending: tuple[int, dict[int, Figures], float | None, str | None] | None = None
         """The last iteration: its step has not ended on all nodes yet."""
         self.lines: deque[IterationMetrics] = deque(maxlen=MOST_LINES)
@@ -55,7 +57,10 @@ class Reporter:
     ) -> None:
         """An iteration is done here; the figures of the one before are complete with it."""
         self.complete({node: row.previous_step_end for node, row in figures.items()})
+        slow = self.watch.look(iteration, {node: row.slowness for node, row in figures.items()})
         if self.speaks(view, iteration):
+            for event in slow:
+                self.job.endpoint.report(event)
             self.report_lines()
             self.job.endpoint.report(IterationLoss(iteration, mean_loss(figures.values()), cause))
         self.pending = iteration, figures, perplexity, cause

@@ -14,6 +14,7 @@ from skippipe.runtime.executor import IterationRecord
 from skippipe.runtime.figures import Figures, Rows, figures_of, share_figures
 from skippipe.runtime.gradients import Exchange
 from skippipe.runtime.member import Member
+from skippipe.runtime.slowness import slowness
 from skippipe.runtime.soundness import Poison, first_cause, is_finite
 from skippipe.schedule.timeline import SYNC, Span
 from skippipe.transport.inbox import PeerLostError, ViewChangedError
@@ -187,6 +188,7 @@ class Worker(Member):
             bytes_sent=float(self.links.bytes_sent - self.bytes_reported),
             stop_asked=float(self.stop_asked),
             poison=float(poison or 0),
+            slowness=slowness(record.spans, self.job.schedule.costs, self.job.node),
         )
         rows = share_figures(self.group, self.links, iteration, mine)
         self.work.wait(f"the view of iteration {iteration}")

@@ -1,4 +1,7 @@
-"""`python -m tests.end_to_end.hanging PLACE NODE run ...`: skippipe, with a node that hangs from iteration 1 on."""
+"""`python -m tests.end_to_end.hanging PLACE NODE run ...`: skippipe, with a node that hangs from iteration 1 on.
+
+PLACE may also be SLOW: from iteration 4 on the node's tasks take much longer.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from skippipe.runtime.executor import Executor
 from skippipe.runtime.full_model import FullModel
 from skippipe.schedule.plan import Task
 
-FIRST = 1
+FIRST, FIRST_SLOW = 1, 4
+SLOW, SLOW_SECONDS = "SLOW", 0.3
 
 
 class Place(Enum):
@@ -55,6 +59,21 @@ def hang(place: Place, node: int) -> None:
     FullModel.walk = walking  # type: ignore[method-assign]
 
 
+def slow_down(node: int) -> None:
+    """Let a node become slow: patched before the launcher forks."""
+    compute = Executor.compute
+
+    def computing(executor: Executor, task: Task, tensor: Any) -> Any:
+        if executor.node == node and executor.iteration >= FIRST_SLOW:
+            time.sleep(SLOW_SECONDS)
+        return compute(executor, task, tensor)
+
+    Executor.compute = computing  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
-    hang(Place[sys.argv[1]], int(sys.argv[2]))
+    if sys.argv[1] == SLOW:
+        slow_down(int(sys.argv[2]))
+    else:
+        hang(Place[sys.argv[1]], int(sys.argv[2]))
     sys.exit(main(sys.argv[3:]))

@@ -1,4 +1,4 @@
-"""A node whose torch thread hangs, wherever that is, is named and left out; one that always hangs stays away."""
+"""A node whose torch thread hangs, wherever that is, is named and left out; one that is slow is named and stays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import SECONDS, Start
-from tests.end_to_end.hanging import Place
+from tests.end_to_end.hanging import FIRST_SLOW, SLOW, Place
 
 # The first replica of its stage, which leads it: it alone has the sum of squares and the validation to do.
 NODE = 2
@@ -42,3 +42,12 @@ def test_a_node_that_hangs_is_named_and_the_others_go_on(place: Place, start: St
     assert [line["reason"] for line in lines if line["reason"].startswith("lost")] == [f"lost: {NODE}"] * (1 + restarts)
     assert [line["reason"] for line in lines if line["reason"].startswith("joined")] == [f"joined: {NODE}"] * restarts
     assert json.loads((folder / "summary.json").read_text())["iterations"] == 6
+
+
+def test_a_slow_node_is_told_and_stays(start: Start, workplace: Path) -> None:
+    line = ("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=slow", "iterations=8")
+    run = start(*line, patched=("hanging", SLOW, str(NODE)))
+    _, errors = run.communicate(timeout=SECONDS)
+    assert run.returncode == 0, errors
+    assert f"node {NODE} is slow from iteration {FIRST_SLOW} on: its tasks take " in errors
+    assert len((workplace / "runs" / "slow" / "views.jsonl").read_text().splitlines()) == 1

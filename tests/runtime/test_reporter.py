@@ -46,7 +46,7 @@ def takeover(number: int, iteration: int, lost: Collection[int], before: View) -
 
 
 def figures(step_end: float) -> Figures:
-    return Figures(1.0, 6.0, 3.0, 0.0, 1.0, step_end, 100.0, 0.0, 0.0)
+    return Figures(1.0, 6.0, 3.0, 0.0, 1.0, step_end, 100.0, 0.0, 0.0, 1.0)
 
 
 def test_a_boundary_view_that_is_passed_over_is_written_and_not_told(tmp_path: Path) -> None:
