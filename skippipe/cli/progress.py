@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from skippipe.cli.losses import Losses
 from skippipe.config import RunConfig
-from skippipe.report.metrics import SUMMARY, IterationMetrics, RunSummary, append_metrics, write_summary
+from skippipe.report.metrics import IterationMetrics, RunSummary, append_metrics, write_summary
 from skippipe.runtime.events import Event, IterationLoss, Leaving, NodeBack, NodeSlow, Ready, ViewBegun
 from skippipe.runtime.processes import NodeFailedError
 from skippipe.schedule import Schedule
@@ -28,11 +28,15 @@ class Progress:
         local: range,
         began: float,
         joins: bool = False,
+        writes_summary: bool = True,
     ) -> None:
-        """For this machine's nodes `local`, which may join a run that goes on; `began` is in monotonic seconds."""
+        """For this machine's nodes `local`, which may join a run that goes on; `began` is in monotonic seconds.
+
+        Where another launcher has been in the folder from the beginning, that `writes_summary`.
+        """
         self.plan = schedule.settings[setting]
         self.schedule, self.setting, self.folder, self.began = schedule, setting, folder, began
-        self.nodes, self.joins = len(local), joins
+        self.nodes, self.writes_summary = len(local), writes_summary
         self.lines: list[IterationMetrics] = []
         self.told: set[int] = set()
         """Iterations of these lines; whoever speaks after a node that has died tells the last ones again."""
@@ -111,8 +115,7 @@ class Progress:
         if not self.lines:
             return
         summary = RunSummary.of(self.setting, self.schedule.nodes, self.plan, self.lines, self.losses.summary)
-        # The launcher that has been there from the beginning may have written that of the whole run.
-        if not self.joins or not (self.folder / SUMMARY).exists():
+        if self.writes_summary:
             write_summary(self.folder, summary)
         print(f"\n{'setting':24} {summary.setting}, {summary.nodes} nodes, {summary.iterations} iterations")
         print(f"{'loss':24} {summary.loss_first:.3f} first, {summary.loss_last:.3f} last (nats a token)")

@@ -17,6 +17,7 @@ from skippipe.config import Encoding, RunConfig
 from skippipe.errors import UserError
 from skippipe.peers import check_reachable
 from skippipe.report.run_folder import make_run_folder
+from skippipe.runtime.claims import goes_on
 from skippipe.schedule import Schedule
 from skippipe.schedule.compression import with_compression
 
@@ -82,6 +83,7 @@ def train(
         find_run(config, setting, schedule.nodes, local) if joins else make_run_folder(config, setting, local.start)
     )
     print(f"nodes {local.start} to {local.stop - 1} of {schedule.nodes}, setting {setting}, run folder {folder}")
+    is_shared = joins and goes_on(folder, schedule.nodes)
     prepared = prepare_and_import(
         config, lambda prepared: check_room(config, schedule, setting, local, prepared, folder)
     )
@@ -102,7 +104,7 @@ def train(
         run_worker(Job(endpoint, setting, schedule, config, prepared, checkpoint))
 
     def follow(launcher: Launcher) -> int:
-        progress = Progress(schedule, setting, config, folder, local, began, joins)
+        progress = Progress(schedule, setting, config, folder, local, began, joins, not is_shared)
         return watch_training(launcher, progress, saves=config.checkpoint_every is not None)
 
     def explain(error: NodeFailedError) -> str:
