@@ -1,17 +1,20 @@
 """All-reduce among replica processes: our encrypted links against gloo's plain sockets, in turns in one run.
 
-`python benchmarks/collectives.py --replicas 3`. torch.distributed is used here only, to compare with.
+`python benchmarks/collectives.py --replicas 3`. torch.distributed is used here only, to compare with. With --megabits
+each replica is in a network namespace of its own, whose uplink is slowed down to that (root and iproute2).
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import logging
 import multiprocessing
 import os
 import socket
 import statistics
+import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,8 +22,10 @@ from pathlib import Path
 import torch
 import torch.distributed as distributed
 import whole_runs
+from shaped_links import NEEDS, can_make_namespaces, host, namespaces, plug_into_switch
 from tqdm import trange
 
+from skippipe.transport.addresses import Address
 from skippipe.transport.all_reduce import AllReduce, Exact, expected_parts
 from skippipe.transport.collective import Identity
 from skippipe.transport.inbox import Inbox
@@ -35,24 +40,51 @@ COUNTS = {1: 20, 16: 5, 64: 2, 256: 1}
 SECRET = b"b" * 32
 START, SYNC = 0, 1
 OURS, GLOO = "links", "gloo"
+PORT = 4100
+CLONE_NEWNET = 0x40000000
+"""man 2 setns; Python has it from 3.12 on."""
+
+
+class Site:
+    """Where the replicas are: on loopback, or each in a namespace of its own."""
+
+    def __init__(self, replicas: int, spaces: list[str] | None) -> None:
+        self.spaces = spaces
+        self.listeners = [] if spaces else [Listeners.bind("127.0.0.1") for _ in range(replicas)]
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.store = int(probe.getsockname()[1])
+        self.device = "uplink" if spaces else "lo"
+
+    def address(self, node: int) -> Address:
+        """Of a replica's datagrams."""
+        return (host(node), PORT) if self.spaces else self.listeners[node].address
+
+    def listen(self, node: int) -> Listeners:
+        """The replica's sockets; a process that has a namespace enters it for good."""
+        if not self.spaces:
+            return self.listeners[node]
+        with (Path("/run/netns") / self.spaces[node]).open() as space:
+            if ctypes.CDLL(None, use_errno=True).setns(space.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), f"can't enter the network namespace {self.spaces[node]}")
+        return Listeners.bind(host(node), PORT)
 
 
 class Replica:
     """One replica's links, and its place in a group of gloo's."""
 
-    def __init__(self, node: int, listeners: list[Listeners], store: int) -> None:
-        self.node, self.members = node, list(range(len(listeners)))
+    def __init__(self, node: int, replicas: int, site: Site) -> None:
+        self.node, self.members = node, list(range(replicas))
         self.tree = Tree(self.members, node)
         self.iteration = 0
         self.inbox = Inbox({}, lambda sender: 0.0)
         limits = Limits(HEADER.size + 256 * MB, 20.0, 60.0)
-        membership = Membership(node, len(listeners), SECRET)
-        self.links = Links(membership, listeners[node], [listeners[0].address], limits, self.inbox)
+        membership = Membership(node, replicas, SECRET)
+        self.links = Links(membership, site.listen(node), [site.address(0)], limits, self.inbox)
         self.links.start()
         self.links.connect(member for member in self.members if member != node)
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-        address = f"tcp://127.0.0.1:{store}"
-        distributed.init_process_group("gloo", init_method=address, rank=node, world_size=len(listeners))
+        os.environ["GLOO_SOCKET_IFNAME"] = site.device
+        address = f"tcp://{site.address(0)[0]}:{site.store}"
+        distributed.init_process_group("gloo", init_method=address, rank=node, world_size=replicas)
 
     def prepare(self, size: int) -> torch.Tensor:
         """A gradient of so many bytes, whose all-reduce is expected from now on."""
@@ -76,14 +108,14 @@ class Replica:
         return time.perf_counter() - began
 
 
-def be_a_replica(node: int, listeners: list[Listeners], store: int, pipe: Connection) -> None:
+def be_a_replica(node: int, replicas: int, site: Site, pipe: Connection) -> None:
     """A replica's process: does what it is told, and answers with seconds or, asked for memory, with bytes."""
     torch.set_num_threads(1)
     # As the launcher does before it forks nodes: what is imported is not looked through again and again.
     gc.freeze()
     # Replicas end one after the other, which the others would report.
     logging.disable(logging.CRITICAL)
-    replica = Replica(node, listeners, store)
+    replica = Replica(node, replicas, site)
     gradient = torch.ones(0)
     pipe.send(0.0)
     while (command := pipe.recv()) is not None:
@@ -112,15 +144,12 @@ def peak_bytes() -> int:
 class Replicas:
     """All replicas' processes."""
 
-    def __init__(self, count: int) -> None:
-        context = multiprocessing.get_context("fork")
-        listeners = [Listeners.bind("127.0.0.1") for _ in range(count)]
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            store = int(probe.getsockname()[1])
+    def __init__(self, count: int, spaces: list[str] | None = None) -> None:
+        context, site = multiprocessing.get_context("fork"), Site(count, spaces)
         self.pipes, self.processes = [], []
         for node in range(count):
             ours, theirs = context.Pipe()
-            arguments = (node, listeners, store, theirs)
+            arguments = (node, count, site, theirs)
             self.processes.append(context.Process(target=be_a_replica, args=arguments))
             self.pipes.append(ours)
             self.processes[-1].start()
@@ -144,9 +173,11 @@ class Replicas:
             process.join()
 
 
-def measure(replicas: int, sizes: list[int], turns: int) -> dict[int, list[tuple[float, float]]]:
+def measure(
+    replicas: int, sizes: list[int], turns: int, spaces: list[str] | None = None
+) -> dict[int, list[tuple[float, float]]]:
     """Milliseconds of an all-reduce over links and over gloo, turn by turn, by size in MB."""
-    group = Replicas(replicas)
+    group = Replicas(replicas, spaces)
     found: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
     for turn in trange(-1, turns, desc=f"{replicas} replicas"):
         for size in sizes:
@@ -169,39 +200,57 @@ def memory(replicas: int, size: int, way: str) -> float:
     return peak / (size * MB)
 
 
-def rows(replicas: int, found: dict[int, list[tuple[float, float]]]) -> list[str]:
-    """A row of the table a size."""
+def measure_shaped(
+    replicas: int, sizes: list[int], turns: int, megabits: float
+) -> dict[int, list[tuple[float, float]]]:
+    """The same with each replica on an uplink of so many Mbit/s in and out."""
+    names = [f"skippipe-{os.getpid()}-{node}" for node in range(replicas)]
+    switch = f"skippipe-{os.getpid()}-switch"
+    with namespaces([*names, switch]):
+        plug_into_switch(names, switch, [megabits] * replicas)
+        return measure(replicas, sizes, turns, names)
+
+
+def rows(first: str, found: dict[int, list[tuple[float, float]]], replicas: int | None = None) -> list[str]:
+    """A row of the table a size, with the memory of so many `replicas` if asked for."""
     lines = []
     for size, turns in found.items():
         ours, gloo = (statistics.median(turn[i] for turn in turns) for i in range(2))
         ratios = [gloo / ours for ours, gloo in turns]
         low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-        moved = [memory(replicas, size, way) for way in (OURS, GLOO)]
-        lines.append(
-            f"| {replicas} | {size} MB | {ours:.1f} ms | {gloo:.1f} ms | {middle:.2f} ({low:.2f} to {high:.2f}) |"
-            f" {moved[0]:.2f} | {moved[1]:.2f} |"
-        )
+        moved = [f" {memory(replicas, size, way):.2f} |" for way in (OURS, GLOO)] if replicas else []
+        times = f"{ours:.1f} ms | {gloo:.1f} ms | {middle:.2f} ({low:.2f} to {high:.2f}) |"
+        lines.append(f"| {first} | {size} MB | {times}{''.join(moved)}")
     return lines
 
 
-def main() -> None:
-    """Measure and print a table."""
+def main() -> int:
+    """Measure and print a table; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--replicas", type=int, default=3, help="processes (default: %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(COUNTS), choices=list(COUNTS), help="in MB")
     parser.add_argument("--turns", type=int, default=8, help="turns of each size (default: %(default)s)")
+    parser.add_argument("--megabits", type=float, nargs="+", help="speeds of the replicas' uplinks, a row each")
     arguments = parser.parse_args()
-    found = measure(arguments.replicas, arguments.sizes, arguments.turns)
-    sizes = " ".join(map(str, arguments.sizes))
-    command = f"--replicas {arguments.replicas} --sizes {sizes} --turns {arguments.turns}"
-    lines = whole_runs.header("All-reduce", f"python benchmarks/collectives.py {command}")
-    lines += [
-        "| replicas | size | links, encrypted | gloo, plain | gloo's time over ours | memory, links | memory, gloo |",
-        "|---|" + 6 * "---|",
-        *rows(arguments.replicas, found),
-    ]
-    print("\n".join(lines))
+    replicas, sizes, turns = arguments.replicas, arguments.sizes, arguments.turns
+    if arguments.megabits and not can_make_namespaces():
+        print(f"error: {NEEDS}", file=sys.stderr)
+        return 2
+    lines = whole_runs.header("All-reduce", " ".join(["python benchmarks/collectives.py", *sys.argv[1:]]))
+    columns = ["size", "links, encrypted", "gloo, plain", "gloo's time over ours"]
+    if arguments.megabits:
+        columns = ["replicas, Mbit/s", *columns]
+        found = [
+            row
+            for megabits in arguments.megabits
+            for row in rows(f"{replicas}, {megabits:g}", measure_shaped(replicas, sizes, turns, megabits))
+        ]
+    else:
+        columns = ["replicas", *columns, "memory, links", "memory, gloo"]
+        found = rows(str(replicas), measure(replicas, sizes, turns), replicas)
+    print("\n".join([*lines, f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *found]))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import itertools
 import os
-import shutil
 import signal
 import statistics
 import subprocess
@@ -22,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import whole_runs
+from shaped_links import JUMBO_BYTES, NEEDS, can_make_namespaces, command, host, namespaces, plug_into_switch, shape
 
 from skippipe.report.metrics import RunSummary, read_summary
 from skippipe.report.timeline import read_spans
@@ -40,8 +40,6 @@ UPLINK_MEGABITS = (20, 40, 80, 120, 200, 500)
 """Of each node's uplink if they are shared."""
 CABLE_MEGABITS = [round(20 * 25 ** ((7 * pair % 15 / 14) ** 2), 1) for pair in range(15)]
 """Of each pair's cable: 15 rates from 20 to 500, more slow ones than fast ones."""
-JUMBO_BYTES = 9000
-"""Largest packet: all packets are worked off by this machine's cores, which the nodes need for themselves."""
 MODEL = ["model.d_model=128", "model.heads=1", "model.context=16", "model.feed_forward=32", "data.vocabulary=400"]
 # The namespaces stand for machines and share this one's cores.
 MODEL += ["threads=1"]
@@ -65,25 +63,6 @@ SHAPE = {
 }
 
 
-def command(*arguments: str) -> None:
-    """Run ip or tc; RuntimeError with what it said if it fails."""
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)}: {done.stderr.strip()}")
-
-
-def host(node: int) -> str:
-    """Address of a node."""
-    return f"10.78.0.{node + 1}"
-
-
-def shape(name: str, device: str, megabits: float) -> None:
-    """Slow down what leaves a namespace through a device; the burst is what 4 ms let pass."""
-    burst = max(2 * JUMBO_BYTES, int(megabits * 500))
-    tbf = ["tbf", "rate", f"{megabits}mbit", "burst", str(burst), "latency", "2s"]
-    command("ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", device, "root", *tbf)
-
-
 def lay_cables(names: list[str]) -> None:
     """A shaped cable for every pair; a node has the same address on all of its cables, and a route to each peer."""
     for (a, b), megabits in zip(itertools.combinations(range(NODES), 2), CABLE_MEGABITS, strict=True):
@@ -97,41 +76,17 @@ def lay_cables(names: list[str]) -> None:
             shape(names[here], end, megabits)
 
 
-def plug_into_switch(names: list[str], switch: str) -> None:
-    """A shaped uplink for every node into one bridge, which has a namespace of its own."""
-    command("ip", "-n", switch, "link", "add", "switch", "type", "bridge")
-    command("ip", "-n", switch, "link", "set", "switch", "up")
-    for node, name in enumerate(names):
-        port = f"p{node}"
-        command("ip", "link", "add", "uplink", "netns", name, "type", "veth", "peer", "name", port, "netns", switch)
-        command("ip", "-n", name, "address", "add", f"{host(node)}/24", "dev", "uplink")
-        command("ip", "-n", name, "link", "set", "uplink", "mtu", str(JUMBO_BYTES), "up")
-        command("ip", "-n", switch, "link", "set", port, "mtu", str(JUMBO_BYTES), "master", "switch", "up")
-        shape(name, "uplink", UPLINK_MEGABITS[node])
-        shape(switch, port, UPLINK_MEGABITS[node])
-
-
 @contextlib.contextmanager
 def machines(shared: bool) -> Iterator[list[str]]:
     """Namespaces of the nodes, joined; gone at the end whatever happens, and all that was in them."""
     names = [f"skippipe-{os.getpid()}-{node}" for node in range(NODES)]
     switch = f"skippipe-{os.getpid()}-switch"
-    spaces = [*names, *([switch] if shared else [])]
-    try:
-        for name in spaces:
-            command("ip", "netns", "add", name)
-            command("ip", "-n", name, "link", "set", "lo", "up")
+    with namespaces([*names, *([switch] if shared else [])]):
         if shared:
-            plug_into_switch(names, switch)
+            plug_into_switch(names, switch, UPLINK_MEGABITS)
         else:
             lay_cables(names)
         yield names
-    finally:
-        # A second Ctrl-C must not leave some of them behind.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for name in spaces:
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
-        signal.signal(signal.SIGINT, before)
 
 
 def everywhere(names: list[str], arguments: list[list[str]], folder: Path) -> None:
@@ -250,8 +205,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where network, schedule and runs stay; by default they don't")
     arguments = parser.parse_args()
     shared = arguments.shared
-    if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("tc") is None:
-        print("error: it makes network namespaces: run it as root, with iproute2 (ip, tc) installed", file=sys.stderr)
+    if not can_make_namespaces():
+        print(f"error: {NEEDS}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as own, machines(shared) as names:
