@@ -19,11 +19,13 @@ from deccom.peers.peer import Peer
 from skippipe.transport.clocks import Clock
 from skippipe.transport.inbox import PeerLostError
 from skippipe.transport.run_identity import RunIdentity
-from tests.transport.link_pair import LIMITS, Pair, Setup, open_pair, receive, wait_for_failure
+from tests.transport.link_pair import LIMITS, Pair, Setup, Way, open_pair, receive, wait_for_failure
 
 HOP_SECONDS = 0.5
 BIG = 3_000_000
 """Numbers in a message of 12 MB."""
+SMALL_BIG = 40_000
+"""Numbers in a message of 160 KB, which is one long record."""
 
 
 class ForeignClock(Clock):
@@ -54,6 +56,7 @@ class Fault(Enum):
     """What goes wrong between two nodes."""
 
     SLOW_LINK = "12 MB take four seconds, twice as long as a peer may be silent"
+    VERY_SLOW_LINK = "a peer may be silent for less time than 64 KB take"
     FLIPPED_BIT = "a bit changes on the way"
     SKEWED_CLOCK = "the sender's clock is a million seconds ahead"
     SLOW_CLOCK = "the sender's clock is a thousand seconds behind"
@@ -67,8 +70,10 @@ class Fault(Enum):
         if skew is not None:
             return Setup(clocks=(ForeignClock(skew), Clock()), hop_s=HOP_SECONDS)
         if self is Fault.SLOW_LINK:
-            return Setup(limits=replace(LIMITS, silence_seconds=2.0), bytes_a_second=3e6)
-        return Setup(bytes_a_second=1e9, damage=FlipOnce()) if self is Fault.FLIPPED_BIT else Setup()
+            return Setup(limits=replace(LIMITS, silence_seconds=2.0), forth=Way(3e6))
+        if self is Fault.VERY_SLOW_LINK:
+            return Setup(limits=replace(LIMITS, silence_seconds=2.0), forth=Way(2e4))
+        return Setup(forth=Way(damage=FlipOnce())) if self is Fault.FLIPPED_BIT else Setup()
 
 
 @pytest.mark.parametrize("fault", Fault)
@@ -87,7 +92,8 @@ def test_links_go_on(fault: Fault) -> None:
             assert isinstance(clock, ForeignClock)
             clock.ahead = 3600.0
             wait_for_new_offset(pair, 3600.0)
-        tensors = [torch.randn(BIG if number == 1 else 5) for number in range(3)]
+        big = SMALL_BIG if fault is Fault.VERY_SLOW_LINK else BIG
+        tensors = [torch.randn(big if number == 1 else 5) for number in range(3)]
         sent = [pair.send(number, tensor) for number, tensor in enumerate(tensors)]
         for number, tensor in enumerate(tensors):
             ready, received = receive(pair.inbox, number)
