@@ -69,6 +69,12 @@ def address_of_numbers(numbers: Sequence[float]) -> tuple[Address, int]:
     return unpack_address(data), int.from_bytes(data[ADDRESS_BYTES:], "big")
 
 
+def network_of(host: str) -> str:
+    """The addresses that whoever has this one is likely to have too: itself, of IPv6 its /64."""
+    data = pack_host(host)
+    return host if data.startswith(MAPPED) else unpack_host(data[: HOST_BYTES // 2] + bytes(HOST_BYTES // 2))
+
+
 def let_deccom_write_ipv6() -> None:
     """Let DecCom write the host of a peer in 16 bytes: published, it has four, in which IPv6 finds no place."""
 

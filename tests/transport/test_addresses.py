@@ -22,6 +22,7 @@ from skippipe.transport.addresses import (
     address_numbers,
     address_of_numbers,
     let_deccom_write_ipv6,
+    network_of,
     pack_address,
     shown_address,
     unpack_address,
@@ -59,6 +60,14 @@ def test_deccom_writes_peers_of_ipv6_too(host: object) -> None:
     assert length == len(bytes(peer))
     assert (again.id_node, again.addr[1], again.tcp) == (peer.id_node, 4000, 4001)
     assert pack_address(again.addr) == pack_address(peer.addr)
+
+
+def test_a_stranger_has_one_ipv4_address_and_many_of_ipv6() -> None:
+    assert network_of("10.0.0.1") != network_of("10.0.0.2")
+    assert network_of("fd00:0:0:1::1") == network_of("fd00:0:0:1:ffff::2") != network_of("fd00:0:0:2::1")
+    # As a socket that listens on all IPv6 addresses shows who connects by IPv4.
+    assert network_of("::ffff:10.0.0.1") != network_of("::ffff:10.0.0.2")
+    assert network_of("fe80::1%1") == network_of("fe80::2%1")
 
 
 def test_addresses_are_shown_as_users_write_them() -> None:

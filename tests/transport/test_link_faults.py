@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
 import socket
 import threading
 import time
+from collections import deque
 from dataclasses import replace
 from enum import Enum
 
@@ -17,11 +19,13 @@ import torch
 from deccom.peers.peer import Peer
 
 from skippipe.transport.clocks import Clock
+from skippipe.transport.handshake import OPENING_BYTES
 from skippipe.transport.inbox import PeerLostError
 from skippipe.transport.run_identity import RunIdentity
 from tests.transport.link_pair import LIMITS, Pair, Setup, Way, open_pair, receive, wait_for_failure
 
 HOP_SECONDS = 0.5
+FAR_SECONDS = 0.1
 BIG = 3_000_000
 """Numbers in a message of 12 MB."""
 SMALL_BIG = 40_000
@@ -63,6 +67,8 @@ class Fault(Enum):
     SUSPENDED_SENDER = "the sender's machine has slept for an hour, in a run of its own time"
     NO_DESCRIPTORS = "the receiver can't accept any more, for a while"
     SILENT_STRANGERS = "200 silent connections come before the peer"
+    STRANGERS_KEEP_COMING = "silent connections come from a far peer's address all the time"
+    OPENING_OVERHEARD = "somebody says a far peer's opening again and again while the peer connects again"
 
     def setup(self) -> Setup:
         """Nodes to which it happens."""
@@ -73,10 +79,70 @@ class Fault(Enum):
             return Setup(limits=replace(LIMITS, silence_seconds=2.0), forth=Way(3e6))
         if self is Fault.VERY_SLOW_LINK:
             return Setup(limits=replace(LIMITS, silence_seconds=2.0), forth=Way(2e4))
+        if self in (Fault.STRANGERS_KEEP_COMING, Fault.OPENING_OVERHEARD):
+            return Setup(forth=Way(delay_s=FAR_SECONDS, damage=Eavesdropper()), back=Way(delay_s=FAR_SECONDS))
         return Setup(forth=Way(damage=FlipOnce())) if self is Fault.FLIPPED_BIT else Setup()
 
 
-@pytest.mark.parametrize("fault", Fault)
+class Eavesdropper:
+    """Remembers the first bytes that passed."""
+
+    def __init__(self) -> None:
+        self.overheard = b""
+
+    def __call__(self, data: bytearray) -> None:
+        self.overheard = self.overheard or bytes(data)
+
+
+class Strangers:
+    """Connections that come 400 times a second, and each say the same; the last ones stay open."""
+
+    def __init__(self, pair: Pair, words: bytes) -> None:
+        self.address = pair.receiver.listeners.streams.getsockname()
+        self.words = words
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.come)
+        self.thread.start()
+
+    def come(self) -> None:
+        """Connect until the end."""
+        opened: deque[socket.socket] = deque()
+        while not self.ended.wait(1 / 400):
+            opened.append(socket.create_connection(self.address))
+            with contextlib.suppress(OSError):
+                opened[-1].sendall(self.words)
+            if len(opened) > 200:
+                opened.popleft().close()
+        for connection in opened:
+            connection.close()
+
+    def end(self) -> None:
+        """No more come."""
+        self.ended.set()
+        self.thread.join()
+
+
+@pytest.mark.parametrize("fault", [Fault.STRANGERS_KEEP_COMING, Fault.OPENING_OVERHEARD])
+def test_whoever_comes_does_not_keep_a_far_peer_out(fault: Fault) -> None:
+    setup = fault.setup()
+    assert setup.forth is not None
+    ears = setup.forth.damage
+    assert isinstance(ears, Eavesdropper)
+    with open_pair(setup) as pair:
+        if fault is Fault.OPENING_OVERHEARD:
+            pair.sender.connect([1])
+        strangers = Strangers(pair, ears.overheard[:OPENING_BYTES])
+        try:
+            if fault is Fault.OPENING_OVERHEARD:
+                pair.receiver.loop.call_soon_threadsafe(cut_all, pair)
+            pair.sender.connect([1])
+            pair.send(0, torch.ones(1))
+            receive(pair.inbox, 0, seconds=20)
+        finally:
+            strangers.end()
+
+
+@pytest.mark.parametrize("fault", set(Fault) - {Fault.STRANGERS_KEEP_COMING, Fault.OPENING_OVERHEARD})
 def test_links_go_on(fault: Fault) -> None:
     with open_pair(fault.setup()) as pair:
         strangers: list[socket.socket] = []
