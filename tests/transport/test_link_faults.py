@@ -18,11 +18,15 @@ import pytest
 import torch
 from deccom.peers.peer import Peer
 
+from skippipe.errors import UserError
 from skippipe.transport.clocks import Clock
 from skippipe.transport.handshake import OPENING_BYTES
-from skippipe.transport.inbox import PeerLostError
+from skippipe.transport.inbox import Inbox, LinksBrokenError, PeerLostError
+from skippipe.transport.links import Links
+from skippipe.transport.membership import Listeners, Membership
+from skippipe.transport.message import Header
 from skippipe.transport.run_identity import RunIdentity
-from tests.transport.link_pair import LIMITS, Pair, Setup, Way, open_pair, receive, wait_for_failure
+from tests.transport.link_pair import ACTIVATION, LIMITS, Pair, Setup, Way, open_pair, receive, wait_for_failure
 
 HOP_SECONDS = 0.5
 FAR_SECONDS = 0.1
@@ -311,6 +315,41 @@ def test_a_second_process_under_a_nodes_name_does_not_take_its_place_in_discover
         pair.receiver.loop.call_soon_threadsafe(cut_all, pair)
         pair.send(0, torch.ones(1))
         receive(pair.inbox, 0)
+
+
+def test_a_callback_that_raises_ends_whoever_waits() -> None:
+    with open_pair() as pair:
+        # There is no such node.
+        pair.sender.send(7, Header(ACTIVATION, 0, 0, 0, 0.0), torch.ones(1))
+        with pytest.raises(LinksBrokenError, match="the network thread failed: IndexError"):
+            receive(pair.sender.inbox, 0)
+        with pytest.raises(LinksBrokenError):
+            pair.sender.connect([1])
+
+
+def test_sending_that_ends_by_a_mistake_of_ours_is_a_lost_peer(caplog: pytest.LogCaptureFixture) -> None:
+    with open_pair() as pair:
+        pair.sender.connect([1])
+        sender = pair.sender.senders[1]
+        # A frame that nobody can have queued, in the place of one.
+        pair.sender.loop.call_soon_threadsafe(sender.waiting.append, None)
+        pair.sender.loop.call_soon_threadsafe(sender.changed.set)
+        assert wait_for_failure(pair.sender.inbox, 30) == (
+            "sending to node 1 failed: TypeError('cannot unpack non-iterable NoneType object')"
+        )
+        assert "Traceback" in caplog.text
+
+
+def test_a_machine_too_busy_to_open_links_is_told_so_in_one_line() -> None:
+    listeners = Listeners.bind("127.0.0.1")
+    limits = replace(LIMITS, connect_seconds=0.1)
+    links = Links(Membership(3, 4, None), listeners, [], limits, Inbox({}, lambda sender: 0.0))
+    busy = threading.Event()
+    links.loop.call_soon(busy.wait)
+    with pytest.raises(UserError, match=r"^peers.connect_seconds: the links of node 3 did not open in 0.1 s;"):
+        links.start()
+    busy.set()
+    links.close()
 
 
 def cut_all(pair: Pair) -> None:
