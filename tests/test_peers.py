@@ -14,7 +14,7 @@ from skippipe.runtime.endpoint import resolved
 
 REFUSED = {
     "a zone": ({"host": "fe80::1%eth0"}, "host: 'fe80::1%eth0' means something on this machine alone"),
-    "an IPv4 address as IPv6": ({"host": "::ffff:10.0.0.1"}, "host: ::ffff:10.0.0.1 is an IPv4 address; write 10.0.0.1"),
+    "IPv4 as IPv6": ({"host": "::ffff:10.0.0.1"}, "host: ::ffff:10.0.0.1 is an IPv4 address; write 10.0.0.1"),
     "a name": ({"host": "localhost"}, "host must be an IPv4 or IPv6 address of this machine, not 'localhost'"),
     "a zone to meet in": ({"bootstrap": ("[fe80::1%eth0]:4000",)}, "bootstrap: 'fe80::1%eth0' means something on"),
     "IPv4 as IPv6 to meet at": ({"bootstrap": ("[::ffff:10.0.0.1]:4000",)}, "bootstrap: ::ffff:10.0.0.1 is an IPv4"),
