@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 from deccom.peers.peer import Peer
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from skippipe.transport.addresses import (
@@ -30,7 +30,7 @@ from skippipe.transport.addresses import (
 from skippipe.transport.inbox import Inbox
 from skippipe.transport.links import Links
 from skippipe.transport.membership import Limits, Listeners, Membership
-from skippipe.transport.message import Header, MessageKind
+from skippipe.transport.message import Header, MalformedMessageError, MessageKind
 
 SECRET = b"s" * 32
 LIMITS = Limits(1 << 20, 20.0, 10.0)
@@ -50,6 +50,17 @@ def test_addresses_survive_as_numbers_of_a_table(host: object, port: int, stream
     numbers = address_numbers((str(host), port), stream_port)
     assert len(numbers) == ADDRESS_NUMBERS
     assert address_of_numbers(numbers) == (unpack_address(pack_address((str(host), port))), stream_port)
+
+
+@given(st.lists(st.floats(), max_size=ADDRESS_NUMBERS + 1))
+@example([float("nan")] * ADDRESS_NUMBERS)
+@example([0.5] * ADDRESS_NUMBERS)
+@example([-1.0] * ADDRESS_NUMBERS)
+@example([2.0**40] * ADDRESS_NUMBERS)
+def test_other_numbers_are_no_address(numbers: list[float]) -> None:
+    if len(numbers) != ADDRESS_NUMBERS or not all(number.is_integer() and 0 <= number < 2**40 for number in numbers):
+        with pytest.raises(MalformedMessageError):
+            address_of_numbers(numbers)
 
 
 @given(st.ip_addresses(v=6))
