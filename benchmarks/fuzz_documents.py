@@ -5,84 +5,31 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Iterator
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
+from fuzz_tools import expect, mutate, spoil
+from safetensors.torch import save
 
 from skippipe.config import CONFIGS, RunConfig
 from skippipe.errors import UserError
 from skippipe.model.checkpoint_meta import FORMAT, Meta, parse_meta
+from skippipe.model.feedback import LEFT_OUT, Replica, read_feedback
+from skippipe.runtime.state import WIDTH, Knowledge
 from skippipe.schedule import Schedule
 from skippipe.survival.course import Course, Report
 from skippipe.survival.ending import ending, is_ending, read_ending
 from skippipe.survival.messages import Accept, Death, Decided, Join, Message, Prepare, Promise, Proposal, pack, unpack
 from skippipe.survival.view import View
+from skippipe.transport.addresses import ADDRESS_NUMBERS, address_numbers, address_of_numbers
 from skippipe.transport.all_reduce import AllReduce, Exact
 from skippipe.transport.collective import Collective, Expected
 from skippipe.transport.handover import blank
 from skippipe.transport.inbox import Inbox
 from skippipe.transport.message import Header, MalformedMessageError, MessageKind, dtype_of
 from skippipe.transport.sharing import Sharing, Tree
-
-JUNK = (
-    "null",
-    "true",
-    "-1",
-    "0",
-    str(1 << 70),
-    "1e308",
-    "Infinity",
-    "NaN",
-    '""',
-    '"0"',
-    r'"\ud800"',
-    "[]",
-    "{}",
-    "[[],[]]",
-)
-"""As JSON, so that every use is a value of its own."""
-Mutate = Callable[[bytearray, random.Random], bytes]
-
-
-def leaves(document: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place of a document of dictionaries and lists: its holder and its key."""
-    pairs = document.items() if isinstance(document, dict) else enumerate(document)
-    for key, value in list(pairs):
-        yield document, key
-        if isinstance(value, dict | list):
-            yield from leaves(value)
-
-
-def spoil(text: str, generator: random.Random) -> str:
-    """A JSON text with a few places changed: junk instead of a value, something missing, or one value for another."""
-    document = json.loads(text)
-    for _ in range(generator.randrange(1, 4)):
-        places = list(leaves(document))
-        holder, key = generator.choice(places)
-        other, where = generator.choice(places)
-        choice = generator.randrange(4)
-        if choice == 0 and isinstance(holder, dict):
-            del holder[key]
-        elif choice == 1 and isinstance(holder, list):
-            holder.insert(key, json.loads(generator.choice(JUNK)))
-        elif choice == 2 and where in (other if isinstance(other, dict) else range(len(other))):
-            holder[key] = json.loads(json.dumps(other[where]))
-        else:
-            holder[key] = json.loads(generator.choice(JUNK))
-    return json.dumps(document)
-
-
-def expect(refusal: type[Exception], read: Callable[..., Any], *arguments: Any) -> None:
-    """Anything but a refusal ends the fuzzing with what did it."""
-    try:
-        read(*arguments)
-    except refusal:
-        return
-    except Exception as error:
-        raise AssertionError(f"{error!r} from {arguments!r}") from error
 
 
 def read_value(value: bytes) -> None:
@@ -101,11 +48,18 @@ def receive(machine: Collective, header: Header, tensor: torch.Tensor) -> None:
     list(machine.receive(header, tensor))
 
 
-class Documents:
-    """What is mutated."""
+def some_figure(generator: random.Random, figure: float) -> float:
+    """A figure as it is, or another one."""
+    others = (figure, math.nan, math.inf, -math.inf, -1.0, 0.5, 2.0**40, 2.0**52, 1e300)
+    return figure if generator.random() < 0.6 else generator.choice(others)
 
-    def __init__(self, mutate: Mutate, batch: int) -> None:
-        self.mutate, self.batch = mutate, batch
+
+class Documents:
+    """What is mutated; each method but `close` is one batch, and says how many inputs it was."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.folder = tempfile.TemporaryDirectory()
         schedule = Schedule.load(CONFIGS / "schedules" / "original-20-nodes.json")
         self.nodes = schedule.nodes
         plan = schedule.plan("ca-partial")
@@ -116,8 +70,12 @@ class Documents:
         self.views = [some.to_bytes().decode() for some in (view, lost, joined)]
         self.report = Course(view, 0).report(True, (1, 2)).to_bytes()
         self.ending = ending([1, 2], "stage 0 is lost")
-        meta = Meta(7, 6, 2048, "ca-partial", "0" * 64, "1" * 26, RunConfig())
-        self.meta = json.dumps({"format": FORMAT, "stage": 2, **asdict(meta)})
+        self.meta = Meta(7, 6, 2048, "ca-partial", "0" * 64, "1" * 26, RunConfig())
+        self.replica = Replica(2, 4, (3, 4))
+        described = {"format": FORMAT, **asdict(self.meta)}
+        self.stage_meta = json.dumps({**described, "stage": 2})
+        self.feedback_meta = json.dumps({**described, **self.replica.document})
+        self.known = Knowledge("1" * 26, 7.0, 0, 6, {node: [1.0] * WIDTH for node in range(3)})
         proposal, deaths = Proposal(((0, 0), (1, 3)), self.views[0].encode()[:200]), (Death(2, 0, 5),)
         self.messages: list[Message] = [
             Prepare(1, 2, True, deaths),
@@ -127,27 +85,57 @@ class Documents:
             Join(3, 4, deaths),
         ]
 
-    def agreement(self, generator: random.Random) -> None:
+    def close(self) -> None:
+        """Leave no file."""
+        self.folder.cleanup()
+
+    def agreement(self, generator: random.Random) -> int:
         """Messages of the agreement, and the values in them."""
         for _ in range(self.batch):
-            expect(ValueError, unpack, self.mutate(bytearray(pack(generator.choice(self.messages))), generator))
-            expect(ValueError, read_value, self.mutate(bytearray(self.ending), generator))
+            expect(ValueError, unpack, mutate(pack(generator.choice(self.messages)), generator))
+            expect(ValueError, read_value, mutate(self.ending, generator))
+        return 2 * self.batch
 
-    def views_and_reports(self, generator: random.Random) -> None:
+    def views_and_reports(self, generator: random.Random) -> int:
         """Views and reports; few, for each holds a plan."""
         for _ in range(self.batch // 100):
             text = spoil(generator.choice(self.views), generator).encode()
-            data = text if generator.random() < 0.7 else self.mutate(bytearray(text), generator)
+            data = text if generator.random() < 0.7 else mutate(text, generator)
             expect(ValueError, View.from_bytes, data, self.nodes)
             first, _, view = self.report.partition(b"\n")
             expect(ValueError, Report.from_bytes, spoil(first.decode(), generator).encode() + b"\n" + view, self.nodes)
+        return 2 * (self.batch // 100)
 
-    def metadata(self, generator: random.Random) -> None:
+    def metadata(self, generator: random.Random) -> int:
         """What a checkpoint's file says of itself."""
         for _ in range(self.batch // 10):
-            expect(UserError, shapes_of, spoil(self.meta, generator))
+            expect(UserError, shapes_of, spoil(self.stage_meta, generator))
+        return self.batch // 10
 
-    def collectives(self, generator: random.Random) -> None:
+    def feedback(self, generator: random.Random) -> int:
+        """Files of what compressed syncs left out: what they say of themselves, and damaged anywhere."""
+        file = Path(self.folder.name) / "feedback-4.safetensors"
+        for _ in range(self.batch // 10):
+            name = LEFT_OUT if generator.random() < 0.9 else "another"
+            tensor = torch.zeros(generator.choice([8, 8, 8, 7]), dtype=generator.choice([torch.float32, torch.int64]))
+            data = save({name: tensor}, {"skippipe": spoil(self.feedback_meta, generator)})
+            file.write_bytes(data if generator.random() < 0.7 else mutate(data, generator))
+            expect(UserError, read_feedback, file, self.meta, RunConfig(), self.replica, (8,))
+        return self.batch // 10
+
+    def shared_figures(self, generator: random.Random) -> int:
+        """Figures that peers share as addresses, and as what a replica knows of the run."""
+        members = [0, 1, 2]
+        for _ in range(self.batch):
+            numbers = address_numbers(("fd00::1", 4000), 4001)
+            numbers = [some_figure(generator, number) for number in numbers][: generator.randint(1, ADDRESS_NUMBERS)]
+            expect(MalformedMessageError, address_of_numbers, numbers)
+            rows = self.known.to_tensor(members)
+            rows[0] = torch.tensor([some_figure(generator, figure) for figure in rows[0].tolist()])
+            expect(MalformedMessageError, Knowledge.from_tensor, rows, members)
+        return 2 * self.batch
+
+    def collectives(self, generator: random.Random) -> int:
         """Messages that a broken peer sends into collectives and into an inbox."""
         for _ in range(self.batch // 10):
             machines: list[Collective] = [
@@ -162,6 +150,7 @@ class Documents:
                 header, tensor = any_message(generator, machine.expected)
                 expect(MalformedMessageError, receive, machine, header, tensor)
                 expect(MalformedMessageError, inbox.put, header, tensor)
+        return self.batch
 
 
 def any_message(generator: random.Random, expected: Expected) -> tuple[Header, torch.Tensor]:

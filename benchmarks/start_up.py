@@ -1,4 +1,4 @@
-"""How long 20 and 60 nodes take to find each other and start: `python benchmarks/start_up.py`."""
+"""How long 20, 60 and 120 nodes take to find each other and start: `python benchmarks/start_up.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skippipe.schedule import Costs, Schedule
 from skippipe.schedule.costs import Rates
 from skippipe.schedule.plan import Pipeline, make_plan
 
-SIZES = {20: [5, 3, 3, 3, 3, 3], 60: [15, 9, 9, 9, 9, 9]}
+SIZES = {20: [5, 3, 3, 3, 3, 3], 60: [15, 9, 9, 9, 9, 9], 120: [30, 18, 18, 18, 18, 18]}
 STAGE_CHOICES = [(1, 2, 3), (3, 4, 5), (1, 4, 5), (1, 2, 5), (2, 3, 4)]
 """Visited stages of five microbatches that visit all stages evenly."""
 

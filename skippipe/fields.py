@@ -88,6 +88,23 @@ def load_config(cls: type[T], path: Path | None, overrides: typing.Iterable[str]
     return build(cls, document, str(path) if path else "arguments")
 
 
+def is_writable(text: str) -> bool:
+    """Whether a text can be a path and be written to a file: without NUL, and without half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
+
+
+def user_path(text: str, field: str) -> Path:
+    """A path as a user writes it, with ~ for a home; UserError names the field if nobody has that home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"{field}: {shown(text)}: there is no such home; give a path without ~") from None
+
+
 def set_path(document: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
     """Put a value into nested mappings, making those that are missing."""
     for key in keys[:-1]:
@@ -155,6 +172,8 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if hint is bool and isinstance(value, bool):
         return value
     if hint is str and isinstance(value, str):
+        if not is_writable(value):
+            raise UserError(f"{where} has characters that no file's name or text can have: {shown(value)}")
         return value
     names = {int: "a whole number", bool: "true or false", str: "text", float: "a number"}
     raise UserError(f"{where} must be {names.get(hint, hint)}, not {shown(value)}")

@@ -49,10 +49,10 @@ class PeersConfig:
             raise UserError(f"replan_seconds must be 0 or more, not {self.replan_seconds}")
         if not 0 <= self.first_port <= 65000:
             raise UserError(f"first_port must lie between 0 and 65000, not {self.first_port}")
-        try:
-            ipaddress.ip_address(self.host)
-        except ValueError:
-            raise UserError(f"host must be an IPv4 or IPv6 address of this machine, not {self.host!r}") from None
+        if not is_address(self.host):
+            raise UserError(f"host must be an IPv4 or IPv6 address of this machine, not {shown(self.host)}")
+        # Frozen: others compare it with what sockets show.
+        object.__setattr__(self, "host", usual_form(self.host, "host"))
         for address in self.bootstrap:
             split_address(address, "bootstrap")
         if self.advertise is not None:
@@ -65,7 +65,7 @@ class PeersConfig:
         assert self.advertise is not None
         bare = self.advertise.removeprefix("[").removesuffix("]")
         if bare and (":" not in bare or (bare.count(":") > 1 and "]" not in bare)):
-            return bare, self.first_port
+            return usual_form(bare, "advertise"), self.first_port
         return split_address(self.advertise, "advertise")
 
     @property
@@ -80,6 +80,8 @@ def check_reachable(peers: PeersConfig, nodes: int, local: range) -> None:
         raise UserError(
             f"peers.first_port: {peers.first_port} leaves no port for node {local.stop - 1}; use a lower one"
         )
+    if peers.advertise is not None and peers.split_advertise()[1] + local.stop - 1 > MOST_PORT:
+        raise UserError(f"peers.advertise: {peers.advertise} leaves no port for node {local.stop - 1}; use a lower one")
     if len(local) == nodes:
         return
     if peers.advertise is None and ipaddress.ip_address(peers.host).is_unspecified:
@@ -108,4 +110,26 @@ def split_address(address: str, field: str) -> tuple[str, int]:
         host = ""
     if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) <= MOST_PORT:
         raise UserError(f'{field} needs an address like "10.0.0.1:4000" or "[fd00::1]:4000", not {shown(address)}')
-    return host, int(port)
+    return usual_form(host, field), int(port)
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is an address, rather than a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def usual_form(host: str, field: str) -> str:
+    """A host, if it is an address as sockets show it; UserError names the field for one that others can't use."""
+    if not is_address(host):
+        return host
+    address = ipaddress.ip_address(host)
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            raise UserError(f"{field}: {shown(host)} means something on this machine alone; use an address without a %")
+        if address.ipv4_mapped is not None:
+            raise UserError(f"{field}: {host} is an IPv4 address; write {address.ipv4_mapped}")
+    return str(address)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from skippipe.config import RunConfig
 from skippipe.errors import UserError
-from skippipe.fields import load_config
+from skippipe.fields import build, load_config
 
 
 @pytest.mark.parametrize("name", ["2026-02-30", "2026-02-03", "a name"])
@@ -30,6 +30,8 @@ def test_what_looks_like_a_date_is_a_name(name: str) -> None:
         "name=..",
         "name=a/b",
         'name="\\0"',
+        'runs="a\\0b"',
+        'peers.secret_file="\\0"',
         "data.paths=" + "[" * 5000,
         "9" * 5000 + "=1",
         "9" * 5000,
@@ -49,6 +51,12 @@ def test_nonsense_is_one_short_line(override: str) -> None:
         load_config(RunConfig, None, [override])
     assert len(str(raised.value)) < 600
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "half of a character: \ud800"])
+def test_text_that_no_file_can_hold_is_refused_wherever_it_comes_from(text: str) -> None:
+    with pytest.raises(UserError, match=r"^stage-2.safetensors: data.cache has characters that no file's name"):
+        build(RunConfig, {"data": {"cache": text}}, "stage-2.safetensors")
 
 
 FIELDS = st.sampled_from(["name", "iterations", "seed", "device", "data.paths", "peers.bootstrap", "optimizer.clip"])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from skippipe.config import DataConfig
+from skippipe.fields import user_path
 
 
 def vocabulary_of(config: DataConfig) -> int:
@@ -13,4 +12,4 @@ def vocabulary_of(config: DataConfig) -> int:
         return config.vocabulary
     from skippipe.data.tokenizer import load_tokenizer
 
-    return int(load_tokenizer(Path(config.tokenizer)).vocab_size)
+    return int(load_tokenizer(user_path(config.tokenizer, "data.tokenizer")).vocab_size)

@@ -23,6 +23,7 @@ from skippipe.config import DataConfig
 from skippipe.data.corpus import Corpus
 from skippipe.data.tokenizer import load_tokenizer, train_tokenizer
 from skippipe.errors import UserError
+from skippipe.fields import user_path
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def prepare(config: DataConfig) -> Prepared:
     """
     begin = time.perf_counter()
     corpus = Corpus(config)
-    cache = Path(config.cache).expanduser()
+    cache = user_path(config.cache, "data.cache")
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -85,7 +86,7 @@ def prepare(config: DataConfig) -> Prepared:
 def find_tokenizer(config: DataConfig, corpus: Corpus, cache: Path) -> Path:
     """The given .model file, or the one trained on the corpus, training it if the cache has none."""
     if config.tokenizer is not None:
-        return Path(config.tokenizer).expanduser()
+        return user_path(config.tokenizer, "data.tokenizer")
     path = cache / f"tokenizer-{key(corpus.fingerprint, config.vocabulary)}.model"
     with written_once(path) as file:
         if file is not None:

@@ -12,13 +12,14 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 
 from skippipe.config import ModelConfig
 from skippipe.errors import UserError
+from skippipe.fields import user_path
 from skippipe.model.blocks import NORM_EPSILON, ROPE_THETA
 
 
 def check_llama_folder(config: ModelConfig, stages: int, vocabulary: int) -> None:
     """Refuse a model.init_from whose model is another one than the run's: UserError names the first difference."""
     assert config.init_from is not None
-    folder = Path(config.init_from)
+    folder = user_path(config.init_from, "model.init_from")
     where = f"model.init_from: {folder / 'config.json'}"
     try:
         if json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type") != "llama":

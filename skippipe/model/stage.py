@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from skippipe.config import ModelConfig, Precision
+from skippipe.fields import user_path
 from skippipe.model.blocks import (
     NORM_EPSILON,
     build_layers,
@@ -56,7 +56,7 @@ class Stage(nn.Module):
                 self.head = nn.Linear(config.d_model, vocabulary, bias=False)
         shapes = canonical_shapes(self)
         if config.init_from is not None:
-            weights = read_llama_folder(Path(config.init_from), shapes)
+            weights = read_llama_folder(user_path(config.init_from, "model.init_from"), shapes)
         else:
             weights = {name: initial_tensor(name, shape, seed) for name, shape in shapes.items()}
         self.load_state_dict(own_state(self, weights), assign=True)

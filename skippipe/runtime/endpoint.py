@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skippipe.errors import UserError
-from skippipe.peers import PeersConfig, split_address
+from skippipe.peers import PeersConfig, split_address, usual_form
 from skippipe.runtime.events import Event, encode
 from skippipe.runtime.meeting import Meeting
 from skippipe.transport.addresses import Address, Neighbourhood, family_of, shown_address
@@ -109,7 +109,11 @@ def resolved(host: str, port: int, field: str, family: socket.AddressFamily) -> 
     except (OSError, UnicodeError) as error:
         kind = "IPv6" if family == socket.AF_INET6 else "IPv4"
         raise UserError(f"{field}: {host!r} has no {kind} address, which peers.host is ({error})") from None
-    return str(found[0][4][0]), port
+    # Names may stand for addresses that need a zone, too, which others would not know.
+    usable = [str(address[0]) for *_, address in found if not any(address[2:])]
+    if not usable:
+        raise UserError(f"{field}: {host!r} has no address but in a zone of this machine; give one without")
+    return usual_form(usable[0], field), port
 
 
 @contextlib.contextmanager

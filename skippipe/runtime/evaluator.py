@@ -74,8 +74,9 @@ class Mailbox(Inbox):
     def take_from(self, node: int) -> tuple[int, Tensor]:
         """Wait for a message of a node: its number and hidden state; PeerLostError if the node is gone."""
         with self.changed:
-            self.changed.wait_for(lambda: node in self.hidden or node in self.lost)
+            self.changed.wait_for(lambda: node in self.hidden or node in self.lost or self.failure is not None)
             if node not in self.hidden:
+                self.check(self.failure is None)
                 raise PeerLostError(f"node {node} can't be reached")
             return self.hidden.pop(node)
 

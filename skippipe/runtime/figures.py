@@ -11,9 +11,11 @@ from skippipe.report.metrics import IterationMetrics
 from skippipe.runtime.gradients import Exchange, Group
 from skippipe.transport.addresses import ADDRESS_NUMBERS, address_numbers, address_of_numbers
 from skippipe.transport.links import Links
+from skippipe.transport.message import whole_number
 
 BITS_OF_A_FIGURE = 52
 """A shared figure is a double, which holds whole numbers of so many bits."""
+MOST_PART = (1 << BITS_OF_A_FIGURE) - 1
 NAME_FIGURES = 2
 """Of which the run's name is made."""
 
@@ -67,7 +69,7 @@ def meet(group: Group, links: Links, iteration: int) -> str:
     mine += address_numbers(links.listeners.address, links.listeners.stream_port)
     rows = group.share(links, iteration, Exchange.MEETING, mine)
     links.learn({node: address_of_numbers(row[NAME_FIGURES:]) for node, row in rows.items()})
-    return "".join(f"{int(part):013x}" for part in rows[min(rows)][:NAME_FIGURES])
+    return "".join(f"{whole_number(part, MOST_PART):013x}" for part in rows[min(rows)][:NAME_FIGURES])
 
 
 def mean_loss(figures: Collection[Figures]) -> float:

@@ -24,15 +24,17 @@ class Pace:
         """The first view that names this joiner; PeerLostError if there is none for so long."""
         with self.inbox.changed:
             self.inbox.changed.wait_for(lambda: self.course.newest or self.inbox.failure, seconds)
-            if not self.course.waiting or self.inbox.failure is not None:
-                raise PeerLostError(self.inbox.failure or f"nobody has let this node join for {seconds:.0f} s")
+            if self.inbox.failure is not None:
+                raise self.inbox.error(self.inbox.failure)
+            if not self.course.waiting:
+                raise PeerLostError(f"nobody has let this node join for {seconds:.0f} s")
             return self.course.waiting[0]
 
     def wait_for_the_end(self) -> NoReturn:
         """Wait until the launcher ends this process, or the others can't be reached any more: PeerLostError."""
         with self.inbox.changed:
             self.inbox.changed.wait_for(lambda: self.inbox.failure is not None)
-            raise PeerLostError(self.inbox.failure)
+            raise self.inbox.error(self.inbox.failure)
 
     def begin(self, iteration: int) -> None:
         """Begin an iteration, as soon as that leaves room for a view that is being agreed on."""
@@ -58,5 +60,5 @@ class Pace:
     def check(self) -> None:
         """ViewChangedError or PeerLostError if the torch thread can't just go on."""
         if self.inbox.failure is not None:
-            raise PeerLostError(self.inbox.failure)
+            raise self.inbox.error(self.inbox.failure)
         self.inbox.check()

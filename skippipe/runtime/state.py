@@ -10,16 +10,18 @@ import torch
 from torch import Tensor
 
 from skippipe.model.optimizer import StageOptimizer
-from skippipe.runtime.figures import BITS_OF_A_FIGURE, WIDTHS, Rows
+from skippipe.runtime.figures import BITS_OF_A_FIGURE, MOST_PART, NAME_FIGURES, WIDTHS, Rows
 from skippipe.runtime.gradients import Exchange
 from skippipe.runtime.soundness import Drops
 from skippipe.survival.view import View
 from skippipe.transport.handover import Handover, blank
+from skippipe.transport.message import MalformedMessageError, whole_number
 
 EXCHANGES = (Exchange.STATE, Exchange.SECOND_STATE)
 """In which neighbours of a stage hand over what it can be restored from."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 NAME_DIGITS = BITS_OF_A_FIGURE // 4
+KNOWN = NAME_FIGURES + 4
 WIDTH = WIDTHS[Exchange.FIGURES]
 """Of the rows of figures; the first says what is no number of the stage, the others are everyone's figures."""
 
@@ -50,11 +52,14 @@ class Knowledge:
 
     @classmethod
     def from_tensor(cls, rows: Tensor, members: list[int]) -> Self:
-        """What to_tensor wrote."""
-        first, second, step, in_a_row, proven, axis_s, *_ = rows[0].tolist()
+        """What to_tensor wrote; MalformedMessageError if it did not write that."""
+        *halves, step, in_a_row, proven, axis_s = rows[0, :KNOWN].tolist()
+        name = "".join(f"{whole_number(half, MOST_PART):0{NAME_DIGITS}x}" for half in halves)
         figures = dict(zip(members, rows[1:].tolist(), strict=True))
-        name = f"{int(first):0{NAME_DIGITS}x}{int(second):0{NAME_DIGITS}x}"
-        return cls(name, step, int(in_a_row), int(proven), axis_s, figures)
+        count, last = whole_number(in_a_row, MOST_PART), whole_number(proven, MOST_PART, least=-1)
+        if not math.isfinite(axis_s):
+            raise MalformedMessageError(f"{axis_s} is no offset of clocks")
+        return cls(name, float(whole_number(step, MOST_PART)), count, last, axis_s, figures)
 
 
 class Given(NamedTuple):

@@ -10,6 +10,8 @@ from functools import lru_cache
 
 from deccom.utils.common import byte_reader, byte_writer
 
+from skippipe.transport.message import MalformedMessageError, whole_number
+
 Address = tuple[str, int]
 """An IPv4 or IPv6 address in its usual form, and a port."""
 
@@ -64,9 +66,18 @@ def address_numbers(address: Address, stream_port: int) -> list[float]:
 
 
 def address_of_numbers(numbers: Sequence[float]) -> tuple[Address, int]:
-    """What address_numbers was given."""
-    data = b"".join(int(number).to_bytes(NUMBER_BYTES, "big") for number in numbers)
+    """What address_numbers was given; MalformedMessageError if it was nothing."""
+    if len(numbers) != ADDRESS_NUMBERS:
+        raise MalformedMessageError(f"{len(numbers)} numbers are no address")
+    most = (1 << 8 * NUMBER_BYTES) - 1
+    data = b"".join(whole_number(number, most).to_bytes(NUMBER_BYTES, "big") for number in numbers)
     return unpack_address(data), int.from_bytes(data[ADDRESS_BYTES:], "big")
+
+
+def network_of(host: str) -> str:
+    """The addresses that whoever has this one is likely to have too: itself, of IPv6 its /64."""
+    data = pack_host(host)
+    return host if data.startswith(MAPPED) else unpack_host(data[: HOST_BYTES // 2] + bytes(HOST_BYTES // 2))
 
 
 def let_deccom_write_ipv6() -> None:

@@ -41,6 +41,8 @@ ONE_WRITE_BYTES = 1 << 16
 """Frames up to this size are one record; larger ones are not worth the copy."""
 TURN_BYTES = 1 << 23
 """What one connection may read before the others get their turn."""
+LOOK_SECONDS = 0.2
+"""How often a socket that wakes us for many bytes only is looked at: on a slow link they take long to come."""
 
 Frame = tuple[int, bytes, memoryview]
 """Sequence number, message header, payload."""
@@ -199,6 +201,8 @@ class SocketReader:
         self.stream = stream
         self.after = after
         self.wakes_for = 1
+        self.look: asyncio.TimerHandle | None = None
+        """The next time that it is looked at, whatever has come."""
         self.loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self.loop.create_future()
         self.loop.add_reader(connection, self.on_readable)
@@ -213,7 +217,14 @@ class SocketReader:
             self.stop(error)
             return
         self.wake_for(self.stream.worth_waking)
+        if self.wakes_for > 1 and self.look is None:
+            self.look = self.loop.call_later(LOOK_SECONDS, self.look_again)
         self.after()
+
+    def look_again(self) -> None:
+        """Take what has come, though it was not worth waking for."""
+        self.look = None
+        self.on_readable()
 
     def read(self) -> None:
         """Read until the socket is empty or the turn is over; ConnectionError if no more will come."""
@@ -242,6 +253,8 @@ class SocketReader:
 
     def close(self) -> None:
         """Stop reading."""
+        if self.look is not None:
+            self.look.cancel()
         if self.connection.fileno() >= 0:
             self.loop.remove_reader(self.connection)
         if self.ended.done() and not self.ended.cancelled():

@@ -5,8 +5,9 @@
     PROOF      the offset of the clocks, as the client measured it                                      and a tag
 
 Every tag is a keyed BLAKE2b over all that was said so far, and the keys of both directions come from all of it, so that
-no bit can be changed and no message used again. A stranger is told apart by the first message, before anything is done
-for it. Keys that lived for one connection keep what was overheard secret, even if the cluster's secret leaks later.
+no bit can be changed and no message used again. A stranger is told apart by the tag of its first message, before
+anything else is computed for it. Keys that lived for one connection keep what was overheard secret, even if the
+cluster's secret leaks later.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ class ServerHandshake:
     def __init__(self, me: Introduction, secret: bytes | None) -> None:
         self.me = me
         self.transcript = Transcript(secret)
-        self.private = X25519PrivateKey.generate()
+        self.private: X25519PrivateKey
+        """Made once the first message has verified: strangers cost one tag each."""
         self.client = self.client_session = b""
         """Node id and session of the other end; proved only once `proved` has returned."""
         self.offset = 0.0
@@ -143,6 +145,7 @@ class ServerHandshake:
         if digest != self.me.run.digest:
             raise AuthenticationError("it belongs to a run of another schedule or configuration")
         check_run_id(self.me.run, self.run_id)
+        self.private = X25519PrivateKey.generate()
         me, key = self.me, public_bytes(self.private)
         message = ANSWER.pack(me.session, me.run.run_id, me.clock, time, key)
         return self.transcript.speak(b"answer", message)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deccom.cryptofuncs.hash import SHA256
 
-from skippipe.errors import UserError
+from skippipe.errors import UserError, shown
 
 TAG_BYTES = 16
 KEY_BYTES = 32
@@ -41,9 +41,10 @@ def cluster_secret(secret_file: str | None, alone: bool) -> bytes:
     Raises UserError if none is given for an address that other machines can reach, and for a file that others can read.
     """
     if secret_file is not None:
-        secret = read_secret(Path(secret_file).expanduser())
+        secret = read_secret(secret_file)
     elif SECRET_VARIABLE in os.environ:
-        secret = os.environ[SECRET_VARIABLE].encode()
+        # As bytes: they need not be text.
+        secret = os.environb[SECRET_VARIABLE.encode()]
     elif alone:
         return secrets.token_bytes(KEY_BYTES)
     else:
@@ -61,17 +62,22 @@ def is_given(secret_file: str | None) -> bool:
     return secret_file is not None or SECRET_VARIABLE in os.environ
 
 
-def read_secret(path: Path) -> bytes:
+def read_secret(secret_file: str) -> bytes:
     """Contents of the secret's file; UserError if it can't be read, or if others than its owner can."""
     try:
+        path = Path(secret_file).expanduser()
         mode = path.stat().st_mode
-        if mode & 0o077:
-            raise UserError(
-                f"peers.secret_file: others can read or write {path} (mode {mode & 0o777:03o}); chmod 600 {path}"
-            )
-        return path.read_bytes().strip()
+        secret = b"" if mode & 0o077 else path.read_bytes().strip()
     except OSError as error:
-        raise UserError(f"peers.secret_file: {path} can't be read ({error.strerror})") from None
+        raise UserError(f"peers.secret_file: {secret_file} can't be read ({error.strerror})") from None
+    except (RuntimeError, ValueError) as error:
+        # A home that nobody has, or a character that no path can have.
+        raise UserError(f"peers.secret_file: {shown(secret_file)} is no path ({error})") from None
+    if mode & 0o077:
+        raise UserError(
+            f"peers.secret_file: others can read or write {path} (mode {mode & 0o777:03o}); chmod 600 {path}"
+        )
+    return secret
 
 
 def keyed(secret: bytes, purpose: bytes, *parts: bytes) -> bytes:

@@ -29,6 +29,10 @@ class PeerLostError(Exception):
     """A peer can't be reached any more; the message names it."""
 
 
+class LinksBrokenError(RuntimeError):
+    """This node's own links do not work any more, by a mistake of the program."""
+
+
 class ViewChangedError(Exception):
     """Another view has been decided: who waits must take it up first."""
 
@@ -73,6 +77,9 @@ class Inbox:
         self.seen: set[Header] = set()
         """Those that have come, without their times."""
         self.failure: str | None = None
+        """Why no more messages will come."""
+        self.error: type[Exception] = PeerLostError
+        """Who waits for one raises this."""
         self.changed = threading.Condition()
 
     def put(self, header: Header, tensor: torch.Tensor) -> None:
@@ -170,7 +177,7 @@ class Inbox:
         if self.changing:
             raise ViewChangedError
         if not came:
-            raise PeerLostError(self.failure)
+            raise self.error(self.failure)
 
     def change(self) -> None:
         """Another view is decided (network thread): interrupt the torch thread."""
@@ -223,8 +230,9 @@ class Inbox:
         """A peer is lost (network thread): in training nobody can go on without it."""
         self.fail(reason)
 
-    def fail(self, reason: str) -> None:
-        """Wake the torch thread: no more messages will come."""
+    def fail(self, reason: str, error: type[Exception] = PeerLostError) -> None:
+        """Wake the torch thread, which raises this error: no more messages will come."""
         with self.changed:
-            self.failure = self.failure or reason
+            if self.failure is None:
+                self.failure, self.error = reason, error
             self.changed.notify_all()

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 
 import numpy as np
 import torch
-import uvloop
 from deccom.peers.peer import Peer
 from numpy.typing import NDArray
 
@@ -25,18 +22,17 @@ from skippipe.transport.conversation import Handlers
 from skippipe.transport.discovery import Discovery, SealedDatagrams, adapt_deccom
 from skippipe.transport.greeting import Greetings
 from skippipe.transport.identity import node_id, public_name
-from skippipe.transport.inbox import Inbox, PeerLostError
+from skippipe.transport.inbox import Inbox, LinksBrokenError, PeerLostError
 from skippipe.transport.losses import Losses
 from skippipe.transport.membership import Limits, Listeners, Membership
 from skippipe.transport.message import HEADER, Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
+from skippipe.transport.network import NetworkThread, check_end
 from skippipe.transport.run_identity import RUN_ID
 from skippipe.transport.sender import Sender
 from skippipe.transport.streams import PeerStreams
 from skippipe.transport.work import Work, WorkState
 
 logger = logging.getLogger(__name__)
-
-START_SECONDS = 20.0
 
 
 class Links:
@@ -76,9 +72,8 @@ class Links:
         """What the executor does; it says so itself."""
         self.around = Surroundings(inbox.clock, self.work, BufferPool(), limits.connect_seconds, limits.silence_seconds)
         self.bytes_sent = 0
-        # libuv's loop takes a quarter less processor time than asyncio's own for small messages.
-        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        self.thread = threading.Thread(target=self.run_loop, name="network", daemon=True)
+        self.network = NetworkThread(self.break_down)
+        self.loop = self.network.loop
         self.discovery: Discovery
         self.streams: PeerStreams
         self.senders: dict[int, Sender] = {}
@@ -93,15 +88,8 @@ class Links:
         """Set (in the event loop) when a peer is lost."""
 
     def start(self) -> None:
-        """Start the network thread and the stack in it."""
-        self.thread.start()
-        asyncio.run_coroutine_threadsafe(self.open(), self.loop).result(START_SECONDS)
-
-    def run_loop(self) -> None:
-        """The network thread."""
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
-        self.loop.close()
+        """Start the network thread and the stack in it; UserError if the machine is too busy for that."""
+        self.network.start(self.open(), self.limits.connect_seconds, f"the links of node {self.node}")
 
     async def open(self) -> None:
         """Build the DecCom stack: datagrams, discovery, streams."""
@@ -127,6 +115,7 @@ class Links:
         me = Peer(self.listeners.address, pub_key=public_name(self.node), tcp=self.listeners.stream_port)
         await self.streams.start(me)
         self.server = asyncio.create_task(self.streams.serve(self.listeners.streams))
+        self.server.add_done_callback(check_end)
         self.losses.watch(self.loop)
 
     def deliver(self, peer: bytes, offset: float, body: NDArray[np.uint8]) -> None:
@@ -191,6 +180,11 @@ class Links:
         self.inbox.fail(reason)
         self.failed.set()
 
+    def break_down(self, reason: str) -> None:
+        """These links can't be relied on any more (network thread)."""
+        self.inbox.fail(reason, LinksBrokenError)
+        self.failed.set()
+
     def connect(self, nodes: Iterable[int]) -> None:
         """Open the links to the nodes that this one sends to; PeerLostError if one can't be reached in time."""
 
@@ -203,7 +197,8 @@ class Links:
                 for sender, wait, end in zip(senders, connected, ends, strict=True):
                     await asyncio.wait((wait, end, failed), return_when=asyncio.FIRST_COMPLETED)
                     if not sender.connected.is_set():
-                        raise PeerLostError(self.inbox.failure or f"{sender.name} can't be reached")
+                        self.inbox.check(self.inbox.failure is None)
+                        raise PeerLostError(f"{sender.name} can't be reached")
                 self.joined = True
             finally:
                 for wait in (failed, *connected):
@@ -317,9 +312,5 @@ class Links:
             await self.streams.stop()
             self.streams.get_lowest().transport.close()
 
-        if self.thread.is_alive():
-            with contextlib.suppress(TimeoutError):
-                asyncio.run_coroutine_threadsafe(shut(), self.loop).result(5)
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self.thread.join(5)
+        self.network.stop(shut())
         self.listeners.close()

@@ -43,6 +43,13 @@ class MalformedMessageError(ValueError):
     """Bytes that are no message of ours."""
 
 
+def whole_number(figure: float, most: int, least: int = 0) -> int:
+    """A figure that a peer has shared, as a whole number; MalformedMessageError if it is none within these bounds."""
+    if not (least <= figure <= most and figure == int(figure)):
+        raise MalformedMessageError(f"{figure} is no whole number from {least} to {most}")
+    return int(figure)
+
+
 class MessageKind(IntEnum):
     """What a tensor is, and so whose turn it is to send it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Coroutine
 
 from skippipe.transport.beat import Beat, unpack_answer
 from skippipe.transport.clocks import ClockOffset
@@ -63,7 +64,20 @@ class Sender:
         """Whether the peer was lost and nothing has been sent since."""
         self.parting = False
         """Whether the peer is about to leave, so that a broken link is no news."""
-        self.task = asyncio.create_task(self.keep_going())
+        self.task = self.start(self.keep_going())
+
+    def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """A task that sends; if it ends by a mistake of the program the peer is as good as lost."""
+
+        def look_why(task: asyncio.Task[None]) -> None:
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                logger.error("sending to %s failed", self.name, exc_info=error)
+                self.report_lost(self.node, f"sending to {self.name} failed: {error!r}")
+
+        task = asyncio.create_task(work)
+        task.add_done_callback(look_why)
+        return task
 
     def let_go(self) -> None:
         """The peer is lost: rest until something is sent again, perhaps to another process of it."""
@@ -77,7 +91,7 @@ class Sender:
             self.connected.clear()
             self.life.heard_at = self.loop.time()
             self.retry_seconds = SHORTEST_RETRY_SECONDS
-            self.task = asyncio.create_task(self.begin_after(self.task))
+            self.task = self.start(self.begin_after(self.task))
 
     async def begin_after(self, before: asyncio.Task[None]) -> None:
         """Connect and send once the task before has ended."""

@@ -28,7 +28,7 @@ from skippipe.transport.framing import (
     unpack_refusal,
     unpack_state,
 )
-from skippipe.transport.guests import BoundedLog, Guests
+from skippipe.transport.guests import BoundedLog, Door
 from skippipe.transport.handshake import (
     ANSWER_BYTES,
     OPENING_BYTES,
@@ -38,7 +38,7 @@ from skippipe.transport.handshake import (
     Introduction,
     ServerHandshake,
 )
-from skippipe.transport.identity import AuthenticationError
+from skippipe.transport.identity import KEY_BYTES, AuthenticationError
 from skippipe.transport.message import MalformedMessageError
 from skippipe.transport.records import HEAD, TAG_BYTES, RecordKind, Session, record_shape
 from skippipe.transport.run_identity import RunIdentity
@@ -47,9 +47,6 @@ logger = logging.getLogger(__name__)
 
 INTRODUCTION_SECONDS = 5.0
 CONNECT_SECONDS = 5.0
-MOST_STRANGERS = 64
-MOST_OF_AN_ADDRESS = 32
-"""Or as many as there are nodes: they may all be on one machine."""
 ACCEPT_AGAIN_SECONDS = 0.2
 FAREWELL_SECONDS = 1.0
 
@@ -84,10 +81,7 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         self.replaceable = discovery.replaceable
         self.comes_later = False
         """Whether this process joins the others, who may know another address of its node."""
-        members = len(discovery.members)
-        self.guests: Guests[asyncio.Task[None]] = Guests(
-            max(MOST_STRANGERS, 2 * members), max(MOST_OF_AN_ADDRESS, members)
-        )
+        self.door: Door[asyncio.Task[None]] = Door(len(discovery.members))
         self.log = BoundedLog(logger)
         self.tasks: set[asyncio.Task[None]] = set()
         self.set_lower(discovery)
@@ -150,23 +144,23 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
             except OSError as error:
                 # Out of file descriptors or memory: a guest may give its own back; peers try again.
                 self.log.warning("can't accept a connection (%s); going on", error.strerror or error)
-                self.evict(self.guests.oldest())
+                self.evict(self.door.oldest())
                 await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
                 continue
             task = asyncio.create_task(self.serve_connection(connection, address))
-            self.evict(self.guests.arrive(task, address[0]))
+            self.evict(self.door.arrive(task, address[0]))
             self.tasks.add(task)
             task.add_done_callback(self.forget)
 
     def forget(self, task: asyncio.Task[None]) -> None:
         """A connection has ended; that of an evicted guest may not even have begun."""
-        self.guests.leave(task)
+        self.door.leave(task)
         self.tasks.discard(task)
 
     def evict(self, guest: asyncio.Task[None] | None) -> None:
         """Close the connection of a guest."""
         if guest is not None:
-            self.guests.leave(guest)
+            self.door.leave(guest)
             guest.cancel()
 
     async def serve_connection(self, connection: socket.socket, address: Address) -> None:
@@ -175,9 +169,7 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.timeout(INTRODUCTION_SECONDS):
                 identity, neighbour, session = await self.welcome(connection)
-            task = asyncio.current_task()
-            assert task is not None
-            self.guests.leave(task)
+            self.door.leave(current_task())
             await self.receive_frames(connection, identity, neighbour, session)
         except (AuthenticationError, MalformedMessageError) as error:
             self.log.warning("closed a connection from %s: %s", shown_address(address), error)
@@ -196,6 +188,7 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         answer = handshake.answer(opening, self.wire_now())
         if handshake.client not in self.discovery.members:
             raise AuthenticationError("it is no node of this run")
+        self.evict(self.door.call(current_task(), handshake.client, opening[-KEY_BYTES:]))
         await loop.sock_sendall(connection, answer)
         session = handshake.proved(await receive(connection, PROOF_BYTES))
         neighbour = self.neighbours.setdefault(handshake.client, Neighbour(handshake.client_session))
@@ -254,6 +247,13 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await super().stop()
+
+
+def current_task() -> asyncio.Task[None]:
+    """The task that this runs in, which serves a connection."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 async def first_record(connection: socket.socket, session: Session) -> tuple[int, int]:

@@ -146,6 +146,12 @@ def test_an_empty_corpus_is_named(tmp_path, config):
         prepare(dataclasses.replace(config, paths=(str(tmp_path / "blank.txt"),)))
 
 
+@pytest.mark.parametrize("field", ["cache", "tokenizer"])
+def test_a_home_that_nobody_has_is_named(config, field):
+    with pytest.raises(UserError, match=rf"^data.{field}: '~nobody-by-this-name/x': there is no such home"):
+        prepare(dataclasses.replace(config, **{field: "~nobody-by-this-name/x"}))
+
+
 def test_a_cache_that_is_no_folder_is_named(tmp_path, config):
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match=r"data\.cache: .*/file: can't be made"):

@@ -1,6 +1,7 @@
 """Out to a Hugging Face folder and in from one: the same logits, the same tokens, mismatches refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -98,6 +99,9 @@ def test_a_folder_of_another_model_is_refused(exported, prepared, change, named)
 
 def test_a_folder_that_is_none_is_refused(prepared, tmp_path):
     model = ModelConfig(d_model=16, heads=2, context=24, init_from=str(tmp_path))
+    nobodys = replace(model, init_from="~nobody-by-this-name/hf")
+    with pytest.raises(UserError, match=r"^model\.init_from: '~nobody-by-this-name/hf': there is no such home"):
+        ReferenceTrainer(RunConfig(model=nobodys), PLAN, 2, prepared)
     with pytest.raises(UserError, match=r"model\.init_from: .*config\.json: can't be read"):
         ReferenceTrainer(RunConfig(model=model), PLAN, 2, prepared)
     (tmp_path / "config.json").write_text("[]")

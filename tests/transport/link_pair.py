@@ -21,6 +21,7 @@ from skippipe.transport.run_identity import RunIdentity
 SECRET = b"s" * 32
 MESSAGES = 200
 LIMITS = Limits(1 << 24, 20.0, 10.0)
+PIECE_SECONDS = 0.05
 ACTIVATION = MessageKind.ACTIVATION
 
 
@@ -36,13 +37,31 @@ class Relayed(Listeners):
         return self.relay_port
 
 
-class Relay:
-    """Passes each connection's bytes on: forth at a limited speed, changed by `damage`."""
+@dataclass(frozen=True)
+class Way:
+    """One direction of a relay."""
 
-    def __init__(self, target: int, bytes_a_second: float, damage: Callable[[bytearray], None]) -> None:
+    bytes_a_second: float = 1e9
+    damage: Callable[[bytearray], None] = lambda data: None
+    delay_s: float = 0.0
+
+    @property
+    def piece_bytes(self) -> int:
+        """What passes at once: little enough to flow rather than to come in bursts."""
+        return min(1 << 16, max(1, int(self.bytes_a_second * PIECE_SECONDS)))
+
+    def carry(self, data: bytearray) -> None:
+        """Take the time that a piece takes, and change it."""
+        time.sleep(len(data) / self.bytes_a_second + self.delay_s)
+        self.damage(data)
+
+
+class Relay:
+    """Passes the bytes of connections on, in two directions that may differ."""
+
+    def __init__(self, target: int, forth: Way, back: Way) -> None:
         self.target = target
-        self.bytes_a_second = bytes_a_second
-        self.damage = damage
+        self.forth, self.back = forth, back
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self.listener.getsockname()[1])
         self.sockets: list[socket.socket] = []
@@ -53,17 +72,26 @@ class Relay:
             while True:
                 client, _ = self.listener.accept()
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-                server = socket.create_connection(("127.0.0.1", self.target))
-                self.sockets += [client, server]
-                threading.Thread(target=self.pump, args=(client, server, True), daemon=True).start()
-                threading.Thread(target=self.pump, args=(server, client, False), daemon=True).start()
+                self.sockets.append(client)
+                threading.Thread(target=self.connect, args=(client,), daemon=True).start()
 
-    def pump(self, source: socket.socket, sink: socket.socket, forth: bool) -> None:
+    def connect(self, client: socket.socket) -> None:
+        """Connect when the first bytes have come: over a far link, too, both get there together."""
         with contextlib.suppress(OSError):
-            while data := bytearray(source.recv(1 << 16)):
-                if forth:
-                    time.sleep(len(data) / self.bytes_a_second)
-                    self.damage(data)
+            data = bytearray(client.recv(self.forth.piece_bytes))
+            self.forth.carry(data)
+            server = socket.create_connection(("127.0.0.1", self.target))
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.sockets.append(server)
+            server.sendall(data)
+            threading.Thread(target=self.pump, args=(server, client, self.back), daemon=True).start()
+            self.pump(client, server, self.forth)
+
+    @staticmethod
+    def pump(source: socket.socket, sink: socket.socket, way: Way) -> None:
+        with contextlib.suppress(OSError):
+            while data := bytearray(source.recv(way.piece_bytes)):
+                way.carry(data)
                 sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):
@@ -79,9 +107,10 @@ class Setup:
     """How two nodes are set up; node 0 sends to node 1."""
 
     limits: Limits = LIMITS
-    bytes_a_second: float | None = None
-    """A relay of this speed lies between them."""
-    damage: Callable[[bytearray], None] = lambda data: None
+    forth: Way | None = None
+    """What a relay between them does to what goes to node 1, if there is one."""
+    back: Way = field(default_factory=Way)
+    """And to what comes back."""
     clocks: tuple[Clock, Clock] = field(default_factory=lambda: (Clock(), Clock()))
     hop_s: float = 0.0
     runs: tuple[RunIdentity, RunIdentity] = field(default_factory=lambda: (RunIdentity(), RunIdentity()))
@@ -130,9 +159,9 @@ def open_pair(setup: Setup | None = None) -> Iterator[Pair]:
     setup = setup or Setup()
     listeners = [Listeners.bind("127.0.0.1") for _ in range(2)]
     bootstrap, relay = [listeners[0].address], None
-    if setup.bytes_a_second is not None:
+    if setup.forth is not None:
         ours = listeners[1]
-        relay = Relay(ours.stream_port, setup.bytes_a_second, setup.damage)
+        relay = Relay(ours.stream_port, setup.forth, setup.back)
         listeners[1] = Relayed(ours.host, ours.datagrams, ours.streams, relay_port=relay.port)
     made = []
     for node in range(2):

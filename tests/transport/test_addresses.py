@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 from deccom.peers.peer import Peer
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from skippipe.transport.addresses import (
@@ -22,6 +22,7 @@ from skippipe.transport.addresses import (
     address_numbers,
     address_of_numbers,
     let_deccom_write_ipv6,
+    network_of,
     pack_address,
     shown_address,
     unpack_address,
@@ -29,7 +30,7 @@ from skippipe.transport.addresses import (
 from skippipe.transport.inbox import Inbox
 from skippipe.transport.links import Links
 from skippipe.transport.membership import Limits, Listeners, Membership
-from skippipe.transport.message import Header, MessageKind
+from skippipe.transport.message import Header, MalformedMessageError, MessageKind
 
 SECRET = b"s" * 32
 LIMITS = Limits(1 << 20, 20.0, 10.0)
@@ -51,6 +52,17 @@ def test_addresses_survive_as_numbers_of_a_table(host: object, port: int, stream
     assert address_of_numbers(numbers) == (unpack_address(pack_address((str(host), port))), stream_port)
 
 
+@given(st.lists(st.floats(), max_size=ADDRESS_NUMBERS + 1))
+@example([float("nan")] * ADDRESS_NUMBERS)
+@example([0.5] * ADDRESS_NUMBERS)
+@example([-1.0] * ADDRESS_NUMBERS)
+@example([2.0**40] * ADDRESS_NUMBERS)
+def test_other_numbers_are_no_address(numbers: list[float]) -> None:
+    if len(numbers) != ADDRESS_NUMBERS or not all(number.is_integer() and 0 <= number < 2**40 for number in numbers):
+        with pytest.raises(MalformedMessageError):
+            address_of_numbers(numbers)
+
+
 @given(st.ip_addresses(v=6))
 def test_deccom_writes_peers_of_ipv6_too(host: object) -> None:
     let_deccom_write_ipv6()
@@ -59,6 +71,14 @@ def test_deccom_writes_peers_of_ipv6_too(host: object) -> None:
     assert length == len(bytes(peer))
     assert (again.id_node, again.addr[1], again.tcp) == (peer.id_node, 4000, 4001)
     assert pack_address(again.addr) == pack_address(peer.addr)
+
+
+def test_a_stranger_has_one_ipv4_address_and_many_of_ipv6() -> None:
+    assert network_of("10.0.0.1") != network_of("10.0.0.2")
+    assert network_of("fd00:0:0:1::1") == network_of("fd00:0:0:1:ffff::2") != network_of("fd00:0:0:2::1")
+    # As a socket that listens on all IPv6 addresses shows who connects by IPv4.
+    assert network_of("::ffff:10.0.0.1") != network_of("::ffff:10.0.0.2")
+    assert network_of("fe80::1%1") == network_of("fe80::2%1")
 
 
 def test_addresses_are_shown_as_users_write_them() -> None:

@@ -134,6 +134,13 @@ def test_an_attack_on_the_handshake_fails(attack: Attack) -> None:
         attack.try_it()
 
 
+def test_no_key_is_made_for_who_does_not_hold_the_secret() -> None:
+    attacked = server()
+    with pytest.raises(AuthenticationError):
+        attacked.answer(client(b"w" * 32).opening(), 0.0)
+    assert "private" not in vars(attacked)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_random_handshake_messages_prove_nothing(seed: int) -> None:
     generator = random.Random(seed)

@@ -20,7 +20,7 @@ from skippipe.transport.inbox import Inbox, PeerLostError
 from skippipe.transport.links import Links
 from skippipe.transport.message import HEADER, Header, MalformedMessageError, MessageKind, pack, unpack
 from skippipe.transport.sharing import Sharing, Tree
-from tests.transport.link_pair import Setup, open_pair
+from tests.transport.link_pair import Setup, Way, open_pair
 
 SEEDS = some.integers(0, 2**32 - 1)
 
@@ -278,7 +278,7 @@ def test_connections_that_break_in_the_middle_change_nothing() -> None:
     gradients = [torch.randn(1 << 22) for _ in range(2)]
     expected = (gradients[0] + gradients[1]) / 2
     found: list[torch.Tensor] = []
-    with open_pair(Setup(bytes_a_second=1e9, damage=damage)) as pair, ThreadPoolExecutor() as threads:
+    with open_pair(Setup(forth=Way(damage=damage))) as pair, ThreadPoolExecutor() as threads:
         for links in (pair.sender, pair.receiver):
             expect(links, len(expected))
 

@@ -8,7 +8,17 @@ import random
 import pytest
 
 from skippipe.transport.clocks import DRIFT, Clock, ClockOffset
-from skippipe.transport.guests import LINE_SECONDS, LINES_AT_ONCE, BoundedLog, Guests
+from skippipe.transport.guests import (
+    LINE_SECONDS,
+    LINES_AT_ONCE,
+    MOST_OF_A_NETWORK,
+    MOST_OF_A_NODE,
+    MOST_OPENINGS,
+    BoundedLog,
+    Door,
+    Guests,
+)
+from skippipe.transport.identity import AuthenticationError
 from skippipe.transport.life import Life, Refusals
 
 
@@ -138,9 +148,35 @@ def test_guests_are_few_and_whoever_comes_gets_in(seed: int) -> None:
         if generator.random() < 0.2:
             guests.leave(gone := generator.choice(list(here)))
             del here[gone]
-        assert guests.addresses == here
+        assert guests.origins == here
         assert sum(guests.counts.values()) == len(here) <= 8
         assert max(guests.counts.values(), default=0) <= 3
+
+
+def test_strangers_do_not_displace_whoever_says_something_that_verifies() -> None:
+    door: Door[str] = Door(20)
+    assert door.arrive("peer", "10.0.0.1") is None
+    assert door.call("peer", b"node 3", b"tag of an opening") is None
+    assert not any(door.arrive(f"stranger {number}", "10.0.0.1") == "peer" for number in range(1000))
+    assert len(door.strangers.origins) == MOST_OF_A_NETWORK
+    assert door.oldest() == f"stranger {1000 - MOST_OF_A_NETWORK}"
+    # Openings that were overheard before this process started: few in each name.
+    evicted = [door.call(f"stranger {number}", b"node 4", b"%d" % number) for number in range(900, 1000)]
+    assert evicted == [None] * MOST_OF_A_NODE + [f"stranger {number}" for number in range(900, 1000 - MOST_OF_A_NODE)]
+    with pytest.raises(AuthenticationError, match="used before"):
+        door.call("stranger 7", b"node 3", b"tag of an opening")
+    for guest in list(door.strangers.origins):
+        door.leave(guest)
+    assert door.oldest() == "peer"
+    door.leave("peer")
+    assert "peer" not in door.callers.origins
+
+
+def test_openings_are_remembered_but_not_without_end() -> None:
+    door: Door[int] = Door(2)
+    for number in range(MOST_OPENINGS + 1):
+        door.call(number, b"node 1", b"%d" % number)
+    assert len(door.openings) == MOST_OPENINGS
 
 
 def test_log_lines_are_few_and_say_what_was_left_out(caplog: pytest.LogCaptureFixture) -> None:

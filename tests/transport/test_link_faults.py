@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
 import socket
 import threading
 import time
+from collections import deque
 from dataclasses import replace
 from enum import Enum
 
@@ -16,14 +18,22 @@ import pytest
 import torch
 from deccom.peers.peer import Peer
 
+from skippipe.errors import UserError
 from skippipe.transport.clocks import Clock
-from skippipe.transport.inbox import PeerLostError
+from skippipe.transport.handshake import OPENING_BYTES
+from skippipe.transport.inbox import Inbox, LinksBrokenError, PeerLostError
+from skippipe.transport.links import Links
+from skippipe.transport.membership import Listeners, Membership
+from skippipe.transport.message import Header
 from skippipe.transport.run_identity import RunIdentity
-from tests.transport.link_pair import LIMITS, Pair, Setup, open_pair, receive, wait_for_failure
+from tests.transport.link_pair import ACTIVATION, LIMITS, Pair, Setup, Way, open_pair, receive, wait_for_failure
 
 HOP_SECONDS = 0.5
+FAR_SECONDS = 0.1
 BIG = 3_000_000
 """Numbers in a message of 12 MB."""
+SMALL_BIG = 40_000
+"""Numbers in a message of 160 KB, which is one long record."""
 
 
 class ForeignClock(Clock):
@@ -54,12 +64,15 @@ class Fault(Enum):
     """What goes wrong between two nodes."""
 
     SLOW_LINK = "12 MB take four seconds, twice as long as a peer may be silent"
+    VERY_SLOW_LINK = "a peer may be silent for less time than 64 KB take"
     FLIPPED_BIT = "a bit changes on the way"
     SKEWED_CLOCK = "the sender's clock is a million seconds ahead"
     SLOW_CLOCK = "the sender's clock is a thousand seconds behind"
     SUSPENDED_SENDER = "the sender's machine has slept for an hour, in a run of its own time"
     NO_DESCRIPTORS = "the receiver can't accept any more, for a while"
     SILENT_STRANGERS = "200 silent connections come before the peer"
+    STRANGERS_KEEP_COMING = "silent connections come from a far peer's address all the time"
+    OPENING_OVERHEARD = "somebody says a far peer's opening again and again while the peer connects again"
 
     def setup(self) -> Setup:
         """Nodes to which it happens."""
@@ -67,11 +80,73 @@ class Fault(Enum):
         if skew is not None:
             return Setup(clocks=(ForeignClock(skew), Clock()), hop_s=HOP_SECONDS)
         if self is Fault.SLOW_LINK:
-            return Setup(limits=replace(LIMITS, silence_seconds=2.0), bytes_a_second=3e6)
-        return Setup(bytes_a_second=1e9, damage=FlipOnce()) if self is Fault.FLIPPED_BIT else Setup()
+            return Setup(limits=replace(LIMITS, silence_seconds=2.0), forth=Way(3e6))
+        if self is Fault.VERY_SLOW_LINK:
+            return Setup(limits=replace(LIMITS, silence_seconds=2.0), forth=Way(2e4))
+        if self in (Fault.STRANGERS_KEEP_COMING, Fault.OPENING_OVERHEARD):
+            return Setup(forth=Way(delay_s=FAR_SECONDS, damage=Eavesdropper()), back=Way(delay_s=FAR_SECONDS))
+        return Setup(forth=Way(damage=FlipOnce())) if self is Fault.FLIPPED_BIT else Setup()
 
 
-@pytest.mark.parametrize("fault", Fault)
+class Eavesdropper:
+    """Remembers the first bytes that passed."""
+
+    def __init__(self) -> None:
+        self.overheard = b""
+
+    def __call__(self, data: bytearray) -> None:
+        self.overheard = self.overheard or bytes(data)
+
+
+class Strangers:
+    """Connections that come 400 times a second, and each say the same; the last ones stay open."""
+
+    def __init__(self, pair: Pair, words: bytes) -> None:
+        self.address = pair.receiver.listeners.streams.getsockname()
+        self.words = words
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.come)
+        self.thread.start()
+
+    def come(self) -> None:
+        """Connect until the end."""
+        opened: deque[socket.socket] = deque()
+        while not self.ended.wait(1 / 400):
+            opened.append(socket.create_connection(self.address))
+            with contextlib.suppress(OSError):
+                opened[-1].sendall(self.words)
+            if len(opened) > 200:
+                opened.popleft().close()
+        for connection in opened:
+            connection.close()
+
+    def end(self) -> None:
+        """No more come."""
+        self.ended.set()
+        self.thread.join()
+
+
+@pytest.mark.parametrize("fault", [Fault.STRANGERS_KEEP_COMING, Fault.OPENING_OVERHEARD])
+def test_whoever_comes_does_not_keep_a_far_peer_out(fault: Fault) -> None:
+    setup = fault.setup()
+    assert setup.forth is not None
+    ears = setup.forth.damage
+    assert isinstance(ears, Eavesdropper)
+    with open_pair(setup) as pair:
+        if fault is Fault.OPENING_OVERHEARD:
+            pair.sender.connect([1])
+        strangers = Strangers(pair, ears.overheard[:OPENING_BYTES])
+        try:
+            if fault is Fault.OPENING_OVERHEARD:
+                pair.receiver.loop.call_soon_threadsafe(cut_all, pair)
+            pair.sender.connect([1])
+            pair.send(0, torch.ones(1))
+            receive(pair.inbox, 0, seconds=20)
+        finally:
+            strangers.end()
+
+
+@pytest.mark.parametrize("fault", set(Fault) - {Fault.STRANGERS_KEEP_COMING, Fault.OPENING_OVERHEARD})
 def test_links_go_on(fault: Fault) -> None:
     with open_pair(fault.setup()) as pair:
         strangers: list[socket.socket] = []
@@ -87,7 +162,8 @@ def test_links_go_on(fault: Fault) -> None:
             assert isinstance(clock, ForeignClock)
             clock.ahead = 3600.0
             wait_for_new_offset(pair, 3600.0)
-        tensors = [torch.randn(BIG if number == 1 else 5) for number in range(3)]
+        big = SMALL_BIG if fault is Fault.VERY_SLOW_LINK else BIG
+        tensors = [torch.randn(big if number == 1 else 5) for number in range(3)]
         sent = [pair.send(number, tensor) for number, tensor in enumerate(tensors)]
         for number, tensor in enumerate(tensors):
             ready, received = receive(pair.inbox, number)
@@ -239,6 +315,41 @@ def test_a_second_process_under_a_nodes_name_does_not_take_its_place_in_discover
         pair.receiver.loop.call_soon_threadsafe(cut_all, pair)
         pair.send(0, torch.ones(1))
         receive(pair.inbox, 0)
+
+
+def test_a_callback_that_raises_ends_whoever_waits() -> None:
+    with open_pair() as pair:
+        # There is no such node.
+        pair.sender.send(7, Header(ACTIVATION, 0, 0, 0, 0.0), torch.ones(1))
+        with pytest.raises(LinksBrokenError, match="the network thread failed: IndexError"):
+            receive(pair.sender.inbox, 0)
+        with pytest.raises(LinksBrokenError):
+            pair.sender.connect([1])
+
+
+def test_sending_that_ends_by_a_mistake_of_ours_is_a_lost_peer(caplog: pytest.LogCaptureFixture) -> None:
+    with open_pair() as pair:
+        pair.sender.connect([1])
+        sender = pair.sender.senders[1]
+        # A frame that nobody can have queued, in the place of one.
+        pair.sender.loop.call_soon_threadsafe(sender.waiting.append, None)
+        pair.sender.loop.call_soon_threadsafe(sender.changed.set)
+        assert wait_for_failure(pair.sender.inbox, 30) == (
+            "sending to node 1 failed: TypeError('cannot unpack non-iterable NoneType object')"
+        )
+        assert "Traceback" in caplog.text
+
+
+def test_a_machine_too_busy_to_open_links_is_told_so_in_one_line() -> None:
+    listeners = Listeners.bind("127.0.0.1")
+    limits = replace(LIMITS, connect_seconds=0.1)
+    links = Links(Membership(3, 4, None), listeners, [], limits, Inbox({}, lambda sender: 0.0))
+    busy = threading.Event()
+    links.loop.call_soon(busy.wait)
+    with pytest.raises(UserError, match=r"^peers.connect_seconds: the links of node 3 did not open in 0.1 s;"):
+        links.start()
+    busy.set()
+    links.close()
 
 
 def cut_all(pair: Pair) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,28 @@ def test_file_and_variable_give_the_same_key_which_is_not_the_passphrase(
     assert cluster_secret(None, alone=False) == key
     assert len(key) == 32
     assert b"horse" not in key
+
+
+def test_a_variable_need_not_be_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SECRET_VARIABLE, os.fsdecode(b"\xff\xfe, sixteen bytes and more"))
+    assert len(cluster_secret(None, alone=False)) == 32
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("~nobody-by-this-name/x", "'~nobody-by-this-name/x' is no path (Could not determine home directory.)"),
+        ("a\0b", "is no path (embedded null byte)"),
+        ("\ud800", "is no path ("),
+        ("/nowhere", "/nowhere can't be read (No such file or directory)"),
+    ],
+)
+def test_what_is_no_file_to_read_is_named_in_one_line(name: str, line: str) -> None:
+    with pytest.raises(UserError) as raised:
+        cluster_secret(name, alone=True)
+    assert str(raised.value).startswith("peers.secret_file: ")
+    assert line in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_short_secrets_and_none_at_all_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

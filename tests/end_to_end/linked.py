@@ -1,0 +1,38 @@
+"""`python -m tests.end_to_end.linked run ...`: skippipe, whose nodes log which links they have when they have met."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from skippipe.__main__ import main
+from skippipe.runtime.member import Member
+from skippipe.transport.sender import Sender
+
+logger = logging.getLogger(__name__)
+
+
+def watch_links() -> None:
+    """Let nodes log that: patched before the launcher forks."""
+    meet, make = Member.meet, Sender.__init__
+    met = False
+
+    def meeting(member: Member) -> None:
+        nonlocal met
+        meet(member)
+        met = True
+        connected = {node for node, sender in member.links.senders.items() if sender.connected.is_set()}
+        logger.info("sends to %s, connected to %s", sorted(member.receivers()), sorted(connected))
+
+    def making(sender: Sender, node: int, *arguments: Any) -> None:
+        make(sender, node, *arguments)
+        if met:
+            logger.info("opens a link to node %d late", node)
+
+    Member.meet, Sender.__init__ = meeting, making  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    watch_links()
+    sys.exit(main(sys.argv[1:]))
