@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -219,7 +220,7 @@ def plot(kept: Kept) -> Any:
         axes.bar(xs, times, 0.9 * width, color=common.COLOURS[name], label=label, **style)
         if by_paper:
             mark_reported(axes, list(zip(xs, times, setups, strict=True)), place, highest)
-    labels = [setup.label.replace(", ", "\n").replace(" (", "\n(").replace(" in DT", "\nin DT") for setup in setups]
+    labels = [re.sub(r", | (?=\(|in DT|own run|defaults|a microbatch)", "\n", setup.label) for setup in setups]
     axes.set_xticks(range(len(setups)), labels, fontsize=8)
     axes.set(ylabel="seconds of one iteration", ylim=(0, highest))
     axes.set_title("Iteration time, simulated (less is better)", pad=56)
@@ -242,7 +243,7 @@ def mark_reported(axes: Any, bars: list[tuple[float, float, Setup]], place: int,
         if theirs is not None and theirs >= highest:
             words.append(f"{reporter}: {theirs:g}")
         if words:
-            axes.annotate("\n".join(words), (x, 1.01 * highest), ha="center", fontsize=8, annotation_clip=False)
+            axes.annotate(", ".join(words), (x, 1.01 * highest), ha="center", fontsize=8, annotation_clip=False)
 
 
 def report_measured(results: common.Results, runs: Runs) -> None:

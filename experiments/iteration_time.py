@@ -75,12 +75,12 @@ def search_setup(setup: Setup, method: str, budget: str, seeds: int, by: str) ->
     schedules = [searched(*flags, "--seed", str(seed), on_gcma=method == "annealed") for seed in range(seeds)]
     times = [times_of(schedule, setup.microbatches) for schedule in schedules]
     records = [schedule.plan(names[0]).search for schedule in schedules]
-    iterations, steps = ({name: [round(each[name][i], 3) for each in times] for name in names} for i in range(2))
+    iterations, steps = ({name: [round(each[name][i], 6) for each in times] for name in names} for i in range(2))
     if method == "baselines":
         evenly = enumerate(schedules)
-        iterations["random, evenly"] = [round(random_evenly_s(schedule, seed), 3) for seed, schedule in evenly]
+        iterations["random, evenly"] = [round(random_evenly_s(schedule, seed), 6) for seed, schedule in evenly]
     aware = set(names) & set(PARTIAL)
-    lost = {name: [round(lost_to_others(schedule, name), 4) for schedule in schedules] for name in sorted(aware)}
+    lost = {name: [round(lost_to_others(schedule, name), 6) for schedule in schedules] for name in sorted(aware)}
     trials = [record["trials"] for record in records if "trials" in record]
     return Searches(setup.name, method, by, iterations, steps, lost, trials)
 
