@@ -55,7 +55,7 @@ def assign(
 ) -> Assigned:
     """Breed assignments of nodes to stages until the trials or the seconds are over, whichever comes first.
 
-    A deterministic function of the generator as long as the trials end before the seconds do.
+    With infinitely many seconds a deterministic function of the generator.
     """
     sizes = np.array(instance.stage_sizes, dtype=np.int64)
     links = Links((instance.costs.hop_s + instance.costs.hop_s.T) / 2, instance.pair_sync_s)
