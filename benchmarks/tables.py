@@ -13,8 +13,9 @@ def cells(line: str) -> list[str]:
 
 def tables(text: str, head: str) -> list[list[str]]:
     """Lines of every table whose header begins with `head`, such as "instance | joint"."""
-    blocks = re.findall(r"(?:^\|.*\n)+", text, flags=re.M)
-    return [block.splitlines() for block in blocks if block.startswith(f"| {head} |")]
+    wanted = cells(head)
+    blocks = [block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.M)]
+    return [block for block in blocks if cells(block[0])[: len(wanted)] == wanted]
 
 
 def rows(path: Path, head: str) -> dict[str, dict[str, str]]:
@@ -26,7 +27,9 @@ def rows(path: Path, head: str) -> dict[str, dict[str, str]]:
     for header, _, *lines in tables(path.read_text(encoding="utf-8"), head):
         names = cells(header)
         for line in lines:
-            row = dict(reversed(list(zip(names, cells(line), strict=True))))
+            row: dict[str, str] = {}
+            for name, cell in zip(names, cells(line), strict=True):
+                row.setdefault(name, cell)
             found[row[names[0]].strip("`")] = row
     if not found:
         raise ValueError(f"{path} has no table that begins with {head}")

@@ -82,8 +82,8 @@ def report(
     results.text(PAPER)
     if scale.name == "quick":
         results.text(
-            "These models are small and saw few tokens. That the full model loses far more than the skipping ones is what "
-            "to take from here, not the sizes; which of the two skipping ones loses less, one seed can't tell."
+            "These models are small and saw few tokens. That the full model loses far more than the skipping ones is "
+            "what to take from here, not the sizes; which of the two skipping ones loses less, one seed can't tell."
         )
         results.text(training.NOT_RUN)
     results.figure(plot(measured), results.name, "Perplexity against the part of the stages that is left out")
