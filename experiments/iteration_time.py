@@ -1,7 +1,7 @@
 """Iteration time: the paper's setups by its own method and by ours, over seeds; the shipped schedule measured.
 
 What is measured is kept in results/iteration-time-*.json: a command for some setups or methods replaces theirs and
-writes the results file from all that is there.
+writes the results file from all that is there, `--methods` without any only that file.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_budget(parser)
     parser.add_argument("--seeds", type=int, help="searches of each setup and method (default: 3 quick, 5 full)")
     parser.add_argument("--setups", nargs="+", choices=names, default=names, help="these alone (default: all)")
-    parser.add_argument("--methods", nargs="+", choices=SETTINGS_OF, default=list(SETTINGS_OF), help="these alone")
+    parser.add_argument("--methods", nargs="*", choices=SETTINGS_OF, default=list(SETTINGS_OF), help="these alone")
     parser.add_argument("--no-run", action="store_true", help="leave the measurement with run.sh out")
 
 

@@ -138,8 +138,9 @@ def test_how_much_is_left() -> None:
 def test_budgets() -> None:
     medians = {(row[0], first_number(row[1])): row[2:4] for row in lines(BENCHMARKS / "budgets.md", "instance")}
     columns = ("ca-partial, iteration", "joint, step")
+    ((header, *_),) = tables(DOCS.read_text(), "instance | setting | 5 s")
     for instance, setting, *row in lines(DOCS, "instance | setting | 5 s"):
-        for budget_s, shown in zip((5, 15, 60, 240), row, strict=True):
+        for budget_s, shown in zip(map(first_number, cells(header)[2:]), row, strict=True):
             found = medians.get((INSTANCES[instance], budget_s))
             assert shown == (found[columns.index(setting)].split()[0] if found else "-")
 
@@ -171,6 +172,9 @@ def test_links() -> None:
     hostile = list(rows(BENCHMARKS / "hostile.md", "")["iteration s"].values())
     said = f"{first_number(hostile[2])} s, undisturbed {hostile[1]} s, same losses"
     assert shown["iteration among 10,000 hostile messages"] == said
+    fuzz = (BENCHMARKS / "fuzz.md").read_text()
+    (inputs,) = re.findall(r"^(\d+) mutated inputs each of messages.*: no crash\.$", fuzz, re.M)
+    assert next(result for what, result in shown.items() if what.startswith(f"{int(inputs):,} mut")) == "no crash"
 
 
 def test_survival() -> None:
