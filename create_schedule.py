@@ -44,7 +44,7 @@ HYPERPARAMETERS: dict[str, Any] = {
     "hop_encoding": "fp32",  # how the run will write activations and gradients: fp32, bf16 or int8 (fewer bytes)
     "sync_encoding": "fp32",  # how it will write the gradients of its syncs; run.sh must be told the same two
     # The search.
-    "method": "ours",  # of the partial settings: "paper" (GCMA's stages, A* and CBS alone) or "ours" (annealed, too)
+    "method": "ours",  # of the partial settings: "paper" (GCMA's stages, A* and CBS, no annealing) or "ours" (annealed)
     "settings": [],  # what to search: some of baseline, random, non-ca-partial, ca-partial, joint; empty: all of them
     "population": 200,  # assignments that the genetic algorithm keeps; more: wider, slower
     "trials": 8000,  # offspring that it breeds; more: better stages, longer
@@ -55,7 +55,7 @@ HYPERPARAMETERS: dict[str, Any] = {
     "joint_steps": 100000000,  # most moves of each chain of `joint`; 250,000 a second at 20 nodes
     "robust": 0.0,  # error of the links that `joint` prepares for: 0.1 takes the mean over links off by +-10%; 0: none
     "chains": None,  # annealings side by side; None: one a core, or two without a time budget
-    "seed": 0,  # of every random choice: the same seed and steps give the same file, as long as the time suffices
+    "seed": 0,  # of every random choice: with time_budget_s None the same seed and steps give the same file
     "time_budget_s": 60.0,  # seconds for everything; None: only the steps end it (lower them), and a seed repeats it
 }  # fmt: skip
 

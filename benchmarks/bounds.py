@@ -1,19 +1,21 @@
-"""How close the lower bounds for any stages are: the table of results/bounds.md.
+"""How close the lower bounds for any stages are: writes the table of results/bounds.md.
 
     python benchmarks/bounds.py [--rows NAME ..]
 
-Searches nothing: the plans' values are those of results/joint.md and results/search.md.
+Searches nothing: the best plans known are those of results/joint.md and results/search.md. Rows that are not asked for
+keep their bounds, and stand beside what those files have now: `--rows` alone only brings the table up to them.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from instances import DEFAULTS, PAPER_NAMES, config_of, instance_of
 from joint_rows import DEEP, ROWS, WIDE, original
+from tables import rows, with_table
 
 from skippipe.fields import build
 from skippipe.schedule import Plan
@@ -23,47 +25,42 @@ from skippipe.search.origin_bounds import closer_bounds_of_any_stages
 from skippipe.search.problem import Instance
 from skippipe.search.rounds import every_round, plan_of, random_paths
 
+RESULTS = Path(__file__).resolve().parent / "results"
+BOUNDS = RESULTS / "bounds.md"
+HEADER = [
+    "instance",
+    "bound before",
+    "closer bound",
+    "best plan known",
+    "over the bound before",
+    "over the closer",
+    "s",
+]
+PARTIAL = (DEFAULTS, *PAPER_NAMES, *(f"{nodes} nodes on a square" for nodes in (20, 42, 100)))
+"""Rows whose plans are those of ca-partial."""
+ALL = (*ROWS, *PARTIAL)
 
-@dataclass(frozen=True)
-class Known:
-    """A row: what its best plan takes in seconds, and whether that is a step."""
 
-    best_s: float
-    sync: bool
+def is_step(name: str) -> bool:
+    """Whether a row is about the step, else about the iteration."""
+    return "step" in name
 
 
-JOINT = {
-    "original, iteration": Known(24.70, False),
-    "original, step, 1 layer": Known(32.39, True),
-    "original, step, 4 layers' sync": Known(51.48, True),
-    "defaults, iteration": Known(59.26, False),
-    "42 nodes, step": Known(42.71, True),
-    "100 nodes, step": Known(33.62, True),
-}
-"""The best plans of `joint` in results/joint.md, 60 or 300 s."""
-PARTIAL = {
-    DEFAULTS: 66.85,
-    "18-nodes-4k": 13.86,
-    "18-nodes-8k": 22.32,
-    "18-nodes-16k": 39.21,
-    "20-nodes": 39.05,
-    "42-nodes": 93.15,
-    "20 nodes on a square": 29.22,
-    "42 nodes on a square": 36.55,
-    "100 nodes on a square": 25.28,
-}
-"""Iterations of ca-partial in results/search.md."""
-ALL = {**JOINT, **{name: Known(best_s, False) for name, best_s in PARTIAL.items()}}
-assert set(JOINT) == set(ROWS)
-assert set(PAPER_NAMES) < set(PARTIAL)
+def best_known_s() -> dict[str, float]:
+    """What the best plan of each row takes: the best seed of joint in 60 s or its 300 s, ca-partial's median."""
+    minute = rows(RESULTS / "joint.md", "instance | ca-partial | joint | spread")
+    five = rows(RESULTS / "joint.md", "instance | ca-partial | joint | below")
+    partial = rows(RESULTS / "search.md", "instance")
+    best = {name: min(float(minute[name]["spread"].split()[0]), float(five[name]["joint"])) for name in ROWS}
+    return best | {name: float(partial[name]["ca-partial"].split()[0]) for name in PARTIAL}
 
 
 def instance_of_row(name: str) -> Instance:
     """The instance of a row, without a search."""
     if name.startswith("original, "):
         layers = 4 if "4 layers" in name else 1
-        return original(JOINT[name].sync, layers, corrected=JOINT[name].sync)[0]
-    if name not in JOINT:
+        return original(is_step(name), layers, corrected=is_step(name))[0]
+    if name in PARTIAL:
         return instance_of(name, config_of(name, 0))
     fields = {"42 nodes, step": DEEP, "100 nodes, step": WIDE}.get(name, {"network": "gcp-12-as-published"})
     return Instance.from_config(build(SearchConfig, {"settings": ["ca-partial"], **fields}, "benchmark"))
@@ -77,24 +74,30 @@ def any_plan(instance: Instance) -> Plan:
     return plan_of(placed, every_round(placed, random_paths(placed, np.random.default_rng(0))), {})
 
 
+def measured(name: str) -> list[str]:
+    """Both bounds of a row in seconds, and how long the closer one took."""
+    instance, sync = instance_of_row(name), is_step(name)
+    plan = any_plan(instance)
+    quick_s = bounds_of_any_stages(instance, plan)[sync]
+    begin = time.perf_counter()
+    closer_s = closer_bounds_of_any_stages(instance, plan)[sync]
+    return [f"{quick_s:.2f}", f"{closer_s:.2f}", f"{time.perf_counter() - begin:.0f}"]
+
+
 def main() -> None:
-    """Print a line for each row."""
+    """Write the table, and print each row as it is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="*", default=list(ALL), choices=list(ALL))
-    print("| instance | bound before | closer bound | best plan known | over the bound before | over the closer | s |")
-    print("|---|---|---|---|---|---|---|", flush=True)
-    for name in parser.parse_args().rows:
-        instance, known = instance_of_row(name), ALL[name]
-        plan = any_plan(instance)
-        quick_s = bounds_of_any_stages(instance, plan)[known.sync]
-        begin = time.perf_counter()
-        closer_s = closer_bounds_of_any_stages(instance, plan)[known.sync]
-        seconds = time.perf_counter() - begin
-        print(
-            f"| {name} | {quick_s:.2f} | {closer_s:.2f} | {known.best_s:.2f} | {known.best_s / quick_s - 1:.0%} |"
-            f" {known.best_s / closer_s - 1:.0%} | {seconds:.0f} |",
-            flush=True,
-        )
+    asked = parser.parse_args().rows
+    before, best = rows(BOUNDS, "instance | bound before"), best_known_s()
+    lines = [f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|"]
+    for name in ALL:
+        kept = [before[name][column] for column in ("bound before", "closer bound", "s")] if name in before else []
+        quick, closer, seconds = measured(name) if name in asked else kept
+        over = [f"{best[name] / float(bound) - 1:.0%}" for bound in (quick, closer)]
+        lines.append(f"| {' | '.join([name, quick, closer, f'{best[name]:.2f}', *over, seconds])} |")
+        print(lines[-1], flush=True)
+    BOUNDS.write_text(with_table(BOUNDS.read_text(encoding="utf-8"), "instance | bound before", lines), "utf-8")
 
 
 if __name__ == "__main__":

@@ -66,6 +66,8 @@ class Results:
     """Stem of the file: results/<name>.md."""
     title: str
     folder: Path
+    measured: Sequence[str] = ()
+    """Each command whose numbers are told, with date and hardware; by default this one."""
     began: float = field(default_factory=time.time)
     parts: list[str] = field(default_factory=list)
 
@@ -87,23 +89,23 @@ class Results:
         """Write the file and return its path."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.name}.md"
-        path.write_text("\n\n".join([f"# {self.title}", provenance(self.began), *self.parts]) + "\n", encoding="utf-8")
+        measured = self.measured or [f"{measured_now(self.began)}; {time.time() - self.began:.0f} s"]
+        path.write_text("\n\n".join([f"# {self.title}", provenance(measured), *self.parts]) + "\n", encoding="utf-8")
         print(f"wrote {path}")
         return path
 
 
-def provenance(began: float) -> str:
-    """Command, date, duration, hardware and versions, as lines of a list."""
+def measured_now(began: float) -> str:
+    """The command that runs, as a user types it, the day on which it began, and the hardware."""
     command = " ".join(["python", f"experiments/{Path(sys.argv[0]).name}", *map(shlex.quote, sys.argv[1:])])
+    return f"`{command}`; {time.strftime('%Y-%m-%d', time.gmtime(began))}; {hardware()}"
+
+
+def provenance(measured: Sequence[str]) -> str:
+    """Commands with date and hardware, and versions, as lines of a list."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    return "\n".join(
-        [
-            f"- Command: `{command}`",
-            f"- Date: {time.strftime('%Y-%m-%d', time.gmtime(began))}; {time.time() - began:.0f} s",
-            f"- Hardware: {hardware()}",
-            f"- Versions: Python {platform.python_version()}, {versions}",
-        ]
-    )
+    lines = [f"Command: {line}" for line in measured]
+    return "\n".join(f"- {line}" for line in [*lines, f"Versions: Python {platform.python_version()}, {versions}"])
 
 
 def hardware() -> str:

@@ -17,8 +17,8 @@ from skippipe.model.inference import Validation, all_stages, early_exit, leave_o
 
 RATIOS = (0.0, 0.25, 1 / 3, 0.5, 0.75)
 PAPER = (
-    "The paper's figure shows the same order: models trained with skips degrade little, the fully trained one a lot; "
-    "its claim is that half of the model costs 7% perplexity (a later version: 2% at 75% of the model)."
+    "In the paper's figure models trained with skips degrade little, the fully trained one a lot; its claim is that "
+    "half of the model costs 7% perplexity (a later version: 2% at 75% of the model)."
 )
 
 
@@ -70,19 +70,20 @@ def report(
     results.text(
         f"The models of convergence-{scale.name}.md after {scale.iterations} iterations, validated without some of "
         f"their stages; stage 0 always stays and counts in the ratio. At random: mean and deviation of the perplexity "
-        f"over {draws} choices; if ratio x stages is no whole number, choices take the numbers around it. Early "
+        f"over {draws} draws; if ratio x stages is no whole number, draws take the numbers around it. Early "
         "exit: the last stages are left out; a dash if the ratio is no whole number of stages."
     )
     for way in ("random", "early exit"):
         results.text(f"## Perplexity, {way}")
         rows = [[variant.label, *(shown(value) for value in ways[way])] for variant, ways in measured.items()]
         results.table(["trained as", *(f"{ratio:.0%} left out" for ratio in RATIOS)], rows)
+    results.text(f"Different choices of stages among the draws:\n\n{choices(measured)}")
     results.text(f"## Loss of quality at 50%, random\n\n{half_gone(measured)}")
     results.text(PAPER)
     if scale.name == "quick":
         results.text(
-            "These models are small and saw few tokens, so depth does little for them yet: that is why leaving out one "
-            "stage can even help the skipping ones. The order of the three is what to take from here, not the sizes."
+            "These models are small and saw few tokens. That the full model loses far more than the skipping ones is "
+            "what to take from here, not the sizes; which of the two skipping ones loses less, one seed can't tell."
         )
         results.text(training.NOT_RUN)
     results.figure(plot(measured), results.name, "Perplexity against the part of the stages that is left out")
@@ -94,6 +95,20 @@ def shown(value: Validation | None) -> str | None:
         return None
     spread = f" +- {value.perplexity_deviation:.1f}" if len(value.visited) > 1 else ""
     return f"{value.perplexity:.1f}{spread}"
+
+
+def choices(measured: dict[Variant, dict[str, list[Validation | None]]]) -> str:
+    """How many different choices of stages the draws of each ratio are, a line for each number of stages."""
+    by_stages = {variant.stages: ways["random"][1:] for variant, ways in measured.items()}
+    return "\n".join(
+        f"- {stages} stages: "
+        + ", ".join(
+            f"{len(set(value.visited))} at {ratio:.0%}"
+            for ratio, value in zip(RATIOS[1:], values, strict=True)
+            if value
+        )
+        for stages, values in by_stages.items()
+    )
 
 
 def half_gone(measured: dict[Variant, dict[str, list[Validation | None]]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import common
 from searching import search_config
 
+from skippipe.schedule import Schedule
 from skippipe.search.driver import search
 from skippipe.search.problem import Instance
 from skippipe.search.progress import Progress
@@ -21,24 +23,42 @@ SIZES = {
     80: ("--nodes", "80", "--stage-sizes", "20,12,12,12,12,12"),
     160: ("--nodes", "160", "--stage-sizes", "40,24,24,24,24,24"),
 }
+PAPERS = ("baseline", "random", "non-ca-partial", "ca-partial")
+"""The paper's settings."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one search gave."""
+    """What the searches of one size and budget gave, one a seed."""
 
     nodes: int
     budget_s: float
-    seconds: float
-    iteration_s: dict[str, float]
-    step_s: dict[str, float]
-    bound_s: float | None
+    seconds: list[float]
+    schedules: list[Schedule]
+
+    def iteration_s(self, setting: str) -> list[float]:
+        """Expected iterations over the seeds."""
+        return [schedule.plan(setting).expected_iteration_s for schedule in self.schedules]
+
+    def step_s(self, setting: str) -> list[float]:
+        """Expected steps over the seeds."""
+        return [schedule.plan(setting).expected_step_s for schedule in self.schedules]
+
+    def over_bound(self) -> list[float]:
+        """SkipPipe's iteration over the largest lower bound that we know for its stages, over the seeds."""
+        plans = [schedule.plan("ca-partial") for schedule in self.schedules]
+        return [plan.expected_iteration_s / plan.search["lower_bound_of_stages_s"] - 1 for plan in plans]
+
+    def trials(self) -> list[int]:
+        """Offspring that the genetic algorithm had time for, over the seeds."""
+        return [schedule.plan("ca-partial").search["trials"] for schedule in self.schedules]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What this experiment takes besides the scale."""
     parser.add_argument("--nodes", type=int, nargs="+", choices=SIZES, help="sizes (default: 20 40 quick, all full)")
     parser.add_argument("--budgets", type=float, nargs="+", help="seconds (default: 4 12 36 quick, 10 60 300 full)")
+    parser.add_argument("--seeds", type=int, default=3, help="searches of each (default %(default)s)")
 
 
 def experiment() -> None:
@@ -48,65 +68,70 @@ def experiment() -> None:
     sizes = arguments.nodes or ([20, 40] if arguments.quick else list(SIZES))
     budgets = arguments.budgets or ([4.0, 12.0, 36.0] if arguments.quick else [10.0, 60.0, 300.0])
     results = common.Results(f"search-cost-{scale}", f"What the search costs, {scale} scale", arguments.results)
-    outcomes = [run_search(nodes, budget) for nodes in sizes for budget in budgets]
-    report(results, outcomes)
+    outcomes = [run_searches(nodes, budget, arguments.seeds) for nodes in sizes for budget in budgets]
+    report(results, outcomes, arguments.seeds)
     results.write()
 
 
-def run_search(nodes: int, budget: float) -> Outcome:
-    """One whole search: assignment and every setting."""
-    config = search_config(*SIZES[nodes], "--time-budget-s", f"{budget:g}")
-    warm_up(config)
-    began = time.monotonic()
-    schedule = search(Instance.from_config(config), config, Progress())
-    seconds = time.monotonic() - began
-    print(f"{nodes} nodes, budget {budget:g} s: {seconds:.1f} s", flush=True)
-    plans = schedule.settings
-    bound = plans["ca-partial"].search.get("lower_bound_of_stages_s")
-    iteration_s = {name: plan.expected_iteration_s for name, plan in plans.items()}
-    step_s = {name: plan.expected_step_s for name, plan in plans.items()}
-    return Outcome(nodes, budget, seconds, iteration_s, step_s, bound)
+def run_searches(nodes: int, budget: float, seeds: int) -> Outcome:
+    """Whole searches, assignment and every setting, one a seed."""
+    taken, schedules = [], []
+    for seed in range(seeds):
+        config = search_config(*SIZES[nodes], "--time-budget-s", f"{budget:g}", "--seed", str(seed))
+        warm_up(config)
+        began = time.monotonic()
+        schedules.append(search(Instance.from_config(config), config, Progress()))
+        taken.append(time.monotonic() - began)
+        print(f"{nodes} nodes, budget {budget:g} s, seed {seed}: {taken[-1]:.1f} s", flush=True)
+    return Outcome(nodes, budget, taken, schedules)
 
 
-def report(results: common.Results, outcomes: list[Outcome]) -> None:
+def spread(values: list[float]) -> str:
+    """Median, and the least and the largest."""
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def report(results: common.Results, outcomes: list[Outcome], seeds: int) -> None:
     """Table, the paper's side, figure."""
     results.text(
         "`create_schedule.py` at its defaults (33% skip, 6 stages, network gcp-12, 4 layers and 8 samples of 1024 "
         "tokens) but for nodes and budget. Seconds of one iteration for each setting, and of a step (with sync) for "
         'the two that differ most in it: the joint search goes for the step. "Over the bound": SkipPipe\'s '
         "iteration over the largest lower bound that we know for its stages. Took: whole search, assignment "
-        "included, on two shared cores. One seed each: if more budget finds less, the choice of stages was unlucky."
+        f"included, on two cores. Medians of {seeds} seeds, in brackets the least and the largest. Trials: the fewest "
+        "that GCMA had time for, of 8000."
     )
-    names = ("baseline", "random", "non-ca-partial", "ca-partial")
-    results.table(
-        [
-            "nodes",
-            "budget (s)",
-            "took (s)",
-            *(common.LABELS[name] for name in names),
-            "over the bound",
-            "step of SkipPipe",
-            "step of the joint search",
-        ],
-        [
-            [
-                outcome.nodes,
-                outcome.budget_s,
-                f"{outcome.seconds:.1f}",
-                *(f"{outcome.iteration_s[name]:.1f}" for name in names),
-                f"{outcome.iteration_s['ca-partial'] / outcome.bound_s - 1:+.0%}" if outcome.bound_s else None,
-                f"{outcome.step_s['ca-partial']:.1f}",
-                f"{outcome.step_s['joint']:.1f}",
-            ]
-            for outcome in outcomes
-        ],
-    )
+    columns = [
+        "nodes",
+        "budget (s)",
+        "took (s)",
+        "trials",
+        *(common.LABELS[name] for name in PAPERS),
+        "over the bound",
+        "step of SkipPipe",
+        "step of the joint search",
+    ]
+    results.table(columns, [row_of(outcome) for outcome in outcomes])
     results.text(
         "The paper does not say what its search costs. The original's create_schedule.py took 10 min 1 s for 20 nodes "
-        "on two cores and found 165.4 s (DT-FM*), 79.9 s (without TC2) and 77.7 s (SkipPipe), on its network with the "
-        "slipped NL-London link."
+        "on two cores and found 165.4 s (DT-FM*, 27 of the 30 microbatches), 79.9 s (without TC2) and 77.7 s "
+        "(SkipPipe), on its network with the slipped NL-London link (shared/paper.md)."
     )
     results.figure(plot(outcomes), results.name, "Quality of the search over its budget, for every number of nodes")
+
+
+def row_of(outcome: Outcome) -> list[Any]:
+    """The line of one size and budget."""
+    return [
+        outcome.nodes,
+        outcome.budget_s,
+        f"{statistics.median(outcome.seconds):.1f}",
+        min(outcome.trials()),
+        *(spread(outcome.iteration_s(name)) for name in PAPERS),
+        f"{statistics.median(outcome.over_bound()):+.0%}",
+        spread(outcome.step_s("ca-partial")),
+        spread(outcome.step_s("joint")),
+    ]
 
 
 def plot(outcomes: list[Outcome]) -> Any:
@@ -114,13 +139,11 @@ def plot(outcomes: list[Outcome]) -> Any:
     figure, (left, right) = common.new_figure(2, 10)
     for colour, nodes in zip(("#1b9e77", "#d95f02", "#7570b3", "#e7298a"), SIZES, strict=True):
         rows = [outcome for outcome in outcomes if outcome.nodes == nodes]
-        budgets = [row.budget_s for row in rows]
-        if not rows:
-            continue
-        left.plot(budgets, [row.iteration_s["ca-partial"] for row in rows], "o-", color=colour, label=f"{nodes} nodes")
-        right.plot(budgets, [row.step_s["joint"] for row in rows], "o-", color=colour, label=f"{nodes} nodes")
-    left.set(title="SkipPipe", ylabel="seconds of one iteration")
-    right.set(title="joint search (ours)", ylabel="seconds of one step, with sync")
+        if rows:
+            draw(left, rows, [row.iteration_s("ca-partial") for row in rows], colour)
+            draw(right, rows, [row.step_s("joint") for row in rows], colour)
+    left.set(title="SkipPipe", ylabel="seconds of one iteration, median and range")
+    right.set(title="joint search (ours)", ylabel="seconds of one step, with sync, median and range")
     for axes in (left, right):
         axes.set(xscale="log", xlabel="budget for all settings together (seconds, log scale)")
         axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
@@ -129,6 +152,15 @@ def plot(outcomes: list[Outcome]) -> Any:
         axes.minorticks_off()
         axes.legend(frameon=False, fontsize=9)
     return figure
+
+
+def draw(axes: Any, rows: list[Outcome], values: list[list[float]], colour: str) -> None:
+    """One number of nodes: medians over the budget, and their range."""
+    budgets, middles = [row.budget_s for row in rows], [statistics.median(each) for each in values]
+    below = [middle - min(each) for middle, each in zip(middles, values, strict=True)]
+    above = [max(each) - middle for middle, each in zip(middles, values, strict=True)]
+    label = f"{rows[0].nodes} nodes"
+    axes.errorbar(budgets, middles, [below, above], fmt="o-", capsize=3, color=colour, label=label)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
+
+import numpy
 
 from skippipe.cli import search as search_command
 from skippipe.schedule import Schedule
+from skippipe.search.assignment import assign
 from skippipe.search.config import SearchConfig
 from skippipe.search.driver import search
 from skippipe.search.problem import Instance
@@ -30,9 +34,17 @@ def search_config(*flags: str) -> SearchConfig:
     return search_command.configuration(parser.parse_args(flags))
 
 
-def searched(*flags: str) -> Schedule:
-    """The schedule that create_schedule.py would write with these flags."""
+def searched(*flags: str, on_gcma: bool = False) -> Schedule:
+    """The schedule that create_schedule.py would write with these flags.
+
+    on_gcma: all settings on GCMA's best stages, whose choice takes the time that it takes.
+    """
     config = search_config(*flags)
     warm_up(config)
     print(f"searching {' '.join(flags)}", flush=True)
-    return search(Instance.from_config(config), config, Progress())
+    instance = Instance.from_config(config)
+    if on_gcma:
+        rng = numpy.random.default_rng(config.seed)
+        ranked = assign(instance, config.population, config.trials, math.inf, rng, Progress()).ranked
+        instance = instance.with_stages(ranked[0])
+    return search(instance, config, Progress())

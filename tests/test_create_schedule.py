@@ -49,6 +49,7 @@ def test_writes_a_schedule_and_a_table(tmp_path: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     for setting, plan in schedule.settings.items():
         assert re.search(rf"{setting} +{plan.expected_iteration_s:.2f} s +{plan.expected_step_s:.2f} s", printed)
+    assert "GCMA" not in printed
 
 
 def test_pictures_beside_the_file(tmp_path: Path) -> None:
@@ -192,7 +193,12 @@ def test_interrupt_writes_the_best_found(tmp_path: Path) -> None:
         process.kill()
     assert process.returncode == 0
     assert f"wrote {out}" in printed
-    assert list(Schedule.load(out).settings) == ["random", "ca-partial"]
+    plans = Schedule.load(out).settings
+    assert list(plans) == ["random", "ca-partial"]
+    assert 0 < plans["random"].search["trials"] < 100_000_000
+    assert (
+        f"GCMA, which assigns nodes to stages, made {plans['random'].search['trials']} of 100000000 trials" in printed
+    )
 
 
 def test_aliases_that_unfold_to_billions_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

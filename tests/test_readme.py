@@ -7,62 +7,73 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.tables import rows
+from skippipe.config import RunConfig
+from skippipe.fields import load_config
+from skippipe.schedule import Schedule
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 PROSE = " ".join(README.partition("**Does the paper reproduce?**")[2].partition("![")[0].split())
+RESULTS = " ".join(README.partition("## Results")[2].partition("## From Python")[0].split())
+ORIGINAL = ROOT / "configs/schedules/original-20-nodes.json"
+SCHEDULE = Schedule.load(ORIGINAL)
+RUNS = rows(ROOT / "benchmarks/results/main_job.md", "setting")
+FULL = {name: float(RUNS["baseline"][f"{name} s measured"]) for name in ("iteration", "step")}
 
 
-def table(path: str, head: str) -> dict[str, dict[str, str]]:
-    """Rows of the table of a Markdown file whose header begins with `head`, by their first cell."""
-    lines = iter((ROOT / path).read_text().splitlines())
-    header = next(cells(line) for line in lines if line.startswith(f"| {head} |"))
-    next(lines)
-    rows: dict[str, dict[str, str]] = {}
-    for line in lines:
-        if not line.startswith("|"):
-            break
-        # A later column of a name, such as "expected", does not hide the first.
-        row = dict(reversed(list(zip(header, cells(line), strict=True))))
-        rows[row[header[0]].strip("`")] = row
-    return rows
-
-
-def cells(line: str) -> list[str]:
-    """The cells of a table's line."""
-    return [cell.strip() for cell in line.strip().strip("|").split("|")]
-
-
-RUNS = table("benchmarks/results/main_job.md", "setting")
+def measured(setting: str, what: str) -> float:
+    """Seconds of a setting's iteration or step."""
+    return float(RUNS[setting][f"{what} s measured"])
 
 
 def test_every_setting_has_the_times_that_were_measured() -> None:
-    shown = table("README.md", "setting")
+    shown = rows(ROOT / "README.md", "setting")
     assert set(shown) == set(RUNS)
-    full = float(RUNS["baseline"]["step s measured"])
     for setting, row in shown.items():
-        iteration, step = (float(RUNS[setting][f"{name} s measured"]) for name in ("iteration", "step"))
-        assert row["iteration"] == f"{iteration:.1f} s"
-        assert row["step"] == f"{step:.1f} s"
-        assert row["saved of the step"] == ("-" if setting == "baseline" else f"{1 - step / full:.0%}")
+        assert row["iteration"] == f"{measured(setting, 'iteration'):.1f} s"
+        assert row["step"] == f"{measured(setting, 'step'):.1f} s"
+        saved = f"{1 - measured(setting, 'step') / FULL['step']:.0%}"
+        assert row["saved of the step"] == ("-" if setting == "baseline" else saved)
 
 
-def test_measured_and_expected_differ_by_no_more_than_is_said() -> None:
-    (said,) = re.findall(r"all within (\d+)% of what the simulation expects", " ".join(README.split()))
+def test_the_table_is_told_as_it_is() -> None:
+    (said,) = re.findall(r"all within (\d+)% of what the simulation expects", RESULTS)
     for row in RUNS.values():
         assert abs(float(row["measured over expected"]) - 1) <= int(said) / 100
+    assert f"so its {1 - measured('joint', 'step') / FULL['step']:.0%} are against this baseline" in RESULTS
+
+
+def test_the_run_that_is_shown_is_like_the_one_that_was_measured() -> None:
+    row, plan = RUNS["ca-partial"], SCHEDULE.plan("ca-partial")
+    for what, expected_s in (("iteration", plan.expected_iteration_s), ("step", plan.expected_step_s)):
+        line = rf"^{what} +([0-9.]+) s measured \(median\), {expected_s:.2f} s expected$"
+        (shown,) = re.findall(line, README, re.M)
+        assert abs(float(shown) - measured("ca-partial", what)) <= 0.02
+    (bar,) = re.findall(r"^ca-partial: 100%.*$", README, re.M)
+    assert f" {row['iterations']}/{row['iterations']} [" in bar
+    assert f"expected={plan.expected_step_s:.1f} s, loss={row['loss last']}," in bar
 
 
 def test_the_sentence_on_saved_time() -> None:
-    iteration = {setting: float(row["iteration s measured"]) for setting, row in RUNS.items()}
-    best = float(table("benchmarks/results/search.md", "instance")["original-20-nodes, its stages"]["baseline"])
-    assert f"measured {iteration['ca-partial']:.1f} s an iteration" in PROSE
-    assert f"against {iteration['baseline']:.1f} s along full pipelines" in PROSE
-    assert f"{1 - iteration['ca-partial'] / iteration['baseline']:.0%} less" in PROSE
-    assert f"({best:.1f} s, simulated) it is {1 - iteration['ca-partial'] / best:.0%}" in PROSE
+    iteration = measured("ca-partial", "iteration")
+    best = float(rows(ROOT / "benchmarks/results/search.md", "instance")["original-20-nodes, its stages"]["baseline"])
+    assert f"measured {iteration:.1f} s an iteration" in PROSE
+    assert f"against {FULL['iteration']:.1f} s along full pipelines" in PROSE
+    assert f"{1 - iteration / FULL['iteration']:.0%} less" in PROSE
+    assert f"({best:.1f} s, simulated) it is {1 - iteration / best:.0%}" in PROSE
+
+
+def test_the_stand_in_is_the_one_of_the_default_configuration() -> None:
+    config = load_config(RunConfig, ROOT / "configs/default.yaml")
+    assert f"{config.schedule}.json" == ORIGINAL.name
+    layers = SCHEDULE.pipeline.stages * config.model.layers_per_stage
+    assert {int(row["iterations"]) for row in RUNS.values()} == {config.iterations}
+    assert f"({layers} layers of width {config.model.d_model}, {config.iterations} iterations, one seed)" in PROSE
 
 
 def test_the_sentence_on_convergence() -> None:
-    models = table("experiments/results/convergence-quick.md", "model")
+    models = rows(ROOT / "experiments/results/convergence-quick.md", "model")
     full, skipping = models["full model (DT-FM*)"], models["33% skip, 6 stages (SkipPipe)"]
     perplexity = {name: float(row["validation perplexity"]) for name, row in (("full", full), ("skip", skipping))}
     assert full["tokens"] == skipping["tokens"]

@@ -56,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--out {out}: can't be written ({error.strerror or error})") from None
     pictures = draw(schedule, out) if arguments.plot else []
     print("\n".join(f"wrote {path}" for path in [out, *pictures]) + f"\n\n{result_table(schedule)}")
+    if told := cut_short(schedule):
+        print(told)
     return 0
 
 
@@ -100,6 +102,17 @@ def draw(schedule: Schedule, out: Path) -> list[Path]:
             pictures.append(out.with_name(f"{out.stem}-{setting}-{name}.png"))
             drawing(schedule, setting, pictures[-1])
     return pictures
+
+
+def cut_short(schedule: Schedule) -> str | None:
+    """A line if the time was over before the genetic algorithm had made all of its trials."""
+    record = next(iter(schedule.settings.values())).search
+    trials, asked = record.get("trials", 0), record.get("trials_asked", 0)
+    if trials == asked:
+        return None
+    return (
+        f"\nGCMA, which assigns nodes to stages, made {trials} of {asked} trials; with more time_budget_s it makes more"
+    )
 
 
 def result_table(schedule: Schedule) -> str:

@@ -41,12 +41,21 @@ class ScoreParts(NamedTuple):
     """Data-parallel sync of each stage, (stages,)."""
 
 
+class Assigned(NamedTuple):
+    """What the genetic algorithm found."""
+
+    ranked: list[Stages]
+    """Assignments of nodes to stages in the order that the pipeline cost asks for, the best score first."""
+    trials: int
+    """Offspring that there was time for."""
+
+
 def assign(
     instance: Instance, population: int, trials: int, seconds: float, rng: Generator, progress: Progress
-) -> list[Stages]:
-    """Assignments of nodes to stages in the order that the pipeline cost asks for, the best score first.
+) -> Assigned:
+    """Breed assignments of nodes to stages until the trials or the seconds are over, whichever comes first.
 
-    A deterministic function of the generator as long as the trials end before the seconds do.
+    With infinitely many seconds a deterministic function of the generator.
     """
     sizes = np.array(instance.stage_sizes, dtype=np.int64)
     links = Links((instance.costs.hop_s + instance.costs.hop_s.T) / 2, instance.pair_sync_s)
@@ -64,7 +73,7 @@ def assign(
             evolve(groups, scores, len(sizes), links, count, rng)
             phase.advance(count, float(scores.min()), "score")
     ranked = dict.fromkeys(in_order(groups[i], len(sizes), links) for i in np.argsort(scores, kind="stable"))
-    return list(ranked)
+    return Assigned(list(ranked), phase.done)
 
 
 def random_groups(sizes: Integers, rng: Generator) -> Integers:

@@ -75,8 +75,9 @@ class SearchConfig:
     sync_encoding: Encoding = "fp32"
     """How the run will write the gradients of its syncs (its compression.sync), with the same choice."""
     method: Literal["ours", "paper"] = "ours"
-    """How the partial settings are searched. paper: GCMA's stages, A* and conflict-based search alone; ours: stages and
-    paths annealed on the simulation, too. baseline and random are the paper's either way; joint is ours."""
+    """How the partial settings are searched. paper: GCMA's stages, A* and conflict-based search (with what the
+    literature adds to it), no annealing; ours: stages and paths annealed on the simulation, too. baseline and random
+    are the paper's either way; joint is ours."""
     settings: tuple[str, ...] = ()
     """Settings to search; empty: baseline, random, non-ca-partial, ca-partial and joint."""
     population: int = 200

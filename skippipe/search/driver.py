@@ -72,11 +72,12 @@ def search(instance: Instance, config: SearchConfig, progress: Progress) -> Sche
     own_stages = instance.stages is None and config.method == "ours" and not set(settings) <= set(BASELINES)
     parts = ["assignment"] * (instance.stages is None) + ["own stages"] * own_stages + settings
     share = time_shares(parts, config.time_budget_s)
-    ranked: list[Stages] = []
+    origin: dict[str, Any] = {"stages": "given"}
     placed, paths = instance, None
     if instance.stages is None:
         rng = np.random.default_rng(config.seed)
-        ranked = assign(instance, config.population, config.trials, share("assignment"), rng, progress)
+        ranked, trials = assign(instance, config.population, config.trials, share("assignment"), rng, progress)
+        origin = {"stages": "GCMA", "trials": trials, "trials_asked": config.trials}
         instance = placed = instance.with_stages(ranked[0])
         if own_stages:
             placed, paths = choose_stages(instance, ranked, config, share("own stages"), rng, progress)
@@ -89,7 +90,7 @@ def search(instance: Instance, config: SearchConfig, progress: Progress) -> Sche
         plan = SOLVERS[setting](placed if own else instance, options)
         seconds = None if config.time_budget_s is None else round(time.monotonic() - started, 3)
         plans[setting] = with_record(instance, plan, config.seed, seconds)
-        plans[setting].search["stages"] = "annealed on the simulation" if own else "GCMA" if ranked else "given"
+        plans[setting].search.update(origin | ({"stages": "annealed on the simulation"} if own else {}))
         logger.info("%s: %.2f s", setting, plan.expected_iteration_s)
     schedule = instance.schedule(plans)
     schedule.validate()

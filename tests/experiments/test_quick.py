@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ SECONDS = 300
 SMALLEST = {
     "convergence": ["--iterations", "1", "--variants", "skip-25", "--validation-samples", "8"],
     "inference_robustness": ["--iterations", "1", "--draws", "2", "--validation-samples", "8"],
-    "iteration_time": ["--budget", "1", "--setups", "1", "--no-run"],
+    "iteration_time": ["--budget", "1", "--setups", "18-nodes-4k", "defaults-27", "--no-run"],
     "bytes_and_time": ["--budget", "1"],
     "drifting_links": ["--budget", "1"],
     "search_cost": ["--nodes", "20", "--budgets", "1"],
@@ -51,6 +52,21 @@ def test_an_experiment_writes_its_results(name: str, tmp_path: Path) -> None:
     for figure in tmp_path.glob("*.png"):
         assert f"({figure.name})" in text
     assert any(tmp_path.glob("*.png"))
+
+
+def test_the_results_of_the_iteration_time_are_those_that_were_kept(tmp_path: Path) -> None:
+    results = ROOT / "experiments" / "results"
+    shutil.copy(results / "iteration-time-quick.json", tmp_path)
+    command = [sys.executable, str(ROOT / "experiments" / "iteration_time.py"), "--quick", "--no-run", "--methods"]
+    done = subprocess.run(
+        [*command, "--results", str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 0, done.stderr
+    written, shown = (
+        [line for line in (folder / "iteration-time-quick.md").read_text().splitlines() if "Versions:" not in line]
+        for folder in (tmp_path, results)
+    )
+    assert written == shown
 
 
 def test_full_scale_without_a_gpu_says_so(tmp_path: Path) -> None:

@@ -40,12 +40,14 @@ def test_the_same_seed_gives_the_same_plans(light_schedule: Schedule) -> None:
 def test_baselines_stand_on_the_stages_that_the_genetic_algorithm_scores_best(light_schedule: Schedule) -> None:
     config = light_config()
     instance, rng = Instance.from_config(config), np.random.default_rng(config.seed)
-    best = assign(instance, config.population, config.trials, math.inf, rng, Progress())[0]
+    best = assign(instance, config.population, config.trials, math.inf, rng, Progress()).ranked[0]
     plans = light_schedule.settings
     assert plans["baseline"].stages == plans["random"].stages == best
     assert plans["ca-partial"].stages == plans["non-ca-partial"].stages != best
     assert plans["baseline"].search["stages"] == "GCMA"
     assert plans["ca-partial"].search["stages"] == "annealed on the simulation"
+    for plan in plans.values():
+        assert (plan.search["trials"], plan.search["trials_asked"]) == (config.trials, config.trials)
 
 
 def test_stages_of_our_own_keep_within_the_sync_that_is_allowed() -> None:
@@ -75,3 +77,4 @@ def test_stopped_search_still_gives_every_setting() -> None:
     schedule = search(Instance.from_config(config), config, progress)
     schedule.validate()
     assert list(schedule.settings) == list(SOLVERS)
+    assert {plan.search["trials"] for plan in schedule.settings.values()} == {0}

@@ -33,7 +33,7 @@ class JointOptions:
     time_budget_s: float = 60.0
     """Most wall time."""
     iterations: int | None = None
-    """Proposals of each chain; the result depends on the seed alone as long as the time suffices for them."""
+    """Proposals of each chain; with an infinite time budget the seed alone then decides the result."""
     seed: int = 0
     """Seed of every random choice."""
     sync: bool = True

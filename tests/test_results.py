@@ -1,0 +1,228 @@
+"""docs/results.md and bounds.md: each row of their tables has the numbers of the results file that it is from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.tables import cells, rows, tables
+from tests.test_readme import ROOT, RUNS
+
+DOCS = ROOT / "docs/results.md"
+BENCHMARKS, EXPERIMENTS = ROOT / "benchmarks/results", ROOT / "experiments/results"
+ITERATION_TIME = EXPERIMENTS / "iteration-time-quick.md"
+LABELS = {
+    "baseline": "DT-FM* (full pipeline)",
+    "random": "DT-FM-skip (random skips)",
+    "non-ca-partial": "SkipPipe without TC2",
+    "ca-partial": "SkipPipe",
+    "joint": "joint search (ours)",
+}
+INSTANCES = {
+    "the original's schedule, its stages": "original-20-nodes, its stages",
+    "the original's defaults": "the original's defaults",
+    "20 nodes, 12 locations": "20-nodes",
+    "42 nodes": "42-nodes",
+}
+
+
+def lines(path: Path, head: str) -> list[list[str]]:
+    """All rows of the tables with such a header, as cells without back quotes."""
+    return [
+        [cell.replace("`", "") for cell in cells(line)]
+        for table in tables(path.read_text(), head)
+        for line in table[2:]
+    ]
+
+
+def first_number(cell: str) -> float:
+    return float(cell.split()[0].rstrip("%"))
+
+
+def test_the_main_job() -> None:
+    file = {row[0]: row for row in lines(BENCHMARKS / "main_job.md", "setting | iterations")}
+    (shown,) = tables(DOCS.read_text(), "setting | iteration | step")
+    assert [row[0] for row in map(cells, shown[2:])] == [f"`{setting}`" for setting in RUNS]
+    base = [float(RUNS["baseline"][f"{what} s measured"]) for what in ("iteration", "step")]
+    original = rows(ITERATION_TIME, "setting | iteration measured")
+    for setting, *row in (cells(line.replace("`", "")) for line in shown[2:]):
+        iteration, iteration_expected, step, step_expected, over = file[setting][6:11]
+        assert row[:2] == [f"{iteration} ({iteration_expected})", f"{step} ({step_expected})"]
+        saved = [f"{1 - float(now) / full:.0%}" for now, full in zip((iteration, step), base, strict=True)]
+        assert row[2:5] == [*(["-", "-"] if setting == "baseline" else saved), over]
+        if setting != "joint":
+            assert float(row[6]) == float(original[LABELS[setting]]["original, iteration"])
+
+
+@pytest.mark.parametrize(
+    "head", ["setup | DT-FM* (full pipeline)", "setup | saved, paper's method", "setup | DT-FM* | DT-FM-skip"]
+)
+def test_tables_of_the_iteration_time_are_the_files(head: str) -> None:
+    assert tables(DOCS.read_text(), head) == tables(ITERATION_TIME.read_text(), head)
+
+
+def test_convergence() -> None:
+    file = rows(EXPERIMENTS / "convergence-quick.md", "model")
+    shown = lines(DOCS, "trained as | stages")
+    assert sorted(row[0] for row in shown) == sorted(file)
+    for label, stages, perplexity, against in shown:
+        assert (stages, against) == (file[label]["stages"], file[label]["against full"])
+        assert float(perplexity) == float(file[label]["validation perplexity"])
+
+
+def test_models_that_lose_stages() -> None:
+    shown = rows(DOCS, "trained as | 0%")
+    file = lines(EXPERIMENTS / "inference-robustness-quick.md", "trained as")[: len(shown)]
+    assert [[label, *list(row.values())[1:]] for label, row in shown.items()] == file
+    counts = re.findall(r"- \d stages: .*", (EXPERIMENTS / "inference-robustness-quick.md").read_text())
+    six, four = ([int(number) for number in re.findall(r"(\d+) at", line)] for line in counts)
+    said = f"which are {min(six)} to {max(six)} different choices of 6 stages and {min(four)} to {max(four)} of 4"
+    assert said in " ".join(DOCS.read_text().split())
+
+
+def test_bytes() -> None:
+    file = {row[0]: row for row in reversed(lines(EXPERIMENTS / "bytes-and-time-quick.md", "setting"))}
+    for setting, *row in lines(DOCS, "setting | activations and gradients (GiB)"):
+        assert row == file[LABELS[setting]][1:4]
+
+
+def test_compression() -> None:
+    runs, joint = (
+        rows(BENCHMARKS / "compression.md", "case | MB of hops sent | expected step s"),
+        {row[0]: row[-1] for row in lines(BENCHMARKS / "compression.md", "hops and syncs in")},
+    )
+    for encoding, *row in lines(DOCS, "hops and syncs in"):
+        name = "all in fp32" if encoding == "fp32" else f"hops and syncs in {encoding}"
+        columns = ("MB of hops sent", "expected step s", "measured step s", "loss last")
+        assert row == [*(runs[name][column] for column in columns), joint[encoding]]
+
+
+def test_drifting_links() -> None:
+    file = lines(EXPERIMENTS / "drifting-links-quick.md", "setting | drift")
+    half = len(file) - file.index(next(row for row in file if row[0] == LABELS["joint"])) + 4
+    parts = {"original's": file[:-half], "searched": file[-half:]}
+    for schedule, setting, expected, drifted in lines(DOCS, "schedule | setting"):
+        (row,) = [row for row in parts[schedule] if row[:2] == [LABELS[setting], "50%"]]
+        assert [expected, drifted] == row[2:4]
+
+
+def test_reach() -> None:
+    file, bounds = rows(BENCHMARKS / "search.md", "instance"), rows(BENCHMARKS / "bounds.md", "instance | bound before")
+    closer = {name: float(row["closer bound"]) for name, row in bounds.items()}
+    closer[INSTANCES["the original's schedule, its stages"]] = closer["original, iteration"]
+    shown = rows(DOCS, "instance | `ca-partial`, iteration")
+    assert set(shown) == set(INSTANCES)
+    for instance, row in shown.items():
+        name = INSTANCES[instance]
+        seconds = first_number(file[name]["ca-partial"])
+        assert float(row["`ca-partial`, iteration"]) == seconds
+        assert f"+{row['over the quick bound of any stages']}" == file[name]["over any stages' bound"]
+        assert f"+{row['over that of its stages']}" == file[name]["over its stages' bound"]
+        assert row["over the closer one"] == f"{seconds / closer[name] - 1:.0%}"
+
+
+def test_how_much_is_left() -> None:
+    bounds = rows(BENCHMARKS / "bounds.md", "instance | bound before")
+    left = {
+        name: f"{1 - float(row['closer bound']) / float(row['best plan known']):.0%}" for name, row in bounds.items()
+    }
+    text = " ".join(DOCS.read_text().split())
+    assert f"{left['original, iteration']} shorter in the original's iteration" in text
+    assert f"{left['original, step, 1 layer']} in its step, {left['defaults, iteration']} in the defaults' iter" in text
+    four, deep, wide = (left[name] for name in ("original, step, 4 layers' sync", "42 nodes, step", "100 nodes, step"))
+    assert f"it is {four[:-1]}, {deep[:-1]} and {wide}." in text
+
+
+def test_budgets() -> None:
+    medians = {(row[0], first_number(row[1])): row[2:4] for row in lines(BENCHMARKS / "budgets.md", "instance")}
+    columns = ("ca-partial, iteration", "joint, step")
+    ((header, *_),) = tables(DOCS.read_text(), "instance | setting | 5 s")
+    for instance, setting, *row in lines(DOCS, "instance | setting | 5 s"):
+        for budget_s, shown in zip(map(first_number, cells(header)[2:]), row, strict=True):
+            found = medians.get((INSTANCES[instance], budget_s))
+            assert shown == (found[columns.index(setting)].split()[0] if found else "-")
+
+
+def test_joint() -> None:
+    file = rows(BENCHMARKS / "joint.md", "instance | ca-partial | joint | spread")
+    shown = {row[0]: row[1:] for row in lines(DOCS, "instance, 60 s on two cores, median of 5 seeds")}
+    columns = ("ca-partial", "joint", "below", "over any stages' bound")
+    assert shown == {name: [row[column] for column in columns] for name, row in file.items()}
+
+
+def test_links() -> None:
+    shown = {row[0]: row[1] for row in lines(DOCS, "what | result")}
+    runs = [
+        {row[0]: row for row in map(cells, table[2:])}
+        for table in tables((BENCHMARKS / "links.md").read_text(), "what")
+    ]
+    for column, what in ((5, "goodput of 1, 32, 256 MB, encrypted"), (3, "the same without encryption")):
+        told = next(result for name, result in shown.items() if name.startswith(what))
+        for run in runs:
+            assert ", ".join(run[size][column].split()[0] for size in ("1 MB", "32 MB", "256 MB")) in told
+    told = next(result for name, result in shown.items() if name.startswith("round trip"))
+    for run in runs:
+        assert f"{run['round trip'][4]}, {run['round trip'][5].split()[0]} times" in told
+    ready = rows(BENCHMARKS / "start_up.md", "nodes")
+    for nodes, row in ready.items():
+        seconds, memory = list(row.values())[1:]
+        assert shown[f"{nodes} nodes ready after"] == f"{seconds.split()[0]} s, {memory} MB a node"
+    hostile = list(rows(BENCHMARKS / "hostile.md", "")["iteration s"].values())
+    said = f"{first_number(hostile[2])} s, undisturbed {hostile[1]} s, same losses"
+    assert shown["iteration among 10,000 hostile messages"] == said
+    fuzz = (BENCHMARKS / "fuzz.md").read_text()
+    (inputs,) = re.findall(r"^(\d+) mutated inputs each of messages.*: no crash\.$", fuzz, re.M)
+    assert next(result for what, result in shown.items() if what.startswith(f"{int(inputs):,} mut")) == "no crash"
+
+
+def test_survival() -> None:
+    shown = {row[0]: row[1:] for row in lines(DOCS, "what | measured | simulated, death known after 1 s / 6 s")}
+    text = " ".join((BENCHMARKS / "survival.md").read_text().split())
+    noticed, latest, agreed, longest = re.findall(
+        r"noticed after ([0-9.]+) s \(median; at most ([0-9.]+) s\), agreed on after ([0-9.]+) s \(at most ([0-9.]+) s",
+        text,
+    )[0]
+    said = f"{noticed} s, {float(agreed):.2f} s (medians; at most {latest}, {float(longest):.2f})"
+    assert shown["noticed, agreed on who goes on"][0] == said
+    step, mean, most, following = re.findall(
+        r"took ([0-9.]+) of the expected one \(median; mean ([0-9.]+), at most ([0-9.]+)\), those after it ([0-9.]+)\.",
+        text,
+    )[0]
+    simulated = {
+        row[1]: row
+        for row in lines(BENCHMARKS / "takeover_simulation.md", "setting | known after")
+        if row[0] == "ca-partial"
+    }
+    one, six = simulated["1 s"], simulated["6 s"]
+    assert shown["step of the death over the expected one"] == [
+        f"{step} (median), {mean} (mean), {most} (most)",
+        f"{one[2]}, {six[2]} (means); {one[4]}, {six[4]} (most)",
+    ]
+    after = next(
+        row for row in lines(BENCHMARKS / "takeover_simulation.md", "setting | merged order") if row[0] == "ca-partial"
+    )
+    assert shown["following steps, heirs for good"] == [f"{following} (median)", f"{after[2].split()[0]} (mean)"]
+    seeds = rows(BENCHMARKS / "agreement.md", "what happened, in all of these")["seeds"]["times"]
+    assert any(f"{seeds} seeds" in what for what in shown)
+    losses, weights = re.findall(r"by at most ([0-9.e-]+), weights by ([0-9.e-]+) of", text)[0]
+    alone = rows(BENCHMARKS / "survival.md", "node")["nobody"]
+    told = [losses, weights, alone["loss differs by"], alone["weights differ by"]]
+    assert re.findall(r"[0-9.]+e-\d", shown["losses and weights against one undisturbed process"][0]) == [
+        number.replace("e-0", "e-") for number in told
+    ]
+
+
+def test_bounds_stand_beside_the_best_plans_that_are_known() -> None:
+    minute = rows(BENCHMARKS / "joint.md", "instance | ca-partial | joint | spread")
+    five = rows(BENCHMARKS / "joint.md", "instance | ca-partial | joint | below")
+    partial = rows(BENCHMARKS / "search.md", "instance")
+    shown = rows(BENCHMARKS / "bounds.md", "instance | bound before")
+    assert set(minute) == set(five) <= set(shown)
+    for name, row in shown.items():
+        joint = min(first_number(minute[name]["spread"]), float(five[name]["joint"])) if name in minute else None
+        best = first_number(partial[name]["ca-partial"]) if joint is None else joint
+        assert float(row["best plan known"]) == best
+        for bound, over in (("bound before", "over the bound before"), ("closer bound", "over the closer")):
+            assert row[over] == f"{best / float(row[bound]) - 1:.0%}"
