@@ -20,37 +20,30 @@ from tqdm import tqdm
 
 from benchmarks import whole_runs
 from benchmarks.disturbing import DisturbedRun
+from benchmarks.jobs import MAIN_NODES, SETTING, SMALL_NODES, job_of
 from benchmarks.soaked import MOST_GAP_S, Found, Soaked
 from benchmarks.soaking import Fault, Planned, planned, quarters
-from skippipe.cli.prepare import DEFAULT_CONFIG
 from skippipe.errors import UserError
 from skippipe.model.checkpoint import find_latest
 from skippipe.report.metrics import SUMMARY, read_summary
-from skippipe.schedule import Schedule
 from tests.end_to_end.conftest import free_ports, ports_are_free
-from tests.small_schedule import make_workplace
 
-SETTING = "ca-partial"
 OFTEN = 1_000_000
 MOST_GROWTH_MB, MOST_GROWTH_DESCRIPTORS = 10.0, 5.0
 FEWEST_SAMPLES = 8
 
 
-class Job:
-    """What is run again and again, if need be."""
+class Runs:
+    """What is run, again and again if need be."""
 
-    def __init__(self, nodes: int, time_scale: float, runs: Path) -> None:
-        """Twenty nodes are the main job's, six the tests'."""
-        self.nodes, self.runs, self.port = nodes, runs, free_ports(nodes)
-        config, samples = str(DEFAULT_CONFIG), 8
-        schedule = "original-20-nodes"
-        if nodes == 6:
-            make_workplace(runs)
-            config, samples, schedule = f"{runs}/small.yaml", 2, f"{runs}/schedule.json"
-        fields = [f"iterations={OFTEN}", f"runs={runs}", "checkpoint_every=10", f"emulation.time_scale={time_scale}"]
+    def __init__(self, nodes: int, time_scale: float, folder: Path) -> None:
+        """Of the job of so many nodes, in a folder."""
+        job = job_of(nodes, folder)
+        self.nodes, self.folder, self.port = nodes, folder, free_ports(nodes)
+        fields = [f"iterations={OFTEN}", f"runs={folder}", "checkpoint_every=10", f"emulation.time_scale={time_scale}"]
         fields += [f"peers.restart={OFTEN}", f"peers.first_port={self.port}", "peers.silence_seconds=6"]
-        self.arguments = ["0", str(nodes), SETTING, str(samples), config, *fields]
-        stages = Schedule.load(schedule).plan(SETTING).stages
+        self.arguments = [*job.arguments, *fields]
+        stages = job.plan.stages
         # Of stage 0, without which there is no run, and of the last two.
         self.spared = frozenset(stage[-1] for stage in (stages[0], *stages[-2:]))
         self.folders: list[Path] = []
@@ -64,25 +57,25 @@ class Job:
             except UserError:
                 continue
             resume = ["--resume", str(before)]
-        folder = self.runs / f"run-{len(self.folders) + 1}"
+        folder = self.folder / f"run-{len(self.folders) + 1}"
         self.folders.append(folder)
         what = ["run", *self.arguments, f"name={folder.name}", *resume]
         return DisturbedRun.start([sys.executable, "-m", "benchmarks.cutting", *what], folder)
 
 
-def soak(job: Job, faults: list[Planned], seed: int, found: Found) -> None:
+def soak(runs: Runs, faults: list[Planned], seed: int, found: Found) -> None:
     """Let all faults come, in as many runs as it takes, and add what is found."""
     left, chance = list(faults), random.Random(seed)
     with tqdm(total=len(faults), unit="fault", file=sys.stderr) as bar:
 
         def progress() -> None:
             bar.update(1)
-            bar.set_postfix(runs=len(job.folders), failed=len(found.failed))
+            bar.set_postfix(runs=len(runs.folders), failed=len(found.failed))
 
         while left:
-            Soaked(job.start(), job.nodes, job.spared, chance, found).live(left, progress)
-            if not ports_are_free(job.port, job.nodes):
-                found.failed.append(f"{job.folders[-1].name}: ports are still taken")
+            Soaked(runs.start(), runs.nodes, runs.spared, chance, found).live(left, progress)
+            if not ports_are_free(runs.port, runs.nodes):
+                found.failed.append(f"{runs.folders[-1].name}: ports are still taken")
                 return
 
 
@@ -134,12 +127,12 @@ def taken(found: Found) -> list[str]:
     return lines
 
 
-def counted(job: Job) -> str:
+def counted(runs: Runs) -> str:
     """What the last run's summary says; it has one if it was ended as it should be."""
-    path = job.folders[-1] / SUMMARY
+    path = runs.folders[-1] / SUMMARY
     if not path.exists():
         return "The last run has left no summary."
-    summary = read_summary(job.folders[-1])
+    summary = read_summary(runs.folders[-1])
     return (
         f"Of the last run: {summary.iterations} iterations, {summary.views} views, {summary.nodes_lost} nodes lost,"
         f" {summary.nodes_joined} back, {summary.microbatches_taken_over} microbatches taken over,"
@@ -152,33 +145,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=500)
     parser.add_argument("--pause", type=float, default=8.0, help="mean seconds from fault to fault")
-    parser.add_argument("--nodes", type=int, choices=(20, 6), default=20, help="20: the main job's; 6: the tests'")
+    parser.add_argument(
+        "--nodes", type=int, choices=(MAIN_NODES, SMALL_NODES), default=MAIN_NODES, help="6: the tests' job"
+    )
     parser.add_argument("--time-scale", type=float, help="default: 0.05 of 20 nodes, 1 of 6")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/soak.md"), help="results file")
     options = parser.parse_args()
-    scale = options.time_scale or (0.05 if options.nodes == 20 else 1.0)
-    job = Job(options.nodes, scale, Path(tempfile.mkdtemp(prefix="soak-")))
-    print(f"runs are in {job.runs}", file=sys.stderr)
+    scale = options.time_scale or (0.05 if options.nodes == MAIN_NODES else 1.0)
+    runs = Runs(options.nodes, scale, Path(tempfile.mkdtemp(prefix="soak-")))
+    print(f"runs are in {runs.folder}", file=sys.stderr)
     found = Found()
     try:
-        soak(job, planned(options.faults, options.pause, options.seed), options.seed, found)
+        soak(runs, planned(options.faults, options.pause, options.seed), options.seed, found)
     except BaseException as error:
         found.failed.append(f"left by {error!r}")
         raise
     finally:
-        write(options, scale, job, found)
+        write(options, scale, runs, found)
 
 
-def write(options: argparse.Namespace, scale: float, job: Job, found: Found) -> None:
+def write(options: argparse.Namespace, scale: float, runs: Runs, found: Found) -> None:
     """Write the results file, and print it."""
     sizes = f"--faults {options.faults} --pause {options.pause:g} --nodes {options.nodes} --time-scale {scale:g}"
     command = f"python -m benchmarks.soak {sizes} --seed {options.seed}"
     lines = [
         *whole_runs.header("Soak: faults of every kind, one after the other", command),
-        f"{options.nodes} nodes, {SETTING}, {found.seconds / 60:.0f} minutes of training. {counted(job)}",
+        f"{options.nodes} nodes, {SETTING}, {found.seconds / 60:.0f} minutes of training. {counted(runs)}",
         "",
-        *checks(found, options.faults, len(job.folders)),
+        *checks(found, options.faults, len(runs.folders)),
         "",
         *kinds(found),
         "",

@@ -14,11 +14,10 @@ import torch
 from churning import COUNTS, STUCK_S, Churn, Work
 from trained import AVERAGED, Trained, Way, mean_of_known
 
+from benchmarks.jobs import MAIN_NODES, SETTING, SMALL_NODES, job_of
 from skippipe.data.batches import prepare
 from skippipe.reference import ReferenceTrainer
-from tests.small_schedule import make_workplace
 
-NODES = {"20": "the main job", "6": "the tests' six nodes"}
 REACH = {0.01: 0.95, 0.05: 0.80, 0.10: 0.65}
 """Steps a second over undisturbed that are asked of takeover, by the chance of a death."""
 TARGET = 0.5
@@ -29,7 +28,8 @@ STYLES = {Way.OURS: ("o-", "#e7298a"), Way.REDO: ("s--", "#7570b3"), Way.RESTART
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What this experiment takes besides the scale."""
     ways = [way.name.lower() for way in Way]
-    parser.add_argument("--nodes", choices=NODES, default="20", help="20: the main job; 6: the tests' small run")
+    nodes = (MAIN_NODES, SMALL_NODES)
+    parser.add_argument("--nodes", type=int, choices=nodes, default=MAIN_NODES, help="6: the tests' small job")
     parser.add_argument("--iterations", type=int, help="of each training (default: 100 quick, 500 full)")
     percent = "chances that a node dies in an iteration, in percent"
     parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 5.0, 10.0], metavar="PERCENT", help=percent)
@@ -46,7 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def experiment() -> None:
     """Train undisturbed and under churn whatever is not trained yet, and write the results."""
     arguments = common.parse_arguments(__doc__, add_arguments)
-    name = "churn" + ("" if arguments.quick else "-full") + ("" if arguments.nodes == "20" else "-6-nodes")
+    name = (
+        "churn"
+        + ("" if arguments.quick else "-full")
+        + ("" if arguments.nodes == MAIN_NODES else f"-{arguments.nodes}-nodes")
+    )
     runs = arguments.runs / name
     work = work_of(arguments, runs)
     results = common.Results(name, "Churn: nodes die and come back", arguments.results)
@@ -68,13 +72,8 @@ def work_of(arguments: argparse.Namespace, runs: Path) -> Work:
     fields = [f"iterations={iterations}", f"checkpoint_every={arguments.checkpoint_every}"]
     if not arguments.quick:
         fields.append("emulation.time_scale=1.0")
-    if arguments.nodes == "20":
-        return Work("ca-partial", 8, ("configs/default.yaml", *fields))
-    place = runs / "workplace"
-    if not place.exists():
-        place.mkdir(parents=True)
-        make_workplace(place)
-    return Work("ca-partial", 2, (f"{place}/small.yaml", *fields))
+    job = job_of(arguments.nodes, runs / "workplace")
+    return Work(SETTING, job.samples, (str(job.file), *fields))
 
 
 def train(work: Work, way: Way, rate: float, arguments: argparse.Namespace, runs: Path, limit_s: float) -> Trained:
