@@ -30,9 +30,15 @@ class DisturbedRun:
         """When each iteration was first seen to have ended at a node, in monotonic seconds."""
 
     @classmethod
-    def start(cls, command: Sequence[str], folder: Path) -> DisturbedRun:
-        """Start a command that runs in `folder`; what it prints goes to a file beside the folder."""
+    def start(cls, command: Sequence[str], folder: Path, tree: Path | None = None) -> DisturbedRun:
+        """Start a command that runs in `folder`; what it prints goes to a file beside the folder.
+
+        `tree` has the sources of the build that it runs, if not these.
+        """
         folder.parent.mkdir(parents=True, exist_ok=True)
+        own = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        if tree is not None:
+            own["PYTHONPATH"] = str(tree)
         with output_of(folder).open("w") as output:
             process = subprocess.Popen(
                 command,
@@ -40,7 +46,8 @@ class DisturbedRun:
                 stderr=subprocess.STDOUT,
                 text=True,
                 start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+                cwd=tree,
+                env={**os.environ, **own},
             )
         return cls(process, folder)
 
