@@ -75,7 +75,7 @@ class Documents:
         described = {"format": FORMAT, **asdict(self.meta)}
         self.stage_meta = json.dumps({**described, "stage": 2})
         self.feedback_meta = json.dumps({**described, **self.replica.document})
-        self.known = Knowledge("1" * 26, 7.0, 0, 6, {node: [1.0] * WIDTH for node in range(3)})
+        self.known = Knowledge("1" * 26, 7.0, 0, 6, 0.0, {node: [1.0] * WIDTH for node in range(3)})
         proposal, deaths = Proposal(((0, 0), (1, 3)), self.views[0].encode()[:200]), (Death(2, 0, 5),)
         self.messages: list[Message] = [
             Prepare(1, 2, True, deaths),

@@ -18,6 +18,8 @@ from typing import Any
 from skippipe.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+# Modules of benchmarks/ and tests/ are no part of the package.
+sys.path.append(str(ROOT))
 PACKAGES = ("torch", "numpy", "transformers", "numba", "deccom", "simplellm", "matplotlib")
 COLOURS = {
     "baseline": "#8c8c8c",

@@ -1,6 +1,8 @@
-"""A schedule small enough for tests: six nodes in three stages, one setting that skips and one that swaps."""
+"""A run small enough for tests: six nodes in three stages, one setting that skips and one that swaps, a small text."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +13,7 @@ STAGES = [[0, 1], [2, 3], [4, 5]]
 SKIPPING = [[0, 2], [0, 4], [0, 5], [1, 3], [1, 4], [1, 2]]
 SWAPPING = [[0, 2, 4], [0, 5, 3], [1, 4, 2], [1, 3, 5]]
 NODES = 6
+CORPUS = "The quick brown fox jumps over the lazy dog, and number {} follows it home.\n"
 
 
 def small_schedule(hop_s: float = 0.02, forward_s: float = 0.01, memory: int = 2) -> Schedule:
@@ -44,4 +47,21 @@ def small_schedule(hop_s: float = 0.02, forward_s: float = 0.01, memory: int = 2
         pipeline=pipeline,
         costs=costs,
         settings=settings,
+    )
+
+
+def make_workplace(folder: Path) -> None:
+    """Fill a folder with the schedule, a small corpus and small.yaml, a configuration that names both."""
+    small_schedule().save(folder / "schedule.json")
+    (folder / "corpus").mkdir()
+    for i in range(40):
+        (folder / "corpus" / f"{i}.txt").write_text("".join(CORPUS.format(i * 50 + j) for j in range(50)))
+    (folder / "small.yaml").write_text(
+        f"schedule: {folder}/schedule.json\n"
+        f"runs: {folder}/runs\n"
+        "iterations: 5\n"
+        "model: {context: 32}\n"
+        f"data: {{source: files, paths: [{folder}/corpus], vocabulary: 300, cache: {folder}/cache}}\n"
+        "emulation: {time_scale: 1.0}\n"
+        "peers: {replan_seconds: 0, silence_seconds: 25}\n"
     )

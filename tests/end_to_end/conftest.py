@@ -17,10 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.warm_start import Starter, WarmRun
-from tests.small_schedule import small_schedule
+from tests.small_schedule import make_workplace
 
 SECONDS = 120
-CORPUS = "The quick brown fox jumps over the lazy dog, and number {} follows it home.\n"
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -35,19 +34,7 @@ def _children_hear_ctrl_c() -> None:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small schedule, a small corpus and a configuration that names both."""
     folder = tmp_path_factory.mktemp("workplace")
-    small_schedule().save(folder / "schedule.json")
-    (folder / "corpus").mkdir()
-    for i in range(40):
-        (folder / "corpus" / f"{i}.txt").write_text("".join(CORPUS.format(i * 50 + j) for j in range(50)))
-    (folder / "small.yaml").write_text(
-        f"schedule: {folder}/schedule.json\n"
-        f"runs: {folder}/runs\n"
-        "iterations: 5\n"
-        "model: {context: 32}\n"
-        f"data: {{source: files, paths: [{folder}/corpus], vocabulary: 300, cache: {folder}/cache}}\n"
-        "emulation: {time_scale: 1.0}\n"
-        "peers: {replan_seconds: 0, silence_seconds: 25}\n"
-    )
+    make_workplace(folder)
     return folder
 
 

@@ -11,12 +11,13 @@ from skippipe.transport.message import MalformedMessageError
 
 MEMBERS = [1, 4]
 FIGURES = {1: [float(number) for number in range(WIDTH)], 4: [math.inf, math.nan, *[0.0] * (WIDTH - 2)]}
-KNOWLEDGE = Knowledge("0123456789abc" * 2, 7.0, 2, -1, FIGURES)
+KNOWLEDGE = Knowledge("0123456789abc" * 2, 7.0, 2, -1, 3.5, FIGURES)
 
 
 def test_knowledge_comes_as_it_was() -> None:
     again = Knowledge.from_tensor(KNOWLEDGE.to_tensor(MEMBERS), MEMBERS)
     assert (again.run, again.step, again.dropped_in_a_row, again.proven) == ("0123456789abc" * 2, 7.0, 2, -1)
+    assert again.axis_s == 3.5
     assert again.figures[1] == FIGURES[1]
     assert math.isnan(again.figures[4][1])
 
@@ -27,4 +28,11 @@ def test_what_is_no_knowledge_is_refused(place: int, value: float) -> None:
     rows = KNOWLEDGE.to_tensor(MEMBERS)
     rows[0, place] = value
     with pytest.raises(MalformedMessageError, match="is no whole number from"):
+        Knowledge.from_tensor(rows, MEMBERS)
+
+
+def test_a_time_that_is_no_number_is_refused() -> None:
+    rows = KNOWLEDGE.to_tensor(MEMBERS)
+    rows[0, 5] = math.nan
+    with pytest.raises(MalformedMessageError, match="nan is no offset of clocks"):
         Knowledge.from_tensor(rows, MEMBERS)

@@ -1,0 +1,58 @@
+"""One run of a soak: that it notices a run that has ended or hangs, kills processes that start, and takes samples."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from benchmarks.disturbing import DisturbedRun
+from benchmarks.soaked import STUCK_S, Found, Soaked
+from tests.end_to_end.conftest import alive, wait_for
+
+
+def soaked(run: DisturbedRun, spared: frozenset[int] = frozenset()) -> Soaked:
+    """Of a run of two nodes that has just begun."""
+    one = Soaked(run, 2, spared, random.Random(0), Found())
+    one.moved = time.monotonic()
+    return one
+
+
+def test_a_run_that_has_ended_is_a_failure(run: DisturbedRun) -> None:
+    one = soaked(run)
+    assert one.tick()
+    run.process.kill()
+    run.process.wait()
+    assert not one.tick()
+    (line,) = one.found.failed
+    assert line == "run, iteration 0, after 0 faults: the run has ended: at work"
+
+
+def test_a_run_that_ends_no_iteration_is_a_failure(run: DisturbedRun) -> None:
+    one = soaked(run)
+    one.moved -= STUCK_S + 1
+    with (run.folder / "timeline.jsonl").open("w") as file:
+        file.write('{"iteration": 0}\n')
+    assert one.tick()
+    one.moved -= STUCK_S + 1
+    assert not one.tick()
+    (line,) = one.found.failed
+    assert line.startswith("run, iteration 1, after 0 faults: no iteration has ended for 120 s")
+
+
+def test_what_launcher_and_spared_nodes_take_is_sampled(run: DisturbedRun) -> None:
+    one = soaked(run, frozenset({1}))
+    one.tick()
+    assert set(one.found.samples) == {"run, launcher", "run, node 1"}
+    assert all(memory > 0 and descriptors > 2 for ((memory, descriptors),) in one.found.samples.values())
+
+
+def test_the_next_process_of_a_node_is_killed_and_not_the_one_before(run: DisturbedRun) -> None:
+    pid_file = run.folder / "node-0.pid"
+    one = soaked(run)
+    one.awaited[0] = int(pid_file.read_text())
+    assert one.tick()
+    assert one.awaited
+    # The other one stands for a process that has been started.
+    pid_file.write_text((run.folder / "node-1.pid").read_text())
+    wait_for(lambda: one.tick() and not alive(int(pid_file.read_text())))
+    assert not one.awaited
