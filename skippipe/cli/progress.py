@@ -15,6 +15,9 @@ from skippipe.runtime.events import Event, IterationLoss, Leaving, NodeBack, Rea
 from skippipe.runtime.processes import NodeFailedError
 from skippipe.schedule import Schedule
 
+IN_SIGHT_SECONDS, IN_A_FILE_SECONDS = 0.1, 60.0
+"""Between two pictures of the bar; in a file each of them stays."""
+
 
 class Progress:
     """What the user sees while the nodes work: a line when they are ready, a bar, a summary."""
@@ -33,7 +36,11 @@ class Progress:
         self.losses = Losses(self.plan.expected_step_s)
         # Without its monitor thread, which would poll in the background.
         tqdm.monitor_interval = 0
-        self.bar = tqdm(total=config.iterations, unit="step", dynamic_ncols=True, desc="starting nodes")
+        self.in_sight = sys.stderr.isatty()
+        every = IN_SIGHT_SECONDS if self.in_sight else IN_A_FILE_SECONDS
+        self.bar = tqdm(
+            total=config.iterations, unit="step", dynamic_ncols=True, desc="starting nodes", mininterval=every
+        )
         self.shown: dict[str, str] = {"expected": f"{self.plan.expected_step_s:.1f} s"}
 
     def on_event(self, event: Event) -> None:
@@ -49,8 +56,8 @@ class Progress:
                 if event.dropped is not None:
                     self.bar.write(f"iteration {event.iteration} dropped: {event.dropped}", file=sys.stderr)
                 self.shown["loss"] = f"{event.loss:.3f}"
+                self.bar.set_postfix(self.shown, refresh=False)
                 self.bar.update(1)
-                self.bar.set_postfix(self.shown)
             case ViewBegun():
                 if (line := self.losses.view(event)) is not None:
                     self.bar.write(line, file=sys.stderr)
@@ -66,7 +73,7 @@ class Progress:
                 if (line := self.losses.step(event)) is not None:
                     self.bar.write(line, file=sys.stderr)
                 self.shown["step"] = f"{event.step_s:.1f} s"
-                self.bar.set_postfix(self.shown)
+                self.bar.set_postfix(self.shown, refresh=self.in_sight)
             case Leaving():
                 self.leaving = event
             case _:
