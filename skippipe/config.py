@@ -227,6 +227,8 @@ class RunConfig:
     """How many of the newest checkpoints stay on the disk; at least 2, as the newest may be unfinished."""
     evaluate_every: int = 0
     """Measure the full model's validation perplexity after this many iterations, again and again; 0: never."""
+    timeline_every: int = 1
+    """Write every so manyth iteration into the timeline, and those that begin with another set of nodes or stages."""
     name: str | None = None
     """Name of the run's folder; by default setting and start time."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -237,7 +239,7 @@ class RunConfig:
     peers: PeersConfig = field(default_factory=PeersConfig)
 
     def __post_init__(self) -> None:
-        require_positive(self, "iterations", *(["threads"] if self.threads is not None else []))
+        require_positive(self, "iterations", "timeline_every", *(["threads"] if self.threads is not None else []))
         if self.name is not None and not is_folder_name(self.name):
             raise UserError(f"name must be a folder's name of at most {MOST_NAME} characters, not {shown(self.name)}")
         if self.checkpoints_kept < 2:

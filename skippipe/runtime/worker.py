@@ -33,7 +33,7 @@ class Worker(Member):
             self.work.begin(f"the optimizer step of iteration {iteration}")
             cause = self.step(iteration, figures)
             self.step_end, self.done = self.clock.shared(self.clock.now()), iteration + 1
-            self.reporter.timeline(iteration, record, synced)
+            self.reporter.timeline(self.view, iteration, record, synced)
             stopping = any(row.stop_asked for row in figures.values())
             perplexity = None if self.drops.diverged else self.after_step(iteration + 1, stopping)
             self.reporter.iteration(self.view, iteration, figures, perplexity, cause)
