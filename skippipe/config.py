@@ -101,7 +101,8 @@ class DataConfig:
     vocabulary: int = 2048
     """Size of the tokenizer trained on the corpus; ignored if `tokenizer` is given."""
     tokenizer: str | None = None
-    """A sentencepiece .model file to use instead of training one."""
+    """To use instead of training one: a sentencepiece .model file, or a folder or a name on the hub with one of
+    transformers' fast tokenizers."""
     validation_fraction: float = 0.05
     """Part of the tokens that is held out of training."""
     cache: str = "~/.cache/skippipe"

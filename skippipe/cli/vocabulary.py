@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from skippipe.config import DataConfig
 
 
@@ -11,6 +9,6 @@ def vocabulary_of(config: DataConfig) -> int:
     """Those of the given tokenizer, or as many as one is trained for."""
     if config.tokenizer is None:
         return config.vocabulary
-    from skippipe.data.tokenizer import load_tokenizer
+    from skippipe.data.tokenizer import open_tokenizer
 
-    return int(load_tokenizer(Path(config.tokenizer)).vocab_size)
+    return open_tokenizer(config.tokenizer).vocab_size

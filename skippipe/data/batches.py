@@ -21,7 +21,14 @@ from torch import Tensor
 
 from skippipe.config import DataConfig
 from skippipe.data.corpus import Corpus
-from skippipe.data.tokenizer import load_tokenizer, train_tokenizer
+from skippipe.data.tokenizer import (
+    PretrainedTokenizer,
+    Tokenizer,
+    load_tokenizer,
+    open_tokenizer,
+    tokenizer_files,
+    train_tokenizer,
+)
 from skippipe.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -37,7 +44,7 @@ class Prepared:
     """A tokenised corpus on disk; small and picklable, other processes map its tokens into memory."""
 
     tokenizer: Path
-    """The sentencepiece .model file."""
+    """A sentencepiece .model file, or the folder of one of transformers'."""
     vocabulary: int
     """Its number of tokens."""
     tokens: Path
@@ -72,7 +79,8 @@ def prepare(config: DataConfig) -> Prepared:
         raise UserError(f"data.cache: {cache}: can't be made ({error.strerror})") from None
     tokenizer_path = find_tokenizer(config, corpus, cache)
     tokenizer = load_tokenizer(tokenizer_path)
-    tokens_path = cache / f"tokens-{key(corpus.fingerprint, tokenizer_path.read_bytes())}.bin"
+    contents = [file.read_bytes() for file in tokenizer_files(tokenizer_path)]
+    tokens_path = cache / f"tokens-{key(corpus.fingerprint, *contents)}.bin"
     with written_once(tokens_path) as file:
         if file is not None:
             write_tokens(tokenizer, corpus, file)
@@ -83,9 +91,10 @@ def prepare(config: DataConfig) -> Prepared:
 
 
 def find_tokenizer(config: DataConfig, corpus: Corpus, cache: Path) -> Path:
-    """The given .model file, or the one trained on the corpus, training it if the cache has none."""
+    """The given .model file, or what the cache has of another one that is given, or trained on the corpus."""
     if config.tokenizer is not None:
-        return Path(config.tokenizer).expanduser()
+        given = open_tokenizer(config.tokenizer)
+        return keep(given, cache) if isinstance(given, PretrainedTokenizer) else Path(config.tokenizer).expanduser()
     path = cache / f"tokenizer-{key(corpus.fingerprint, config.vocabulary)}.model"
     with written_once(path) as file:
         if file is not None:
@@ -94,6 +103,21 @@ def find_tokenizer(config: DataConfig, corpus: Corpus, cache: Path) -> Path:
             file.write(train_tokenizer(non_empty(corpus), count, config.vocabulary))
             log.info("trained a tokenizer on %s in %.1f s", corpus, time.perf_counter() - begin)
     return path
+
+
+def keep(tokenizer: PretrainedTokenizer, cache: Path) -> Path:
+    """A folder of the cache with a tokenizer's files, for all processes, wherever it came from."""
+    files = tokenizer.files()
+    folder = cache / f"tokenizer-{key(*files.values())}"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data.cache: {folder}: can't be made ({error.strerror})") from None
+    for name, contents in files.items():
+        with written_once(folder / name) as file:
+            if file is not None:
+                file.write(contents)
+    return folder
 
 
 def non_empty(corpus: Corpus) -> Iterator[str]:
@@ -139,13 +163,12 @@ def written_once(path: Path) -> Iterator[BinaryIO | None]:
             temporary.unlink(missing_ok=True)
 
 
-def write_tokens(tokenizer: Any, corpus: Corpus, file: BinaryIO) -> None:
+def write_tokens(tokenizer: Tokenizer, corpus: Corpus, file: BinaryIO) -> None:
     """Tokenise the documents one after another, each followed by the end token if the tokenizer has one."""
     dtype = token_type(tokenizer.vocab_size)
     end = [tokenizer.eos_id] if tokenizer.eos_id >= 0 else []
     for texts in grouped(non_empty(corpus)):
-        encoded: list[list[int]] = tokenizer.sp_model.encode(texts, num_threads=2)
-        for tokens in encoded:
+        for tokens in tokenizer.encode_all(texts):
             file.write(numpy.array(tokens + end, dtype=dtype).tobytes())
 
 

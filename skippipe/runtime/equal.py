@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skippipe.config import RunConfig
+from skippipe.data.tokenizer import tokenizer_files
 from skippipe.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def equal_fields(
         fields["Python, whose library is the text"] = platform.python_version()
     if whole:
         return fields
-    fields["the tokenizer"] = file_digest(prepared.tokenizer)
+    fields["the tokenizer"] = digest(b"".join(file.read_bytes() for file in tokenizer_files(prepared.tokenizer)))
     fields["the tokens"] = file_digest(prepared.tokens)
     if config.model.init_from is not None:
         fields["the files of model.init_from"] = folder_digest(Path(config.model.init_from))
