@@ -18,7 +18,8 @@ import numpy
 import torch
 
 from skippipe.config import DataConfig, ModelConfig, OptimizerConfig, Precision, RunConfig
-from skippipe.data.batches import Prepared, prepare, validation_batches
+from skippipe.data.batches import prepare, validation_batches
+from skippipe.data.prepared import Prepared
 from skippipe.errors import UserError
 from skippipe.model.checkpoint import find_latest
 from skippipe.model.checkpoint_meta import Meta

@@ -13,11 +13,11 @@ from skippipe.data.tokenizer import tokenizer_files
 from skippipe.schedule import Schedule
 
 if TYPE_CHECKING:
-    from skippipe.data.batches import Prepared
+    from skippipe.data.prepared import Prepared
 
 PACKAGE = Path(__file__).resolve().parent.parent
 OWN = {"schedule", "runs", "name", "device", "peers", "recompute", "threads", "checkpoints_kept", "model.init_from"}
-OWN |= {"data.paths", "data.cache", "data.tokenizer"}
+OWN |= {"data.paths", "data.hub", "data.hub_revision", "data.cache", "data.tokenizer"}
 """Fields that may differ: what they lead to is compared instead, or concerns one machine."""
 
 
@@ -38,7 +38,7 @@ def equal_fields(
     if whole:
         return fields
     fields["the tokenizer"] = digest(b"".join(file.read_bytes() for file in tokenizer_files(prepared.tokenizer)))
-    fields["the tokens"] = file_digest(prepared.tokens)
+    fields["the text"] = prepared.digest()[:16]
     if config.model.init_from is not None:
         fields["the files of model.init_from"] = folder_digest(Path(config.model.init_from))
     return fields
@@ -66,12 +66,6 @@ def config_fields(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
 def digest(data: bytes) -> str:
     """Hash of some bytes, long enough to tell two of them apart."""
     return hashlib.sha256(data).hexdigest()[:16]
-
-
-def file_digest(path: Path) -> str:
-    """Hash of a file's contents."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def folder_digest(folder: Path) -> str:

@@ -71,6 +71,7 @@ class Worker(Member):
                 synced = Span(self.job.node, SYNC, None, self.clock.now(), self.clock.now())
             self.executor.finish()
             self.holding.former = None
+            self.microbatches.go_on(rows)
             return figures_of(rows), record, synced
 
     def begin_again(self) -> None:
@@ -152,7 +153,8 @@ class Worker(Member):
         job, shard = self.job, self.shard
         codec = shard.codec
         digest = hashlib.sha256(job.schedule.to_json().encode()).hexdigest()
-        meta = Meta(done, len(job.plan.stages), job.prepared.vocabulary, job.setting, digest, self.run, job.config)
+        of_run = len(job.plan.stages), job.prepared.vocabulary, job.setting, digest, self.run, job.config
+        meta = Meta(done, *of_run, **self.microbatches.parts.place(done))
         # Weights that gave no finite numbers yet, or lack a stage, must not push out those that did.
         proven = is_whole and self.drops.in_a_row == 0
         if codec is not None or leads:
@@ -189,7 +191,7 @@ class Worker(Member):
             stop_asked=float(self.stop_asked),
             poison=float(poison or 0),
         )
-        rows = share_figures(self.group, self.links, iteration, mine)
+        rows = share_figures(self.group, self.links, iteration, mine, self.microbatches.ends())
         self.pace.commit(iteration, rows)
         self.bytes_reported = self.links.bytes_sent
         return rows, Span(self.job.node, SYNC, None, last, done)

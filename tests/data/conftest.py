@@ -1,5 +1,6 @@
 """Small corpora on disk for the data tests."""
 
+import json
 import random
 
 import pytest
@@ -21,6 +22,23 @@ def write_corpus(folder, files=8, lines=60):
         folder.mkdir(exist_ok=True)
         (folder / f"{number}.txt").write_text(text, encoding="utf-8")
         texts.append(text)
+    return texts
+
+
+def write_dataset(folder, files=3, documents=40, words=30):
+    """A folder that `datasets` takes for a dataset; the documents of each of its files, all of them different."""
+    generator = random.Random(7)
+    vocabulary = ["".join(generator.choices("abcdefghij", k=generator.randint(2, 9))) for _ in range(200)]
+    folder.mkdir()
+    texts = []
+    for file in range(files):
+        own = [
+            f"{file}-{row} " + " ".join(generator.choices(vocabulary, k=generator.randint(1, 2 * words)))
+            for row in range(documents)
+        ]
+        lines = [json.dumps({"text": text, "number": row}) + "\n" for row, text in enumerate(own)]
+        (folder / f"part-{file}.jsonl").write_text("".join(lines))
+        texts.append(own)
     return texts
 
 
