@@ -12,7 +12,7 @@ from skippipe.__main__ import main
 from skippipe.model.checkpoint import find_latest
 from skippipe.replay import LOSS, Recorded, replay
 from tests.data.conftest import write_dataset
-from tests.end_to_end.conftest import SECONDS, Start
+from tests.end_to_end.conftest import SECONDS, Start, free_ports
 from tests.end_to_end.dying import Moment
 from tests.end_to_end.exactness import check_exact
 
@@ -92,6 +92,37 @@ def test_a_resumed_run_reads_on_where_the_other_one_was(
     other, errors = finish(start, workplace, "stream-other", [*fields, f"data.hub={tmp_path}/other"], *on)
     assert f"warning: {checkpoint.folder} was trained on another text (data.hub " in errors
     assert find_latest(other).meta.text != checkpoint.meta.text
+
+
+def test_two_machines_stream_their_own_copies_and_notice_another_text(
+    start: Start, workplace: Path, tmp_path: Path
+) -> None:
+    for name, documents in (("here", 8), ("there", 8), ("other", 9)):
+        write_dataset(tmp_path / name, files=5, documents=documents)
+
+    def meet(name: str, theirs: str) -> list[tuple[int, str]]:
+        port = free_ports(6)
+        common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", "iterations=3"]
+        common += [f'peers.bootstrap=["127.0.0.1:{port}"]', "data.source=hub", "data.vocabulary=350"]
+        halves = [
+            start(
+                *nodes, *common, f"data.hub={tmp_path}/{hub}", f"name={name}-{hub}", SKIPPIPE_SECRET="a secret of both"
+            )
+            for nodes, hub in ((("0", "1"), "here"), (("1", "6"), theirs))
+        ]
+        return [(process.communicate(timeout=SECONDS)[1], process.returncode)[::-1] for process in halves]
+
+    assert [code for code, _ in meet("copies", "there")] == [0, 0]
+    losses = [
+        [line["loss"] for line in json_lines(workplace / "runs" / f"copies-{hub}" / "metrics.jsonl")]
+        for hub in ("here", "there")
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 3
+    others = meet("others", "other")
+    assert all(code for code, _ in others)
+    # The tokenizer, which was trained on it, differs too.
+    assert all("runs something else; it differs in: the text (" in errors for _, errors in others)
 
 
 def test_a_stream_that_is_too_short_or_missing_is_one_line(start: Start, workplace: Path, tmp_path: Path) -> None:
