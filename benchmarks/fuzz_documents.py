@@ -17,7 +17,8 @@ from skippipe.config import CONFIGS, RunConfig
 from skippipe.errors import UserError
 from skippipe.model.checkpoint_meta import FORMAT, Meta, parse_meta
 from skippipe.model.feedback import LEFT_OUT, Replica, read_feedback
-from skippipe.runtime.state import WIDTH, Knowledge
+from skippipe.runtime.figures import COUNT
+from skippipe.runtime.state import Knowledge
 from skippipe.schedule import Schedule
 from skippipe.survival.course import Course, Report
 from skippipe.survival.ending import ending, is_ending, read_ending
@@ -75,7 +76,7 @@ class Documents:
         described = {"format": FORMAT, **asdict(self.meta)}
         self.stage_meta = json.dumps({**described, "stage": 2})
         self.feedback_meta = json.dumps({**described, **self.replica.document})
-        self.known = Knowledge("1" * 26, 7.0, 0, 6, 0.0, {node: [1.0] * WIDTH for node in range(3)})
+        self.known = Knowledge("1" * 26, 7.0, 0, 6, 0.0, [], {node: [1.0] * COUNT for node in range(3)})
         proposal, deaths = Proposal(((0, 0), (1, 3)), self.views[0].encode()[:200]), (Death(2, 0, 5),)
         self.messages: list[Message] = [
             Prepare(1, 2, True, deaths),

@@ -18,7 +18,8 @@ import numpy
 import torch
 
 from skippipe.config import DataConfig, ModelConfig, OptimizerConfig, Precision, RunConfig
-from skippipe.data.batches import Prepared, prepare, validation_batches
+from skippipe.data.batches import prepare, validation_batches
+from skippipe.data.prepared import Prepared, TokenFile
 from skippipe.errors import UserError
 from skippipe.model.checkpoint import find_latest
 from skippipe.model.checkpoint_meta import Meta
@@ -235,7 +236,7 @@ def full_model_perplexity(trainer: ReferenceTrainer, scale: Scale, prepared: Pre
     return math.exp(validation_loss(trainer.stages, visited, held_out(scale, prepared)))
 
 
-def unigram_perplexity(scale: Scale, prepared: Prepared) -> float:
+def unigram_perplexity(scale: Scale, prepared: TokenFile) -> float:
     """Perplexity of the held-out batches under the training text's token frequencies (add-one smoothed)."""
     tokens = prepared.map_tokens()[: prepared.train_tokens]
     counts = numpy.bincount(tokens, minlength=prepared.vocabulary) + 1.0

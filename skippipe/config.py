@@ -89,26 +89,27 @@ class DataConfig:
     paths: tuple[str, ...] = ()
     """Text files, folders or glob patterns, for source files."""
     hub: str | None = None
-    """Name of a dataset on the hub, for source hub (needs internet)."""
+    """For source hub: name of a dataset on the hub, or a folder with its files; its texts are taken in their order."""
     hub_config: str | None = None
     """Configuration of that dataset, if it has several."""
     hub_split: str = "train"
     """Split of that dataset."""
     hub_field: str = "text"
     """Column of that dataset that holds the text."""
-    hub_documents: int = 20000
-    """How many documents of the stream make the corpus."""
+    hub_revision: str | None = None
+    """Commit, branch or tag of that dataset on the hub; by default the newest commit when the run begins."""
     vocabulary: int = 2048
-    """Size of the tokenizer trained on the corpus; ignored if `tokenizer` is given."""
+    """Size of the tokenizer trained on a sample of the text; ignored if `tokenizer` is given."""
     tokenizer: str | None = None
-    """A sentencepiece .model file to use instead of training one."""
+    """To use instead of training one: a sentencepiece .model file, or a folder or a name on the hub with one of
+    transformers' fast tokenizers."""
     validation_fraction: float = 0.05
-    """Part of the tokens that is held out of training."""
+    """Part of the tokens that is held out of training; of a hub dataset of the documents, chosen by their contents."""
     cache: str = "~/.cache/skippipe"
     """Folder for trained tokenizers and token files, keyed by a hash of corpus and settings."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "vocabulary", "hub_documents")
+        require_positive(self, "vocabulary")
         if not 0 < self.validation_fraction < 1:
             raise UserError(f"validation_fraction must lie between 0 and 1, not {self.validation_fraction}")
         if self.source == "files" and not self.paths:
@@ -207,7 +208,8 @@ class RunConfig:
     iterations: int = 12
     """Optimizer steps to run."""
     seed: int = 0
-    """Seeds weights (with the layer's index) and batches (with node, iteration and microbatch)."""
+    """Seeds weights (with the layer's index) and batches (with node, iteration and microbatch), but for those of a hub
+    dataset, which is read in its order."""
     device: str = "cpu"
     """Torch device of every node here; "cuda" spreads nodes over the GPUs of this machine, "cuda:1" is one of them."""
     threads: int | None = None
@@ -227,6 +229,8 @@ class RunConfig:
     """How many of the newest checkpoints stay on the disk; at least 2, as the newest may be unfinished."""
     evaluate_every: int = 0
     """Measure the full model's validation perplexity after this many iterations, again and again; 0: never."""
+    timeline_every: int = 1
+    """Write every so manyth iteration into the timeline, and those that begin with another set of nodes or stages."""
     name: str | None = None
     """Name of the run's folder; by default setting and start time."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -237,7 +241,7 @@ class RunConfig:
     peers: PeersConfig = field(default_factory=PeersConfig)
 
     def __post_init__(self) -> None:
-        require_positive(self, "iterations", *(["threads"] if self.threads is not None else []))
+        require_positive(self, "iterations", "timeline_every", *(["threads"] if self.threads is not None else []))
         if self.name is not None and not is_folder_name(self.name):
             raise UserError(f"name must be a folder's name of at most {MOST_NAME} characters, not {shown(self.name)}")
         if self.checkpoints_kept < 2:

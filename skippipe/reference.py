@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from skippipe.config import RunConfig
-from skippipe.data.batches import Batches, Prepared
+from skippipe.data.parts import Parts, first_positions
+from skippipe.data.prepared import Prepared
 from skippipe.errors import DivergedError
 from skippipe.model.checkpoint import Checkpoint, check_same_model, load_stage, save_stage
 from skippipe.model.checkpoint_meta import Meta
@@ -88,12 +90,11 @@ class ReferenceTrainer:
         """By stage and node, if compression.sync asks for it."""
         self.take_up(plan)
         origins = plan.stages[0]
-        self.batches = {
-            node: Batches(prepared, part, len(origins), samples, config.model.context, config.seed)
-            for part, node in enumerate(origins)
-        }
-        self.sources = [(path[0], plan.own_number(microbatch)) for microbatch, path in enumerate(plan.paths)]
-        """Whose batch each microbatch has, and its number there, whatever plan is taken up later."""
+        self.sources = [(origins.index(path[0]), plan.own_number(m)) for m, path in enumerate(plan.paths)]
+        """Part and number of the batch that each microbatch has, whatever plan is taken up later."""
+        numbers = [plan.sends[origin] for origin in origins]
+        self.parts = Parts(prepared, numbers, samples, config.model.context, config.seed)
+        self.parts.begin(0, first_positions(prepared, len(origins)))
         self.device = torch.device(config.device)
 
     def take_up(self, plan: Plan) -> None:
@@ -124,8 +125,7 @@ class ReferenceTrainer:
             replicas.zero()
         total = 0.0
         for microbatch, path in enumerate(self.plan.paths):
-            origin, number = self.sources[microbatch]
-            tokens_BT, targets_BT = self.batches[origin].batch(iteration, number)
+            tokens_BT, targets_BT = self.parts.batch(iteration, *self.sources[microbatch])
             loss = self.path_loss(
                 [self.stage_of[node] for node in path], tokens_BT.to(self.device), targets_BT.to(self.device)
             )
@@ -134,6 +134,7 @@ class ReferenceTrainer:
             for node in path:
                 if (stage := self.stage_of[node]) in self.compressed:
                     self.compressed[stage].collect(node, self.optimizers[stage].flat)
+        self.parts.go_on(self.parts.ends())
         self.average()
         squared_norm = sum(optimizer.squared_norm() for optimizer in self.optimizers)
         self.gradient_norm = squared_norm**0.5
@@ -168,7 +169,8 @@ class ReferenceTrainer:
         return self.stages[0].loss(forward(self.stages, tuple(visited), tokens_BT), targets_BT)
 
     def save(self, run: Path, meta: Meta) -> None:
-        """Save every stage into a checkpoint of the run."""
+        """Save every stage into a checkpoint of the run, and where the text goes on, which `meta` need not say."""
+        meta = replace(meta, **self.parts.place(meta.iteration))
         for stage, optimizer in zip(self.stages, self.optimizers, strict=True):
             save_stage(run, meta, stage, optimizer, self.prepared.tokenizer)
         for replica, codec in self.codecs():
@@ -177,6 +179,8 @@ class ReferenceTrainer:
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same model; the next iteration is checkpoint.meta.iteration."""
         check_same_model(checkpoint, self.config, len(self.stages), self.prepared.vocabulary)
+        meta, parts = checkpoint.meta, len(self.parts.numbers)
+        self.parts.begin(meta.iteration, first_positions(self.prepared, parts, meta.text, meta.positions))
         for stage, optimizer in zip(self.stages, self.optimizers, strict=True):
             load_stage(checkpoint, stage, optimizer)
         for replica, codec in self.codecs():

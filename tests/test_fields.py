@@ -42,6 +42,7 @@ def test_what_looks_like_a_date_is_a_name(name: str) -> None:
         "optimizer.epsilon=1e-40",
         "optimizer.weight_decay=1e6",
         "optimizer.dropped_in_a_row=0",
+        "timeline_every=0",
         "model.d_model=80000000000",
         "model.context=1000000000",
     ],

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     checkpoint = find_latest(arguments.path)
     visited = chosen_stages(arguments, checkpoint.meta.stages, 1)[0]
     tokenizer = load_tokenizer(checkpoint.tokenizer)
-    prompt: list[int] = tokenizer.sp_model.encode(arguments.prompt)
+    prompt = tokenizer.encode(arguments.prompt)
     stages = load_stages(checkpoint, arguments.device)
     tokens = generate(stages, visited, prompt, arguments.temperature, arguments.seed)
     print(arguments.prompt, end="", flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import pickle
 import signal
 import sys
 import traceback
@@ -17,7 +18,7 @@ from skippipe.errors import UserError, shown
 from skippipe.fields import load_config
 
 if TYPE_CHECKING:
-    from skippipe.data.batches import Prepared
+    from skippipe.data.prepared import Prepared
 
 PR_SET_PDEATHSIG = 1
 MOST_DIGITS = 9
@@ -48,9 +49,8 @@ def prepare_and_import(config: RunConfig, check: Callable[[Prepared], None] = la
 
     If the child fails, whose UserError or other failure is a line on stderr, SystemExit comes without delay.
     """
-    from skippipe.data.batches import prepare
-
     launcher = os.getpid()
+    reader, writer = os.pipe()
     children: list[int] = []
 
     def notice(*_: object) -> None:
@@ -61,7 +61,7 @@ def prepare_and_import(config: RunConfig, check: Callable[[Prepared], None] = la
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGCHLD, before)
-        prepare_in_child(config, check, launcher)
+        prepare_in_child(config, check, launcher, writer)
     try:
         children.append(child)
         # It may have ended before it was noted down.
@@ -83,7 +83,11 @@ def prepare_and_import(config: RunConfig, check: Callable[[Prepared], None] = la
         print(f"error: data: preparing it was killed by {name}; is there enough memory?", file=sys.stderr)
     if code != 0:
         sys.exit(code if code > 0 else 1)
-    return prepare(config.data)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        # Our own child's; a hub dataset has threads as soon as it is opened, with which this process could not fork.
+        prepared: Prepared = pickle.load(pipe)
+    return prepared
 
 
 def failed_already(child: int) -> bool:
@@ -95,8 +99,11 @@ def failed_already(child: int) -> bool:
     return ended is not None and ended.si_status != 0
 
 
-def prepare_in_child(config: RunConfig, check: Callable[[Prepared], None], launcher: int) -> NoReturn:
-    """Prepare the data, check it and the device, and end this process; what goes wrong is a line on stderr."""
+def prepare_in_child(config: RunConfig, check: Callable[[Prepared], None], launcher: int, writer: int) -> NoReturn:
+    """Prepare the data, check it and the device, write what was prepared into a pipe, and end this process.
+
+    What goes wrong is a line on stderr.
+    """
     from skippipe.data.batches import prepare
 
     code = 1
@@ -105,7 +112,9 @@ def prepare_in_child(config: RunConfig, check: Callable[[Prepared], None], launc
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == launcher:
             check_device(config.device)
-            check(prepare(config.data))
+            prepared = prepare(config.data)
+            check(prepared)
+            os.write(writer, pickle.dumps(prepared))
             code = 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -144,6 +153,9 @@ def import_everything(config: RunConfig) -> None:
     # The garbage collector would look through all modules again and again, a sixth of the time, and find nothing.
     gc.disable()
     import torch
+
+    if config.data.source == "hub":
+        import datasets  # noqa: F401
 
     import skippipe.runtime.launcher
     import skippipe.runtime.node  # noqa: F401

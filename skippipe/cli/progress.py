@@ -15,6 +15,9 @@ from skippipe.runtime.events import Event, IterationLoss, Leaving, NodeBack, Nod
 from skippipe.runtime.processes import NodeFailedError
 from skippipe.schedule import Schedule
 
+IN_SIGHT_SECONDS, IN_A_FILE_SECONDS = 0.1, 60.0
+"""Between two pictures of the bar; in a file each of them stays."""
+
 
 class Progress:
     """What the user sees while the nodes work: a line when they are ready, a bar, a summary."""
@@ -46,11 +49,13 @@ class Progress:
         self.losses = Losses(self.plan.expected_step_s, local)
         # Without its monitor thread, which would poll in the background.
         tqdm.monitor_interval = 0
+        self.in_sight = sys.stderr.isatty()
         self.bar = tqdm(
             total=config.iterations,
             unit="step",
             dynamic_ncols=True,
             desc="joining the others" if joins else "starting nodes",
+            mininterval=IN_SIGHT_SECONDS if self.in_sight else IN_A_FILE_SECONDS,
         )
         self.shown: dict[str, str] = {"expected": f"{self.plan.expected_step_s:.1f} s"}
 
@@ -70,8 +75,8 @@ class Progress:
                 if not self.bar.n:
                     # A run that is resumed or joined has done these before.
                     self.bar.initial = self.bar.n = event.iteration
+                self.bar.set_postfix(self.shown, refresh=False)
                 self.bar.update(event.iteration + 1 - self.bar.n)
-                self.bar.set_postfix(self.shown)
             case ViewBegun():
                 if (line := self.losses.view(event)) is not None:
                     self.bar.write(line, file=sys.stderr)
@@ -92,7 +97,7 @@ class Progress:
                 if (line := self.losses.step(event)) is not None:
                     self.bar.write(line, file=sys.stderr)
                 self.shown["step"] = f"{event.step_s:.1f} s"
-                self.bar.set_postfix(self.shown)
+                self.bar.set_postfix(self.shown, refresh=self.in_sight)
             case Leaving():
                 self.leaving = event
             case _:

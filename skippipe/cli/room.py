@@ -12,7 +12,7 @@ from skippipe.errors import UserError
 from skippipe.schedule import Schedule
 
 if TYPE_CHECKING:
-    from skippipe.data.batches import Prepared
+    from skippipe.data.prepared import Prepared
     from skippipe.runtime.needs import Needs
 
 MEMORY_REMEDY = "a smaller model, fewer SAMPLES, recompute=true or precision=bf16; skippipe plan shows each node's part"
@@ -41,16 +41,17 @@ def check_room(
     config: RunConfig, schedule: Schedule, setting: str, local: range, prepared: Prepared, folder: Path
 ) -> None:
     """UserError if the text is too short, or this machine's memory or disk too small, for the nodes `local`."""
-    from skippipe.data.batches import Batches, validation_batches
+    from skippipe.data.batches import validation_batches
+    from skippipe.data.parts import check_parts
     from skippipe.model.footprint import FP32
+    from skippipe.runtime.full_model import VALIDATION_BATCHES
     from skippipe.runtime.needs import SAVED_NUMBERS, needs
 
     model, plan, samples = config.model, schedule.settings[setting], schedule.pipeline.samples_per_microbatch
-    origins = plan.stages[0]
-    for part in range(len(origins)):
-        Batches(prepared, part, len(origins), samples, model.context, config.seed)
+    check_parts(prepared, len(plan.stages[0]), samples, model.context)
     if config.evaluate_every:
-        next(validation_batches(prepared, samples, model.context, 1))
+        # All that nodes will ask for: of a stream it is read now, once for all.
+        next(validation_batches(prepared, samples, model.context, VALIDATION_BATCHES))
     every = needs(config, schedule, setting, prepared.vocabulary)
     check_memory(config.device, [own for own in every if own.node in local])
     if config.checkpoint_every is not None:

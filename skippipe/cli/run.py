@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,14 @@ from skippipe.cli.room import check_model, check_room
 from skippipe.config import Encoding, RunConfig
 from skippipe.errors import UserError
 from skippipe.peers import check_reachable
-from skippipe.report.run_folder import make_run_folder
+from skippipe.report.run_folder import make_run_folder, write_config
 from skippipe.runtime.claims import goes_on
 from skippipe.schedule import Schedule
 from skippipe.schedule.compression import with_compression
 
 if TYPE_CHECKING:
     from skippipe.cli.progress import Progress
-    from skippipe.data.batches import Prepared
+    from skippipe.data.prepared import Prepared
     from skippipe.model.checkpoint import Checkpoint
     from skippipe.runtime.endpoint import Endpoint
     from skippipe.runtime.events import Leaving
@@ -87,6 +88,7 @@ def train(
     prepared = prepare_and_import(
         config, lambda prepared: check_room(config, schedule, setting, local, prepared, folder)
     )
+    config = with_revision(config, prepared, folder)
     if config.model.init_from is not None:
         from skippipe.model.llama_folder import check_llama_folder
 
@@ -116,6 +118,17 @@ def train(
     return launch(
         config.peers, schedule.nodes, local, folder, fields, run_node, follow, explain, f". Logs: {folder}", joins
     )
+
+
+def with_revision(config: RunConfig, prepared: Prepared, folder: Path) -> RunConfig:
+    """The configuration with the commit of the dataset that is read, if it is on the hub; the run's folder keeps it."""
+    from skippipe.data.stream import Streamed
+
+    if not isinstance(prepared, Streamed):
+        return config
+    pinned = replace(config, data=replace(config.data, hub_revision=prepared.text.revision))
+    write_config(folder, pinned)
+    return pinned
 
 
 def watch_training(launcher: Launcher, progress: Progress, saves: bool) -> int:
@@ -226,7 +239,34 @@ def find_checkpoint(path: Path, config: RunConfig, schedule: Schedule, setting: 
             f" and the learning rate goes on at {rate:.3g}",
             file=sys.stderr,
         )
+    warn_of_text(checkpoint, prepared, len(schedule.settings[setting].stages[0]))
     return checkpoint
+
+
+def warn_of_text(checkpoint: Checkpoint, prepared: Prepared, parts: int) -> None:
+    """Say if a stream does not just go on from a checkpoint, for a run of so many origins."""
+    from skippipe.data.parts import first_positions
+    from skippipe.data.stream import Streamed
+
+    if not isinstance(prepared, Streamed):
+        return
+    meta, text = checkpoint.meta, prepared.text
+    if meta.text != prepared.digest():
+        theirs = meta.config.data
+        there = f" (data.hub {theirs.hub}, revision {theirs.hub_revision})" if theirs.source == "hub" else ""
+        print(
+            f"warning: {checkpoint.folder} was trained on another text{there} or with another tokenizer; {text} is read"
+            " from its beginning",
+            file=sys.stderr,
+        )
+    elif len(meta.positions) != parts:
+        file, row, _ = min(first_positions(prepared, parts, meta.text, meta.positions))
+        print(
+            f"warning: {checkpoint.folder} is of a run of {len(meta.positions)} origins, this one has {parts}: the text"
+            f" goes on after all that was begun, in row {row} of file {file % text.files}; what slower origins had not"
+            " read before it is left out",
+            file=sys.stderr,
+        )
 
 
 def newest_checkpoint(folder: Path, name: str) -> str:

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--iteration",
         metavar="N[-M]",
-        help="iterations of the run (default: the first in which a node was lost, else the one in the middle)",
+        help="iterations of the run (default: the first in which a node was lost, else one in the middle)",
     )
     parser.add_argument("--out", type=Path, help="trace to write, for chrome://tracing or ui.perfetto.dev")
     parser.add_argument("--plot", type=Path, help="Gantt chart to write, a PNG")
@@ -88,12 +88,13 @@ def iterations_of(text: str) -> tuple[int, int]:
 
 
 def chosen(run: Path, iterations: int) -> tuple[int, int]:
-    """The iteration that is shown if none is asked for."""
+    """The iteration that is shown if none is asked for: one that was written."""
     views = read_views(run)
     first = views[0].iteration
     # A node may be lost after the last iteration, too.
     losses = [view.iteration for view in views if view.way == TAKEOVER and view.has_begun]
-    iteration = next((lost for lost in losses if lost < first + iterations), first + iterations // 2)
+    middle, every = first + iterations // 2, read_config(run).timeline_every
+    iteration = next((lost for lost in losses if lost < first + iterations), max(first, middle - middle % every))
     return iteration, iteration
 
 

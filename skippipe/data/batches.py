@@ -1,152 +1,120 @@
-"""Token files and batches: the corpus as one cached row of tokens, and each stage-0 node's own part of it."""
+"""Preparing a text; a corpus of files as one cached row of tokens, and batches of each stage-0 node's part of it."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import itertools
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from skippipe.config import DataConfig
+from skippipe.data.cache import key, written_once
 from skippipe.data.corpus import Corpus
-from skippipe.data.tokenizer import load_tokenizer, train_tokenizer
+from skippipe.data.hub import HubText
+from skippipe.data.prepared import Prepared, TokenFile, cut, token_type
+from skippipe.data.stream import Streamed
+from skippipe.data.tokenizer import (
+    PretrainedTokenizer,
+    Tokenizer,
+    load_tokenizer,
+    open_tokenizer,
+    tokenizer_files,
+    train_tokenizer,
+)
 from skippipe.errors import UserError
 from skippipe.fields import user_path
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
-"""Part of the cache's keys: raise it when what is cached changes."""
 BATCH_CHARACTERS = 1_000_000
 """Text that is tokenised at once: bounds the memory that preparing takes."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A tokenised corpus on disk; small and picklable, other processes map its tokens into memory."""
-
-    tokenizer: Path
-    """The sentencepiece .model file."""
-    vocabulary: int
-    """Its number of tokens."""
-    tokens: Path
-    """Raw little-endian tokens, uint16, or uint32 if the vocabulary needs it; the held-out part comes last."""
-    train_tokens: int
-    """Tokens to train on."""
-    validation_tokens: int
-    """Tokens held out."""
-
-    def map_tokens(self) -> NDArray[Any]:
-        """All tokens, mapped read-only: memory is shared between processes and loaded as it is read."""
-        return numpy.memmap(self.tokens, dtype=token_type(self.vocabulary), mode="r")
-
-
-def token_type(vocabulary: int) -> numpy.dtype[Any]:
-    """The smallest of the two types that holds every token id."""
-    return numpy.dtype("<u2" if vocabulary <= 1 << 16 else "<u4")
-
-
 def prepare(config: DataConfig) -> Prepared:
-    """Train the tokenizer and tokenise the corpus, or find both in the cache.
+    """Train the tokenizer and tokenise the corpus, or find both in the cache; a hub dataset is not read yet.
 
     Any number of processes may call it at once: one does the work and the others wait.
     Raises UserError for data that is missing, empty or too small, and for a tokenizer that isn't one.
     """
-    begin = time.perf_counter()
-    corpus = Corpus(config)
     cache = user_path(config.cache, "data.cache")
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"data.cache: {cache}: can't be made ({error.strerror})") from None
+    if config.source == "hub":
+        text = HubText.find(config)
+        path = find_tokenizer(config, text, cache)
+        return Streamed(path, load_tokenizer(path).vocab_size, text, config.validation_fraction, cache)
+    return prepare_files(config, cache)
+
+
+def prepare_files(config: DataConfig, cache: Path) -> TokenFile:
+    """Tokenise a corpus of files."""
+    begin = time.perf_counter()
+    corpus = Corpus(config)
     tokenizer_path = find_tokenizer(config, corpus, cache)
     tokenizer = load_tokenizer(tokenizer_path)
-    tokens_path = cache / f"tokens-{key(corpus.fingerprint, tokenizer_path.read_bytes())}.bin"
+    contents = [file.read_bytes() for file in tokenizer_files(tokenizer_path)]
+    tokens_path = cache / f"tokens-{key(corpus.fingerprint, *contents)}.bin"
     with written_once(tokens_path) as file:
         if file is not None:
             write_tokens(tokenizer, corpus, file)
             log.info("tokenised %s in %.1f s", corpus, time.perf_counter() - begin)
     total = tokens_path.stat().st_size // token_type(tokenizer.vocab_size).itemsize
     held_out = round(total * config.validation_fraction)
-    return Prepared(tokenizer_path, tokenizer.vocab_size, tokens_path, total - held_out, held_out)
+    return TokenFile(tokenizer_path, tokenizer.vocab_size, tokens_path, total - held_out, held_out)
 
 
-def find_tokenizer(config: DataConfig, corpus: Corpus, cache: Path) -> Path:
-    """The given .model file, or the one trained on the corpus, training it if the cache has none."""
+def find_tokenizer(config: DataConfig, corpus: Corpus | HubText, cache: Path) -> Path:
+    """The given .model file, or what the cache has of another one that is given, or trained on the corpus."""
     if config.tokenizer is not None:
-        return user_path(config.tokenizer, "data.tokenizer")
+        given = open_tokenizer(config.tokenizer)
+        own = isinstance(given, PretrainedTokenizer)
+        return keep(given, cache) if own else user_path(config.tokenizer, "data.tokenizer")
     path = cache / f"tokenizer-{key(corpus.fingerprint, config.vocabulary)}.model"
     with written_once(path) as file:
         if file is not None:
             begin = time.perf_counter()
-            count = len(corpus.files) or config.hub_documents
-            file.write(train_tokenizer(non_empty(corpus), count, config.vocabulary))
+            file.write(train_tokenizer(non_empty(corpus), corpus.count, config.vocabulary))
             log.info("trained a tokenizer on %s in %.1f s", corpus, time.perf_counter() - begin)
     return path
 
 
-def non_empty(corpus: Corpus) -> Iterator[str]:
+def keep(tokenizer: PretrainedTokenizer, cache: Path) -> Path:
+    """A folder of the cache with a tokenizer's files, for all processes, wherever it came from."""
+    files = tokenizer.files()
+    folder = cache / f"tokenizer-{key(*files.values())}"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data.cache: {folder}: can't be made ({error.strerror})") from None
+    for name, contents in files.items():
+        with written_once(folder / name) as file:
+            if file is not None:
+                file.write(contents)
+    return folder
+
+
+def non_empty(corpus: Corpus | HubText) -> Iterator[str]:
     """The documents of the corpus; UserError if there are none."""
     documents = corpus.documents()
     first = next(documents, None)
     if first is None:
-        raise UserError(f"data.{corpus.config.source}: the corpus is empty ({corpus}, none with UTF-8 text)")
+        raise UserError(f"data.{corpus.source}: the corpus is empty ({corpus}, none with UTF-8 text)")
     return itertools.chain([first], documents)
 
 
-def key(*parts: object) -> str:
-    """Hash that tells cached files apart."""
-    return hashlib.sha256(repr((FORMAT, *parts)).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def written_once(path: Path) -> Iterator[BinaryIO | None]:
-    """Give a file to write, which becomes `path` when the block ends well, or None if `path` is there already.
-
-    Of many processes one writes and the others wait for it; a writer that dies leaves nothing half done.
-    """
-    if path.exists():
-        yield None
-        return
-    temporary = path.with_suffix(".tmp")
-    try:
-        lock_file = path.with_suffix(".lock").open("w")
-    except OSError as error:
-        raise UserError(f"data.cache: {path.parent}: can't be written ({error.strerror})") from None
-    with lock_file as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists():
-            yield None
-            return
-        try:
-            with temporary.open("wb") as file:
-                yield file
-            os.replace(temporary, path)
-        except OSError as error:
-            raise UserError(f"data.cache: {path.parent}: can't be written ({error.strerror})") from None
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def write_tokens(tokenizer: Any, corpus: Corpus, file: BinaryIO) -> None:
+def write_tokens(tokenizer: Tokenizer, corpus: Corpus, file: BinaryIO) -> None:
     """Tokenise the documents one after another, each followed by the end token if the tokenizer has one."""
     dtype = token_type(tokenizer.vocab_size)
     end = [tokenizer.eos_id] if tokenizer.eos_id >= 0 else []
     for texts in grouped(non_empty(corpus)):
-        encoded: list[list[int]] = tokenizer.sp_model.encode(texts, num_threads=2)
-        for tokens in encoded:
+        for tokens in tokenizer.encode_all(texts):
             file.write(numpy.array(tokens + end, dtype=dtype).tobytes())
 
 
@@ -167,7 +135,7 @@ def grouped(documents: Iterable[str]) -> Iterator[list[str]]:
 class Batches:
     """Training batches of one stage-0 node: packed sequences from its own part of the training tokens."""
 
-    def __init__(self, prepared: Prepared, part: int, parts: int, samples: int, context: int, seed: int) -> None:
+    def __init__(self, prepared: TokenFile, part: int, parts: int, samples: int, context: int, seed: int) -> None:
         """Take part number `part` of `parts` equal ones; batches have `samples` sequences of `context` tokens.
 
         Raises UserError if the part is shorter than one sequence and its shifted targets.
@@ -193,24 +161,17 @@ class Batches:
         return cut(self.tokens, starts, self.context)
 
 
-def cut(tokens: NDArray[Any], starts: Iterable[int], context: int) -> tuple[Tensor, Tensor]:
-    """Sequences (B, T) of tokens from the given places on, and their targets (B, T), as int64."""
-    rows = numpy.stack([tokens[start : start + context + 1] for start in starts]).astype(numpy.int64)
-    sequences = torch.from_numpy(rows)
-    return sequences[:, :-1].contiguous(), sequences[:, 1:].contiguous()
-
-
 def validation_batches(prepared: Prepared, samples: int, context: int, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Up to `limit` batches of tokens and targets, (B, T) int64 each, that tile the held-out tokens from their start.
 
     The last batch may have fewer sequences. Raises UserError if not even one sequence was held out.
     """
-    if prepared.validation_tokens <= context:
+    tokens = prepared.held_out(samples * limit * context + 1)
+    if len(tokens) <= context:
         raise UserError(
-            f"data.validation_fraction: {prepared.validation_tokens} tokens are held out, fewer than one sequence of "
+            f"data.validation_fraction: {len(tokens)} tokens are held out, fewer than one sequence of "
             f"model.context {context} + 1; hold out more or give more text"
         )
-    tokens = prepared.map_tokens()[prepared.train_tokens :]
-    starts = range(0, len(tokens) - context, context)[: samples * limit]
+    starts = range(0, len(tokens) - context, context)
     for first in range(0, len(starts), samples):
         yield cut(tokens, starts[first : first + samples], context)

@@ -1,17 +1,14 @@
-"""The documents of a corpus: text files, a streamed hub dataset, or the Python standard library's own sources."""
+"""The documents of a corpus of files: those that are given, or the Python standard library's own sources."""
 
 from __future__ import annotations
 
 import glob
 import hashlib
-import itertools
-import json
 import logging
 import os
 import sysconfig
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from skippipe.config import DataConfig
 from skippipe.errors import UserError
@@ -23,33 +20,23 @@ class Corpus:
     """Where the text is: `fingerprint` identifies it, `documents()` reads it, always in the same order."""
 
     def __init__(self, config: DataConfig) -> None:
-        """Find the files and fingerprint their contents; a hub dataset is identified by its name and not opened yet.
-
-        Raises UserError for paths that don't exist or hold no file.
-        """
-        self.config = config
-        self.files: list[Path] = []
-        if config.source == "hub":
-            fields = (config.hub, config.hub_config, config.hub_split, config.hub_field, config.hub_documents)
-            self.fingerprint = hashlib.sha256(json.dumps(fields).encode()).hexdigest()
-            return
+        """Find the files and fingerprint their contents; UserError for paths that don't exist or hold no file."""
+        self.source: str = config.source
         paths = standard_library() if config.source == "stdlib" else expand(config.paths)
         # Ordering by contents shuffles the files, whatever they are called, and drops copies.
         by_digest = {file_digest(path): path for path in paths}
         digests = sorted(by_digest)
         self.files = [by_digest[digest] for digest in digests]
+        self.count = len(self.files)
+        """Documents, if all of them are text."""
         self.fingerprint = hashlib.sha256(b"".join(digests)).hexdigest()
 
     def documents(self) -> Iterator[str]:
-        """Every document that is not empty; files that are not UTF-8 are passed over.
-
-        Raises UserError for a hub dataset that can't be read.
-        """
-        texts = hub_texts(self.config) if self.config.source == "hub" else file_texts(self.files)
-        return (text for text in texts if text.strip())
+        """Every document that is not empty; files that are not UTF-8 are passed over."""
+        return (text for text in file_texts(self.files) if text.strip())
 
     def __str__(self) -> str:
-        return f"{self.config.hub} from the hub" if self.config.source == "hub" else f"{len(self.files)} files"
+        return f"{self.count} files"
 
 
 def standard_library() -> list[Path]:
@@ -99,22 +86,3 @@ def file_texts(files: list[Path]) -> Iterator[str]:
             skipped += 1
     if skipped:
         log.info("passed over %d of %d files: not UTF-8 text", skipped, len(files))
-
-
-def hub_texts(config: DataConfig) -> Iterator[str]:
-    """The first hub_documents texts of a hub dataset, streamed; UserError if it can't be had."""
-    import datasets  # heavy, and of use here alone
-
-    where = f"data.hub {config.hub} (config {config.hub_config}, split {config.hub_split})"
-    try:
-        rows: Any = datasets.load_dataset(config.hub, config.hub_config, split=config.hub_split, streaming=True)
-        for row in itertools.islice(rows, config.hub_documents):
-            text = row.get(config.hub_field)
-            if not isinstance(text, str):
-                raise UserError(f"{where}: no text in data.hub_field {config.hub_field!r}; columns: {', '.join(row)}")
-            yield text
-    except UserError:
-        raise
-    except Exception as error:  # the library raises whatever its network, file and script layers do
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{where}: can't be streamed ({type(error).__name__}: {reason})") from error

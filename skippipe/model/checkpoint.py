@@ -8,8 +8,10 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from skippipe.config import RunConfig
+from skippipe.data.tokenizer import PRETRAINED, PRETRAINED_CONFIG, SENTENCEPIECE, tokenizer_files
 from skippipe.errors import UserError
 from skippipe.model.checkpoint_meta import FORMAT, MOMENTS, SQUARES, STEP, Meta, read_meta
 from skippipe.model.optimizer import StageOptimizer
@@ -25,7 +28,7 @@ from skippipe.model.stage import Stage, canonical_state, canonical_tensors, own_
 
 log = logging.getLogger(__name__)
 
-TOKENIZER = "tokenizer.model"
+TOKENIZER_FILES = [SENTENCEPIECE, PRETRAINED, PRETRAINED_CONFIG]
 SET_ASIDE = "not-finite"
 """What a checkpoint's folder is called instead of "iteration" once its weights have given no finite numbers."""
 
@@ -44,8 +47,9 @@ class Checkpoint:
 
     @property
     def tokenizer(self) -> Path:
-        """The sentencepiece .model file of the run."""
-        return self.folder / TOKENIZER
+        """The sentencepiece .model file of the run, or the folder of its files if it is one of transformers'."""
+        pieces = self.folder / SENTENCEPIECE
+        return pieces if pieces.exists() else self.folder
 
 
 def stage_file(folder: Path, stage: int) -> Path:
@@ -82,7 +86,7 @@ def save_stage(
     UserError if the disk is full or can't be written.
     """
     folder = checkpoint_folder(run, meta.iteration)
-    files = [stage_file(folder, stage.stage).name, *([TOKENIZER] if stage.stage == 0 else [])]
+    files = [stage_file(folder, stage.stage).name, *(TOKENIZER_FILES if stage.stage == 0 else [])]
     names = [name for name, _ in stage.named_parameters()]
     tensors = dict(canonical_state(stage))
     for moment in MOMENTS:
@@ -95,7 +99,9 @@ def save_stage(
         folder.mkdir(parents=True, exist_ok=True)
         clean(folder.parent, files)
         if stage.stage == 0:
-            write_durably(folder / TOKENIZER, lambda path: path.write_bytes(tokenizer.read_bytes()))
+            for file in tokenizer_files(tokenizer):
+                name = SENTENCEPIECE if file == tokenizer else file.name
+                write_durably(folder / name, partial(shutil.copyfile, file))
         write_durably(stage_file(folder, stage.stage), lambda path: save_file(held, path, metadata={"skippipe": text}))
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -28,7 +28,7 @@ class Meta:
     """What each file of a checkpoint says of the run that it was saved in."""
 
     iteration: int
-    """Iterations done, dropped ones too, and the number of the next one; with the seed also the position in the data"""
+    """Iterations done, dropped ones too, and the number of the next one; with the seed also the position in files."""
     stages: int
     """Stages of the model, each with config.model.layers_per_stage layers."""
     vocabulary: int
@@ -39,6 +39,10 @@ class Meta:
     """Random name of the run, the same in all of its processes."""
     config: RunConfig
     """The run's configuration. Its paths and addresses are another machine's, maybe a stranger's: none is used."""
+    text: str = ""
+    """Hash of the text, if it was a stream."""
+    positions: tuple[tuple[int, ...], ...] = ()
+    """Where each part of the stream goes on: file, row and tokens of it that are used up (data/stream.py)."""
 
     def __post_init__(self) -> None:
         for name, most in (("iteration", 10**12), ("stages", MOST_STAGES), ("vocabulary", MOST_VOCABULARY)):
@@ -46,9 +50,11 @@ class Meta:
                 raise UserError(f"{name} must lie between 1 and {most}, not {shown(getattr(self, name))}")
         if len(self.setting) > MOST_NAME:
             raise UserError(f"setting has {len(self.setting)} characters")
-        for name in ("schedule_sha256", "run"):
+        for name in ("schedule_sha256", "run", "text"):
             if not re.fullmatch("[0-9a-f]{0,64}", getattr(self, name)):
                 raise UserError(f"{name} must be at most 64 hexadecimal digits, not {shown(getattr(self, name))}")
+        if len(self.positions) > MOST_STAGES or any(len(place) != 3 or min(place) < 0 for place in self.positions):
+            raise UserError(f"positions must be three numbers for each part of the text, not {shown(self.positions)}")
 
     def agrees_with(self, other: Meta) -> bool:
         """Whether both are of one checkpoint, whose machines may differ in addresses, devices and paths."""

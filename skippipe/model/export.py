@@ -8,10 +8,10 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from skippipe.data.tokenizer import load_tokenizer
+from skippipe.data.tokenizer import SENTENCEPIECE, PretrainedTokenizer, SentencePieceTokenizer, load_tokenizer
 from skippipe.errors import UserError
 from skippipe.model.blocks import llama_config
-from skippipe.model.checkpoint import TOKENIZER, Checkpoint, load_stages
+from skippipe.model.checkpoint import Checkpoint, load_stages
 from skippipe.model.stage import canonical_state
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
@@ -32,18 +32,22 @@ def export_folder(checkpoint: Checkpoint, folder: Path) -> bool:
     config.architectures = ["LlamaForCausalLM"]
     config.dtype = "float32"
     tokenizer = load_tokenizer(checkpoint.tokenizer)
-    for name in ("bos_token_id", "eos_token_id"):
-        token = getattr(tokenizer, name.replace("_token", ""))
+    for name, token in (("bos_token_id", tokenizer.bos_id), ("eos_token_id", tokenizer.eos_id)):
         setattr(config, name, token if token >= 0 else None)
     config.save_pretrained(folder)
     weights = {name: tensor for stage in load_stages(checkpoint) for name, tensor in canonical_state(stage).items()}
     save_file(
         {name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"}
     )
-    shutil.copyfile(checkpoint.tokenizer, folder / TOKENIZER)
-    fast = fast_tokenizer(tokenizer.sp_model)
+    if isinstance(tokenizer, PretrainedTokenizer):
+        for name, contents in tokenizer.files().items():
+            (folder / name).write_bytes(contents)
+        return True
+    assert isinstance(tokenizer, SentencePieceTokenizer)
+    shutil.copyfile(checkpoint.tokenizer, folder / SENTENCEPIECE)
+    fast = fast_tokenizer(tokenizer.model)
     encoded = fast(TOKENIZER_CHECK, add_special_tokens=False)["input_ids"]
-    if encoded != tokenizer.sp_model.encode(TOKENIZER_CHECK):
+    if encoded != tokenizer.encode(TOKENIZER_CHECK):
         return False
     fast.save_pretrained(folder)
     return True

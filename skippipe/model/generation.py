@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from skippipe.data.tokenizer import Tokenizer
 from skippipe.errors import UserError
 from skippipe.model.inference import Visited
 from skippipe.model.stage import Stage
@@ -46,16 +46,16 @@ def pick(logits_V: Tensor, temperature: float, generator: torch.Generator) -> in
     return int(torch.multinomial(torch.softmax(logits_V / temperature, -1), 1, generator=generator))
 
 
-def stream_text(tokenizer: Any, prompt: list[int], tokens: Iterator[int]) -> Iterator[str]:
+def stream_text(tokenizer: Tokenizer, prompt: list[int], tokens: Iterator[int]) -> Iterator[str]:
     """Pieces of the text that follows the prompt, as they become certain, up to the token that ends a document."""
     ids = list(prompt)
-    shown = len(tokenizer.sp_model.decode(ids))
+    shown = len(tokenizer.decode(ids))
     text = ""
     for token in tokens:
         if token == tokenizer.eos_id:
             break
         ids.append(token)
-        text = tokenizer.sp_model.decode(ids)
+        text = tokenizer.decode(ids)
         # A character of several byte tokens shows as U+FFFD until its last byte is there.
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):
             yield text[shown:]

@@ -82,11 +82,11 @@ def measured_run(folder: Path, costs: Costs, first: int, last: int) -> Measured:
 
     Raises UserError for a file or an iteration that is not there, or a line that can't be read.
     """
-    by_iteration, views, emulation = read_spans(folder), read_views(folder), read_config(folder).emulation
+    by_iteration, views, config = read_spans(folder), read_views(folder), read_config(folder)
     for iteration in range(first, last + 1):
         if iteration not in by_iteration:
-            hint = f"it has {min(by_iteration)} to {max(by_iteration)}" if by_iteration else "it is empty"
-            raise UserError(f"{folder / TIMELINE} has no iteration {iteration}; {hint}")
+            hint = what_there_is(sorted(by_iteration), iteration, config.timeline_every)
+            raise UserError(f"{folder / TIMELINE} has no iteration {iteration}{hint}")
     begin = min(span.start_s for span in by_iteration[first])
     spans: list[Span] = []
     taken_over: dict[Span, int] = {}
@@ -98,12 +98,23 @@ def measured_run(folder: Path, costs: Costs, first: int, last: int) -> Measured:
         check(moved, view, folder)
         spans += [*moved, *links(moved, view, costs)]
         taken_over |= inherited(moved, view, views)
-    scale = emulation.time_scale if emulation.enabled else 1.0
+    scale = config.emulation.time_scale if config.emulation.enabled else 1.0
     changes, members = changes_in(views, first, last, scale, begin)
     nodes = {node for view in views for node in view.members}
     name = f"measured ({first})" if first == last else f"measured ({first} to {last})"
     absent, count = frozenset(nodes - members), last - first + 1
     return Measured(Timeline(tuple(spans)), name, count, changes, absent, taken_over)
+
+
+def what_there_is(written: Sequence[int], missing: int, every: int) -> str:
+    """What follows on the line that an iteration is missing among those that were written, in their order."""
+    if not written:
+        return "; it is empty"
+    if every == 1:
+        return f"; it has {written[0]} to {written[-1]}"
+    near = [*[i for i in written if i < missing][-1:], *[i for i in written if i > missing][:1]]
+    verb = "are" if len(near) > 1 else "is"
+    return f": timeline_every is {every}; the nearest that it has {verb} {' and '.join(map(str, near))}"
 
 
 def check(spans: Iterable[Span], view: RunView, folder: Path) -> None:

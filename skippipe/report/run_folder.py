@@ -26,10 +26,18 @@ def make_run_folder(config: RunConfig, setting: str, first_node: int, joins: boo
         if not joins and log_file(folder, first_node).exists():
             raise UserError(f"name: the folder {folder} holds a run already; choose another name or remove it")
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"runs: the folder {folder} can't be written ({error.strerror})") from None
+    write_config(folder, config)
+    return folder
+
+
+def write_config(folder: Path, config: RunConfig) -> None:
+    """Leave a run's configuration in its folder; UserError if that can't be written."""
+    try:
         (folder / CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"runs: the folder {folder} can't be written ({error.strerror})") from None
-    return folder
 
 
 def read_config(folder: Path) -> RunConfig:

@@ -9,6 +9,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import NoReturn
 
 from skippipe.errors import DivergedError, LeftOutError, UserError
@@ -21,6 +23,7 @@ from skippipe.transport.inbox import PeerLostError
 logger = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
+LOG_BYTES = 4_000_000
 EXITS: dict[type[Exception], int] = {
     UserError: USER_ERROR_EXIT,
     PeerLostError: PEER_LOST_EXIT,
@@ -70,23 +73,39 @@ def be_a_child(endpoint: Endpoint, launcher: int, signals: Signals, reader: int,
     signals.leave_to({signal.SIGINT: ignored, STOP_SIGNAL: ignored, signal.SIGTERM: signal.SIG_DFL})
     path = log_file(endpoint.folder, endpoint.node)
     try:
-        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        log = NodeLog(path)
     except OSError as error:
         raise UserError(f"node {endpoint.node}: {path} can't be written ({error.strerror})") from None
-    os.dup2(log, 1)
-    os.dup2(log, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.close(reader)
     for other in others:
         other.listeners.close()
-    set_up_log()
+    set_up_log(log)
 
 
-def set_up_log() -> None:
-    """Log of a node's process: to its standard error, which is its log file.
+def set_up_log(log: NodeLog) -> None:
+    """Log into a node's file.
 
     It replaces any other set-up: this is the entry point of a process that does nothing but be a node.
     """
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
-    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=[log], force=True)
+
+
+class NodeLog(RotatingFileHandler):
+    """The log file of a node's process, also its standard output and error: bounded, and the one before is kept."""
+
+    def __init__(self, path: Path, most: int = LOG_BYTES) -> None:
+        """At the first line after `most` bytes the file becomes `path`.1, and a new one begins. OSError."""
+        super().__init__(path, maxBytes=most, backupCount=1, encoding="utf-8", errors="backslashreplace")
+        self.take_output()
+
+    def doRollover(self) -> None:  # noqa: N802
+        """Begin a new file."""
+        super().doRollover()
+        self.take_output()
+
+    def take_output(self) -> None:
+        """Let what this process prints, and what the system's libraries do, come into the file too."""
+        assert self.stream is not None
+        for descriptor in (1, 2):
+            os.dup2(self.stream.fileno(), descriptor)

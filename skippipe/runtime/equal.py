@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skippipe.config import RunConfig
+from skippipe.data.tokenizer import tokenizer_files
 from skippipe.schedule import Schedule
 
 if TYPE_CHECKING:
-    from skippipe.data.batches import Prepared
+    from skippipe.data.prepared import Prepared
     from skippipe.model.checkpoint_meta import Meta
 
 PACKAGE = Path(__file__).resolve().parent.parent
 OWN = {"schedule", "runs", "name", "device", "peers", "recompute", "threads", "checkpoints_kept", "model.init_from"}
-OWN |= {"data.paths", "data.cache", "data.tokenizer"}
+OWN |= {"data.paths", "data.hub", "data.hub_revision", "data.cache", "data.tokenizer"}
 """Fields that may differ: what they lead to is compared instead, or concerns one machine."""
 
 
@@ -36,8 +37,8 @@ def equal_fields(
     }
     if config.data.source == "stdlib":
         fields["Python, whose library is the text"] = platform.python_version()
-    fields["the tokenizer"] = file_digest(prepared.tokenizer)
-    fields["the tokens"] = file_digest(prepared.tokens)
+    fields["the tokenizer"] = digest(b"".join(file.read_bytes() for file in tokenizer_files(prepared.tokenizer)))
+    fields["the text"] = prepared.digest()[:16]
     if config.model.init_from is not None:
         fields["the files of model.init_from"] = folder_digest(Path(config.model.init_from))
     return fields

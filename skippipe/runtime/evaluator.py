@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from skippipe.config import RunConfig
-from skippipe.data.batches import Prepared, validation_batches
+from skippipe.data.batches import validation_batches
+from skippipe.data.prepared import Prepared
 from skippipe.model.checkpoint import Checkpoint, load_stage
 from skippipe.model.stage import Stage
 from skippipe.report.metrics import BatchMetrics

@@ -40,27 +40,36 @@ class Figures:
     """How long its tasks took over what the schedule expects of them, 0 if it had none."""
 
 
-WIDTHS = {
-    Exchange.MEETING: NAME_FIGURES + ADDRESS_NUMBERS,
-    Exchange.FIGURES: len(dataclasses.fields(Figures)),
-    Exchange.PERPLEXITY: 2,
-    Exchange.ENDS: 1,
-}
-"""Figures that each node shares."""
+COUNT = len(dataclasses.fields(Figures))
+
+
+def widths(places: int) -> dict[Exchange, int]:
+    """How many numbers each node shares, of which so many say where the text goes on."""
+    return {
+        Exchange.MEETING: NAME_FIGURES + ADDRESS_NUMBERS,
+        Exchange.FIGURES: COUNT + places,
+        Exchange.PERPLEXITY: 2,
+        Exchange.ENDS: 1,
+    }
 
 
 Rows = dict[int, list[float]]
 """What every node has told, by node."""
 
 
-def share_figures(group: Group, links: Links, iteration: int, figures: Figures) -> Rows:
-    """Every node's figures of an iteration."""
-    return group.share(links, iteration, Exchange.FIGURES, list(dataclasses.astuple(figures)))
+def share_figures(group: Group, links: Links, iteration: int, figures: Figures, places: list[float]) -> Rows:
+    """Every node's figures of an iteration, and where it has read the text to."""
+    return group.share(links, iteration, Exchange.FIGURES, [*dataclasses.astuple(figures), *places])
 
 
 def figures_of(rows: Rows) -> dict[int, Figures]:
     """The figures by node."""
-    return {node: Figures(*row) for node, row in rows.items()}
+    return {node: Figures(*row[:COUNT]) for node, row in rows.items()}
+
+
+def places_of(rows: Rows) -> list[list[float]]:
+    """Where each node has read the text to."""
+    return [row[COUNT:] for row in rows.values()]
 
 
 def meet(group: Group, links: Links, iteration: int) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skippipe.data.batches import Prepared, validation_batches
+from skippipe.data.batches import validation_batches
+from skippipe.data.prepared import Prepared
 from skippipe.model.inference import perplexity_of
 from skippipe.model.stage import Stage
 from skippipe.runtime.gradients import Exchange, Group

@@ -46,15 +46,15 @@ class Holding:
         self.awaiting: list[Given] = []
         """What this node gets before the iteration, if its stage is another then."""
 
-    def take_up(self, view: View, know: Callable[[], Knowledge]) -> dict[int, Expected]:
+    def take_up(self, view: View, know: Callable[[], Knowledge], width: int) -> dict[int, Expected]:
         """Hold the stage that the view says, and keep what others get of the one before; what must come to this node.
 
-        `know` tells what this node knows of the run.
+        `know` tells what this node knows of the run, in which rows of figures have so many numbers (`width`).
         """
         node = self.job.node
         self.handing = [] if node in view.joined else self.for_others(view, know)
         self.change_stage(view.plan.stage_of()[node])
-        self.awaiting = awaited(view, node, self.shard.optimizer)
+        self.awaiting = awaited(view, node, self.shard.optimizer, width)
         return {given.exchange: dict(given.handover.expected) for given in self.awaiting}
 
     def for_others(self, view: View, know: Callable[[], Knowledge]) -> list[Given]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skippipe.config import RunConfig
-from skippipe.data.batches import Prepared
+from skippipe.data.prepared import Prepared
 from skippipe.model.checkpoint import Checkpoint
 from skippipe.runtime.endpoint import Endpoint
 from skippipe.runtime.share import own_device

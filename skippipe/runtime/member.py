@@ -14,8 +14,8 @@ from skippipe.runtime.emulation import Emulation, RunClock
 from skippipe.runtime.endpoint import STOP_SIGNAL
 from skippipe.runtime.events import NodeBack, Ready
 from skippipe.runtime.executor import Executor, expected_senders
-from skippipe.runtime.figures import WIDTHS, meet
-from skippipe.runtime.gradients import Group, largest_message
+from skippipe.runtime.figures import meet, widths
+from skippipe.runtime.gradients import Exchange, Group, largest_message
 from skippipe.runtime.holding import Holding, Restored
 from skippipe.runtime.job import Job
 from skippipe.runtime.microbatches import Microbatches
@@ -66,15 +66,18 @@ class Member:
         samples = job.schedule.pipeline.samples_per_microbatch
         self.shard.codec = self.make_codec()
         self.group = self.make_group()
+        self.microbatches = Microbatches(job)
+        self.widths = widths(self.microbatches.width)
+        """Of the rows that all nodes share."""
         clock = Clock()
         self.emulation = self.make_emulation()
         delay_s, queue_s = self.emulation.hop_from_s.__getitem__, self.emulation.queue_s
-        expected = self.group.expected(WIDTHS)
+        expected = self.group.expected(self.widths)
         senders = {} if self.joins else expected_senders(plan, node)
         self.inbox = Inbox(senders, delay_s, queue_s, clock, self.first, expected, number)
         self.open_links(samples)
         self.work, self.clock = self.links.work, RunClock(clock, self.links.axis_offset)
-        read, send = Microbatches(job).read, self.links.send
+        read, send = self.microbatches.read, self.links.send
         self.executor = Executor(node, plan, self.shard.stage, read, self.inbox, send, self.emulation, clock, self.work)
         self.plans = Plans(job)
         self.survivors = self.make_survivors()
@@ -134,7 +137,7 @@ class Member:
         encodings = {other: encoding for other in range(job.schedule.nodes) if compressed[other]}
         activation = HEADER.size + 4 * samples * config.model.context * config.model.d_model
         part = HEADER.size + 4 * PART_NUMBERS
-        largest = max(activation, largest_message(self.group.expected(WIDTHS)), MOST_AGREEMENT_BYTES, part)
+        largest = max(activation, largest_message(self.group.expected(self.widths)), MOST_AGREEMENT_BYTES, part)
         patience = config.peers.connect_seconds + SLOWEST_STEP_FACTOR * job.plan.expected_step_s * job.time_scale
         self.links = job.endpoint.open_links(self.inbox, largest, encodings, work_seconds=patience)
 
@@ -173,6 +176,7 @@ class Member:
         self.run, self.drops.in_a_row, self.drops.proven = known.run, known.dropped_in_a_row, known.proven
         self.links.learn_axis(restored.donor, known.axis_s)
         self.pace.complete(self.first - 1, known.figures)
+        self.microbatches.join(self.first, known.places)
         self.hand_on(self.first)
         if self.shard.codec is not None:
             logger.info("what this node's compressed syncs had left out is lost with its former process")
@@ -235,13 +239,14 @@ class Member:
             if not views:
                 return False
             self.view = views[-1]
-            arriving, shard = self.holding.take_up(self.view, self.know), self.shard
+            arriving = self.holding.take_up(self.view, self.know, self.widths[Exchange.FIGURES])
+            shard = self.shard
             self.executor.hold(shard.stage)
             shard.codec = shard.codec or self.make_codec()
             if shard.codec is not None:
                 shard.codec.regroup()
             self.group = self.make_group()
-            collectives = {**self.group.expected(WIDTHS), **arriving}
+            collectives = {**self.group.expected(self.widths), **arriving}
             redone = [(view.first_iteration, view.number) for view in views if view.way == "redo"]
             senders = expected_senders(self.view.plan, self.job.node)
             self.inbox.take_up(self.view.number, senders, collectives, redone[-1] if redone else None)
@@ -257,8 +262,8 @@ class Member:
 
     def know(self) -> Knowledge:
         """What this node knows of the run beside its stage."""
-        axis_s = self.links.axis_offset()
-        return know(self.run, self.shard.optimizer, self.drops, axis_s, self.survivors.course.figures)
+        axis_s, places, figures = self.links.axis_offset(), self.microbatches.now(), self.survivors.course.figures
+        return know(self.run, self.shard.optimizer, self.drops, axis_s, places, figures)
 
     @property
     def wire_now(self) -> float:

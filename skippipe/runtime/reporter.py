@@ -116,8 +116,10 @@ class Reporter:
                 self.job.endpoint.report(view_begun(view, base, following_s))
             known.append(view)
 
-    def timeline(self, iteration: int, record: IterationRecord, synced: Span) -> None:
-        """Add this node's spans to the run's timeline."""
+    def timeline(self, view: View, iteration: int, record: IterationRecord, synced: Span) -> None:
+        """Add this node's spans of an iteration that ended in a view to the run's timeline, if all nodes do so."""
+        if iteration % self.job.config.timeline_every and iteration != view.first_iteration:
+            return
         scale = self.job.time_scale
         spans = [
             replace(span, start_s=self.clock.shared(span.start_s) / scale, end_s=self.clock.shared(span.end_s) / scale)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skippipe.model.optimizer import StageOptimizer
-from skippipe.runtime.figures import BITS_OF_A_FIGURE, MOST_PART, NAME_FIGURES, WIDTHS, Rows
+from skippipe.runtime.figures import BITS_OF_A_FIGURE, COUNT, MOST_PART, NAME_FIGURES, Rows
 from skippipe.runtime.gradients import Exchange
 from skippipe.runtime.soundness import Drops
 from skippipe.survival.view import View
@@ -21,9 +21,8 @@ EXCHANGES = (Exchange.STATE, Exchange.SECOND_STATE)
 """In which neighbours of a stage hand over what it can be restored from."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 NAME_DIGITS = BITS_OF_A_FIGURE // 4
-KNOWN = NAME_FIGURES + 4
-WIDTH = WIDTHS[Exchange.FIGURES]
-"""Of the rows of figures; the first says what is no number of the stage, the others are everyone's figures."""
+OWN = NAME_FIGURES + 4
+"""Numbers that say what is neither one of the stage nor where the text goes on."""
 
 
 @dataclass(frozen=True)
@@ -39,27 +38,30 @@ class Knowledge:
     """The last iteration that was not dropped."""
     axis_s: float
     """How far the run's time is ahead of its wire clock, in seconds."""
+    places: list[float]
+    """Where the text goes on, as numbers."""
     figures: Rows
     """Everyone's, of the last iteration."""
 
     def to_tensor(self, members: list[int]) -> Tensor:
-        """As rows of figures, (1 + members, WIDTH) fp64."""
+        """As rows as wide as figures, (1 + members, COUNT + places) fp64: the first is what this node knows."""
         halves = (self.run[:NAME_DIGITS], self.run[NAME_DIGITS:])
         own = [*(float(int(half, 16)) for half in halves), self.step, float(self.dropped_in_a_row), float(self.proven)]
         own.append(self.axis_s)
-        rows = [own + [0.0] * (WIDTH - len(own)), *(self.figures[member] for member in members)]
+        rows = [own + [0.0] * (COUNT - OWN) + self.places, *(self.figures[member] for member in members)]
         return torch.tensor(rows, dtype=torch.float64)
 
     @classmethod
     def from_tensor(cls, rows: Tensor, members: list[int]) -> Self:
         """What to_tensor wrote; MalformedMessageError if it did not write that."""
-        *halves, step, in_a_row, proven, axis_s = rows[0, :KNOWN].tolist()
+        first = rows[0].tolist()
+        *halves, step, in_a_row, proven, axis_s = first[:OWN]
         name = "".join(f"{whole_number(half, MOST_PART):0{NAME_DIGITS}x}" for half in halves)
         figures = dict(zip(members, rows[1:].tolist(), strict=True))
         count, last = whole_number(in_a_row, MOST_PART), whole_number(proven, MOST_PART, least=-1)
         if not math.isfinite(axis_s):
             raise MalformedMessageError(f"{axis_s} is no offset of clocks")
-        return cls(name, float(whole_number(step, MOST_PART)), count, last, axis_s, figures)
+        return cls(name, float(whole_number(step, MOST_PART)), count, last, axis_s, first[COUNT:], figures)
 
 
 class Given(NamedTuple):
@@ -114,9 +116,12 @@ def handovers(view: View, node: int, stage: int, optimizer: StageOptimizer, know
     return given
 
 
-def awaited(view: View, node: int, optimizer: StageOptimizer) -> list[Given]:
-    """What a node gets that has joined in a view, or moved to another stage, with what it is to fill."""
-    shape = (1 + len(earlier_members(view)), WIDTH)
+def awaited(view: View, node: int, optimizer: StageOptimizer, width: int) -> list[Given]:
+    """What a node gets that has joined in a view, or moved to another stage, with what it is to fill.
+
+    Rows of figures have so many numbers (`width`).
+    """
+    shape = (1 + len(earlier_members(view)), width)
     numbers = (1 + len(MOMENTS)) * len(optimizer.flat)
     if node in view.donors:
         return [Given(Exchange.STATE, blank(view.donors[node], node, numbers, shape))]
@@ -152,6 +157,9 @@ def mean_of_neighbours(view: View, given: list[Given], figures: Rows) -> Tensor 
     return numbers
 
 
-def know(run: str, optimizer: StageOptimizer, drops: Drops, axis_s: float, figures: Rows) -> Knowledge:
-    """What a replica knows after an iteration with these figures."""
-    return Knowledge(run, float(optimizer.moments("step")[0]), drops.in_a_row, drops.proven, axis_s, figures)
+def know(
+    run: str, optimizer: StageOptimizer, drops: Drops, axis_s: float, places: list[float], figures: Rows
+) -> Knowledge:
+    """What a replica knows after an iteration with these figures, and before one in which the text goes on there."""
+    step = float(optimizer.moments("step")[0])
+    return Knowledge(run, step, drops.in_a_row, drops.proven, axis_s, places, figures)

@@ -34,7 +34,7 @@ class Worker(Member):
             self.work.begin(f"the optimizer step of iteration {iteration}")
             cause = self.step(iteration, figures)
             self.step_end, self.done = self.clock.shared(self.clock.now()), iteration + 1
-            self.reporter.timeline(iteration, record, synced)
+            self.reporter.timeline(self.view, iteration, record, synced)
             stopping = any(row.stop_asked for row in figures.values())
             perplexity = None if self.drops.diverged else self.after_step(iteration + 1, stopping)
             self.reporter.iteration(self.view, iteration, figures, perplexity, cause)
@@ -72,6 +72,7 @@ class Worker(Member):
                 synced = Span(self.job.node, SYNC, None, self.clock.now(), self.clock.now())
             self.executor.finish()
             self.holding.former = None
+            self.microbatches.go_on(rows)
             return figures_of(rows), record, synced
 
     def begin_again(self) -> None:
@@ -152,7 +153,8 @@ class Worker(Member):
         job, shard = self.job, self.shard
         codec = shard.codec
         digest = hashlib.sha256(job.schedule.to_json().encode()).hexdigest()
-        meta = Meta(done, len(job.plan.stages), job.prepared.vocabulary, job.setting, digest, self.run, job.config)
+        of_run = len(job.plan.stages), job.prepared.vocabulary, job.setting, digest, self.run, job.config
+        meta = Meta(done, *of_run, **self.microbatches.parts.place(done))
         # Weights that gave no finite numbers yet, or lack a stage, must not push out those that did.
         proven = is_whole and self.drops.in_a_row == 0
         if codec is not None or leads:
@@ -190,7 +192,7 @@ class Worker(Member):
             poison=float(poison or 0),
             slowness=slowness(record.spans, self.job.schedule.costs, self.job.node),
         )
-        rows = share_figures(self.group, self.links, iteration, mine)
+        rows = share_figures(self.group, self.links, iteration, mine, self.microbatches.ends())
         self.work.wait(f"the view of iteration {iteration}")
         self.pace.commit(iteration, rows)
         self.bytes_reported = self.links.bytes_sent

@@ -10,7 +10,9 @@ import numpy
 import pytest
 import torch
 
-from skippipe.data.batches import Batches, Prepared, prepare, validation_batches, written_once
+from skippipe.data.batches import Batches, prepare, validation_batches
+from skippipe.data.cache import written_once
+from skippipe.data.prepared import TokenFile
 from skippipe.data.tokenizer import load_tokenizer
 from skippipe.errors import UserError
 
@@ -22,7 +24,7 @@ def positions(tmp_path):
     """A token file whose tokens are their own positions, so that batches show where they come from."""
     path = tmp_path / "tokens.bin"
     numpy.arange(TRAIN + HELD_OUT, dtype="<u4").tofile(path)
-    return Prepared(tmp_path / "none.model", TRAIN + HELD_OUT, path, TRAIN, HELD_OUT)
+    return TokenFile(tmp_path / "none.model", TRAIN + HELD_OUT, path, TRAIN, HELD_OUT)
 
 
 def test_preparing_gives_the_text_back_and_is_done_once(config, texts):

@@ -1,9 +1,5 @@
 """Which documents a corpus has, in which order, and the line a user gets where it has none."""
 
-import dataclasses
-import json
-from pathlib import Path
-
 import pytest
 
 from skippipe.config import DataConfig
@@ -48,17 +44,6 @@ def test_the_standard_library_is_there_without_installed_packages():
     assert sum(path.stat().st_size for path in corpus.files) > 5_000_000
     assert any(path.name == "argparse.py" for path in corpus.files)
     assert not any({"site-packages", "dist-packages"} & set(path.parts) for path in corpus.files)
-
-
-def test_a_hub_dataset_is_streamed(tmp_path):
-    rows = [{"text": f"document {number}"} for number in range(9)]
-    Path(tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    config = DataConfig(source="hub", hub=str(tmp_path), hub_documents=3)
-    assert list(Corpus(config).documents()) == ["document 0", "document 1", "document 2"]
-    with pytest.raises(UserError, match=r"data\.hub .*no text in data\.hub_field 'body'; columns: text"):
-        list(Corpus(dataclasses.replace(config, hub_field="body")).documents())
-    with pytest.raises(UserError, match=r"data\.hub .*split other\): can't be streamed"):
-        list(Corpus(dataclasses.replace(config, hub_split="other")).documents())
 
 
 def test_missing_paths_and_empty_folders_are_named(tmp_path):

@@ -9,26 +9,34 @@ from typing import Any
 
 from skippipe.__main__ import main
 from skippipe.data.batches import Batches
+from skippipe.runtime.job import Job
 from skippipe.runtime.microbatches import Microbatches
 from tests.end_to_end.dying import Moment, Patches
 
 
 def note_reads(path: Path) -> None:
     """Let nodes note what they read, each line in one write: iteration, microbatch, node, part, number."""
-    read, batch = Microbatches.read, Batches.batch
+    make, read, batch = Microbatches.__init__, Microbatches.read, Batches.batch
     reader: dict[str, int] = {}
 
+    def making(own: Microbatches, job: Job) -> None:
+        reader.update(node=job.node)
+        make(own, job)
+
     def reading(own: Microbatches, iteration: int, microbatch: int) -> Any:
-        reader.update(node=own.job.node, microbatch=microbatch)
+        reader.update(microbatch=microbatch)
         return read(own, iteration, microbatch)
 
     def noting(own: Batches, iteration: int, number: int) -> Any:
         line = {"iteration": iteration, **reader, "part": own.identity[1], "number": number}
-        with path.open("ab", buffering=0) as file:
-            file.write(json.dumps(line).encode() + b"\n")
+        # Before the start it is tried whether there is enough text.
+        if "node" in line:
+            with path.open("ab", buffering=0) as file:
+                file.write(json.dumps(line).encode() + b"\n")
         return batch(own, iteration, number)
 
-    Microbatches.read, Batches.batch = reading, noting  # type: ignore[method-assign]
+    Microbatches.__init__, Microbatches.read = making, reading  # type: ignore[method-assign]
+    Batches.batch = noting  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

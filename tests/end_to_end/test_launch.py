@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from skippipe.config import RunConfig
-from skippipe.data.batches import key
+from skippipe.data.cache import key
 from skippipe.data.corpus import Corpus
 from skippipe.fields import load_config
 from skippipe.model.checkpoint import find_latest

@@ -28,7 +28,9 @@ METRICS_KEYS = "iteration loss gradient_norm iteration_s step_s tokens tokens_pe
 
 def test_run_trains_and_leaves_summary_metrics_logs_and_pids(start: Start, workplace: Path) -> None:
     rate = "optimizer.learning_rate=0.01"
-    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=whole", rate, cold=True)
+    process = start(
+        "0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=whole", rate, "timeline_every=2", cold=True
+    )
     output, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
     folder = workplace / "runs" / "whole"
@@ -52,6 +54,7 @@ def test_run_trains_and_leaves_summary_metrics_logs_and_pids(start: Start, workp
     assert not any(alive(pid) for pid in pids.values())
     assert all((folder / f"node-{node}.log").read_text() for node in range(6))
     spans = [json.loads(line) for line in (folder / "timeline.jsonl").read_text().splitlines()]
+    assert {span["iteration"] for span in spans} == {0, 2, 4}
     assert len([span for span in spans if span["iteration"] == 0 and span["task"] != "sync"]) == 6 * 5
 
 

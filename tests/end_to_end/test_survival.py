@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from skippipe.schedule.timeline import SYNC
 from tests.end_to_end.conftest import SECONDS, Start
 from tests.end_to_end.dying import CUT, Moment
 from tests.end_to_end.exactness import check_exact
@@ -49,7 +50,8 @@ def json_lines(path: Path) -> list[dict]:
 @pytest.mark.parametrize("moment", Moment)
 def test_a_node_dies_and_nothing_changes(start: Start, workplace: Path, moment: Moment) -> None:
     lost = WHO[moment]
-    folder, output, errors = disturb(start, workplace, f"dies-{moment.name}", (moment.name, str(lost)))
+    patch = moment.name, str(lost)
+    folder, output, errors = disturb(start, workplace, f"dies-{moment.name}", patch, "timeline_every=3")
     views = json_lines(folder / "views.jsonl")
     assert [view["number"] for view in views] == [0, 1]
     assert (views[1]["way"], views[1]["iteration"]) == ("takeover", moment.iteration)
@@ -59,6 +61,13 @@ def test_a_node_dies_and_nothing_changes(start: Start, workplace: Path, moment: 
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["views"], summary["nodes_lost"]) == (2, 1)
     assert "nodes lost" in output
+    # All write the iteration of the loss too, whoever knew of it first.
+    synced = [
+        (line["iteration"], line["node"]) for line in json_lines(folder / "timeline.jsonl") if line["task"] == SYNC
+    ]
+    everyone, living = range(6), views[1]["members"]
+    written = {0: everyone, moment.iteration: living, 3: living}
+    assert sorted(synced) == [(iteration, node) for iteration, nodes in written.items() for node in nodes]
 
 
 @pytest.mark.parametrize("moment", [Moment.COMMITTED, Moment.STEPPED])

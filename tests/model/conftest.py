@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from skippipe.config import DataConfig
-from skippipe.data.batches import Prepared, prepare
+from skippipe.data.batches import prepare
+from skippipe.data.prepared import Prepared
 
 
 @pytest.fixture(autouse=True)

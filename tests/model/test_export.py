@@ -18,6 +18,7 @@ from skippipe.model.export import export_folder
 from skippipe.model.inference import all_stages, forward
 from skippipe.reference import ReferenceTrainer
 from skippipe.schedule import Plan
+from tests.data.conftest import write_pretrained
 
 PLAN = Plan(((0,), (1,), (2,)), ((0, 1, 2), (0, 2, 1)), {}, (0.0,) * 3, 0.0, 0.0)
 
@@ -60,7 +61,7 @@ def test_logits_of_the_exported_model_are_ours(trained, exported, prepared):
 
 
 def test_the_exported_tokenizer_encodes_and_decodes_as_ours(exported, prepared):
-    theirs, ours = AutoTokenizer.from_pretrained(exported), load_tokenizer(prepared.tokenizer).sp_model
+    theirs, ours = AutoTokenizer.from_pretrained(exported), load_tokenizer(prepared.tokenizer)
     for text in ("def line7(x):\n    return x\n", "\n\n  caf\u00e9 \u4e2d\t\U0001f600   end ", " </s> ", "x"):
         encoded = theirs(text, add_special_tokens=False)["input_ids"]
         if "</s>" not in text:
@@ -133,3 +134,32 @@ def test_paths_that_a_checkpoint_names_are_used_only_if_asked(trained, tmp_path,
     text = ["data.source=files", f"data.paths=[{source}]", f"data.cache={tmp_path}"]
     assert main(["evaluate", run, *text, "--json"]) == 0
     assert list(tmp_path.glob("tokens-*.bin"))
+
+
+def test_a_tokenizer_of_transformers_goes_with_checkpoints_and_folders(prepared, tmp_path, capsys):
+    text = prepared.tokens.parent / "text.txt"
+    write_pretrained(tmp_path / "theirs", [text.read_text()])
+    data = DataConfig(
+        source="files", paths=(str(text),), tokenizer=str(tmp_path / "theirs"), cache=str(tmp_path / "cache")
+    )
+    config = RunConfig(model=ModelConfig(d_model=16, heads=2, context=24, feed_forward=40), data=data)
+    trainer = ReferenceTrainer(config, PLAN, 2, prepare(data))
+    run = tmp_path / "run"
+    for done in range(1, 5):
+        trainer.train_iteration(done - 1)
+        trainer.save(run, Meta(done, 3, trainer.prepared.vocabulary, "baseline", "", "", config))
+    # What is too old is gone, tokenizers included.
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == [f"iteration-00000{n}" for n in (2, 3, 4)]
+    checkpoint, ours = find_latest(run), load_tokenizer(trainer.prepared.tokenizer)
+    assert export_folder(checkpoint, tmp_path / "hf")
+    sentence = "def line7(x):\n    return <|end|>x\n"
+    for folder in (checkpoint.folder, tmp_path / "hf"):
+        theirs = AutoTokenizer.from_pretrained(folder)
+        assert theirs("line7(x)")["input_ids"] == ours.encode("line7(x)")
+        assert theirs.eos_token_id == ours.eos_id
+        reopened = prepare(replace(data, tokenizer=str(folder)))
+        assert load_tokenizer(reopened.tokenizer).encode(sentence) == ours.encode(sentence)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "hf").config.eos_token_id == ours.eos_id
+    assert main(["generate", str(run), "--prompt", "def ", "--tokens", "5"]) == 0
+    assert capsys.readouterr().out.startswith("def ")
+    assert main(["evaluate", str(run), "--its-paths"]) == 0

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from skippipe.config import CompressionConfig, Encoding, ModelConfig, RunConfig
-from skippipe.data.batches import Prepared
+from skippipe.data.prepared import Prepared
 from skippipe.errors import UserError
 from skippipe.model.checkpoint import checkpoint_folder, find_latest
 from skippipe.model.checkpoint_meta import Meta

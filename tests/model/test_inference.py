@@ -109,13 +109,9 @@ def test_prompts_that_do_not_fit_are_refused(stages, prompt):
 
 
 class Bytes:
-    """Stands where SPTokenizer does, a token a byte; 0 ends a document."""
+    """Stands where a tokenizer does, a token a byte; 0 ends a document."""
 
     eos_id = 0
-
-    @property
-    def sp_model(self):
-        return self
 
     def decode(self, ids):
         return bytes(ids).decode("utf-8", errors="replace")

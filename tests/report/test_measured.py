@@ -104,6 +104,42 @@ def test_the_iterations_after_a_death_and_of_a_return(tmp_path: Path) -> None:
     assert len(whole.taken_over) == 12
 
 
+def thin_out(folder: Path, every: int, kept: Collection[int]) -> Path:
+    """Leave of a run's timeline what is written with timeline_every, the last of these iterations."""
+    lines = (folder / "timeline.jsonl").read_text().splitlines(keepends=True)
+    (folder / "timeline.jsonl").write_text("".join(line for line in lines if json.loads(line)["iteration"] in kept))
+    document = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**document, "timeline_every": every}))
+    return folder
+
+
+def test_iterations_that_were_not_written_are_named_with_those_that_were(tmp_path: Path) -> None:
+    folder = thin_out(write_run(tmp_path), 3, {0, 1, 3})
+    assert [change.text for change in measured_run(folder, SCHEDULE.costs, 1, 1).changes] == [
+        "view 1: lost: 2",
+        "view 2: lost: 5",
+    ]
+    near = r"has no iteration 2: timeline_every is 3; the nearest that it has are 1 and 3"
+    for first, last in ((2, 2), (0, 3)):
+        with pytest.raises(UserError, match=near):
+            measured_run(folder, SCHEDULE.costs, first, last)
+    with pytest.raises(UserError, match=r"has no iteration 9: timeline_every is 3; the nearest that it has is 3$"):
+        measured_run(folder, SCHEDULE.costs, 9, 9)
+
+
+def test_the_iteration_that_is_shown_unasked_is_one_that_was_written(tmp_path: Path) -> None:
+    folder = thin_out(write_run(tmp_path), 3, {0, 1, 3})
+    assert chosen(folder, 4) == (1, 1)
+    views = (folder / "views.jsonl").read_text().splitlines(keepends=True)
+    (folder / "views.jsonl").write_text(views[0])
+    # In the middle would be 0, 1, 2, 3 and 4.
+    assert [chosen(folder, iterations)[0] for iterations in (1, 2, 5, 7, 8)] == [0, 0, 0, 3, 3]
+    (folder / "views.jsonl").write_text(views[0].replace('"iteration": 0', '"iteration": 5'))
+    assert [chosen(folder, iterations)[0] for iterations in (1, 2, 5)] == [5, 6, 6]
+    (folder / "views.jsonl").write_text(views[0].replace('"iteration": 0', '"iteration": 4'))
+    assert chosen(folder, 3) == (4, 4)
+
+
 def test_tasks_of_another_view_are_refused(tmp_path: Path) -> None:
     folder = write_run(tmp_path)
     append_spans(folder, 2, [span for span in plan_timeline(FIRST, SCHEDULE.costs) if span.node == 2][:1])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from skippipe.config import RunConfig
-from skippipe.data.batches import Prepared
+from skippipe.data.prepared import TokenFile
 from skippipe.model.checkpoint_meta import Meta
 from skippipe.runtime.equal import OWN, equal_fields, file_digest
 from skippipe.transport.run_identity import RunIdentity
@@ -22,15 +22,15 @@ SCHEDULE = small_schedule()
 
 
 @pytest.fixture
-def prepared(tmp_path: Path) -> Prepared:
+def prepared(tmp_path: Path) -> TokenFile:
     """Two files that stand for a tokenizer and tokens."""
     for name in ("tokenizer.model", "tokens.npy"):
         (tmp_path / name).write_bytes(name.encode())
-    fields: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(Prepared)}
-    return Prepared(**{**fields, "tokenizer": tmp_path / "tokenizer.model", "tokens": tmp_path / "tokens.npy"})
+    fields: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(TokenFile)}
+    return TokenFile(**{**fields, "tokenizer": tmp_path / "tokenizer.model", "tokens": tmp_path / "tokens.npy"})
 
 
-def fields_of(prepared: Prepared, config: RunConfig = RunConfig(), **changed: Any) -> dict[str, str]:  # noqa: B008
+def fields_of(prepared: TokenFile, config: RunConfig = RunConfig(), **changed: Any) -> dict[str, str]:  # noqa: B008
     given = {"schedule": SCHEDULE, "setting": "ca-partial", "checkpoint": None, **changed}
     return equal_fields(config=config, prepared=prepared, **given)
 
@@ -52,12 +52,12 @@ def leaves(config: Any, prefix: str = "") -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", leaves(RunConfig()))
-def test_every_field_of_the_configuration_is_compared_or_may_differ(prepared: Prepared, name: str) -> None:
+def test_every_field_of_the_configuration_is_compared_or_may_differ(prepared: TokenFile, name: str) -> None:
     first = name.partition(".")[0]
     assert (name in fields_of(prepared)) != (name in OWN or first in OWN)
 
 
-def test_setting_samples_and_schedule_are_compared(prepared: Prepared) -> None:
+def test_setting_samples_and_schedule_are_compared(prepared: TokenFile) -> None:
     here = fields_of(prepared)
     assert named(here, fields_of(prepared, setting="baseline")) == {"SETTING"}
     assert named(here, fields_of(prepared, schedule=SCHEDULE.with_samples(4))) == {"SAMPLES", "the schedule"}
@@ -65,22 +65,22 @@ def test_setting_samples_and_schedule_are_compared(prepared: Prepared) -> None:
     assert named(here, fields_of(prepared, schedule=other)) == {"the schedule"}
 
 
-def test_tokens_and_tokenizer_are_compared_by_what_is_in_them(prepared: Prepared, tmp_path: Path) -> None:
+def test_tokens_and_tokenizer_are_compared_by_what_is_in_them(prepared: TokenFile, tmp_path: Path) -> None:
     here = fields_of(prepared)
     (tmp_path / "tokens.npy").write_bytes(b"tokens.npz")
-    assert named(here, fields_of(prepared)) == {"the tokens"}
+    assert named(here, fields_of(prepared)) == {"the text"}
     (tmp_path / "tokenizer.model").write_bytes(b"tokenizer.molel")
-    assert named(here, fields_of(prepared)) == {"the tokens", "the tokenizer"}
+    assert named(here, fields_of(prepared)) == {"the text", "the tokenizer"}
 
 
-def test_the_python_whose_library_is_the_text_is_compared(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_whose_library_is_the_text_is_compared(prepared: TokenFile, monkeypatch: pytest.MonkeyPatch) -> None:
     library = replace(RunConfig(), data=replace(RunConfig().data, source="stdlib"))
     here = fields_of(prepared, library)
     monkeypatch.setattr("platform.python_version", lambda: "3.11.99")
     assert named(here, fields_of(prepared, library)) == {"Python, whose library is the text"}
 
 
-def test_checkpoints_of_two_runs_are_not_gone_on_from_together(prepared: Prepared) -> None:
+def test_checkpoints_of_two_runs_are_not_gone_on_from_together(prepared: TokenFile) -> None:
     meta = Meta(4, 3, 300, "ca-partial", "", "1" * 26, RunConfig())
     here = fields_of(prepared, checkpoint=meta)
     assert named(here, fields_of(prepared, checkpoint=replace(meta, run="2" * 26))) == {
@@ -89,7 +89,7 @@ def test_checkpoints_of_two_runs_are_not_gone_on_from_together(prepared: Prepare
     assert named(here, fields_of(prepared, checkpoint=replace(meta, iteration=5))) == {"the iteration to begin with"}
 
 
-def test_a_model_of_the_same_sizes_is_another_one(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_model_of_the_same_sizes_is_another_one(prepared: TokenFile, tmp_path: Path) -> None:
     for name, number in (("base", 1), ("tuned", 2)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps({"layers": 4}))

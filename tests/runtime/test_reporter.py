@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from skippipe.config import RunConfig
 from skippipe.report.metrics import IterationMetrics
+from skippipe.report.timeline import read_spans
 from skippipe.report.views import read_views, view_of
 from skippipe.runtime.emulation import RunClock
 from skippipe.runtime.events import Event, IterationLoss, ViewBegun
+from skippipe.runtime.executor import IterationRecord
 from skippipe.runtime.figures import Figures
 from skippipe.runtime.job import Job
 from skippipe.runtime.reporter import Reporter
+from skippipe.schedule.timeline import FORWARD, SYNC, Span
 from skippipe.survival.succession import plan_of_the_living
 from skippipe.survival.view import View
 from skippipe.transport.clocks import Clock
 from tests.small_schedule import small_schedule
 
+CONFIG = RunConfig()
 SCHEDULE = small_schedule()
 FIRST = SCHEDULE.plan("ca-partial")
 START = View(0, 0, "start", "the run begins", FIRST, -1)
@@ -32,10 +37,10 @@ class Machine:
         self.report = events.append
 
 
-def reporter_of(folder: Path, node: int, events: list[Event]) -> Reporter:
+def reporter_of(folder: Path, node: int, events: list[Event], config: RunConfig = CONFIG) -> Reporter:
     machine: Any = Machine(folder, node, events)
     prepared: Any = None
-    job, clock = Job(machine, "ca-partial", SCHEDULE, RunConfig(), prepared, None), RunClock(Clock(), lambda: 0.0)
+    job, clock = Job(machine, "ca-partial", SCHEDULE, config, prepared, None), RunClock(Clock(), lambda: 0.0)
     return Reporter(job, clock, lambda node: True)
 
 
@@ -94,6 +99,16 @@ def test_a_joiner_that_stays_is_told_though_its_view_is_passed_over(tmp_path: Pa
     reporter.views([back, takeover(3, 3, (5,), back)], first, 1.0)
     told = [event for event in events if isinstance(event, ViewBegun)]
     assert [(event.lost, event.joined) for event in told] == [((2,), ()), ((), (2,)), ((5,), ())]
+
+
+def test_the_timeline_is_every_so_manyth_iteration_and_those_that_a_view_begins_with(tmp_path: Path) -> None:
+    reporter = reporter_of(tmp_path, 0, [], RunConfig(timeline_every=10))
+    lost = takeover(1, 13, (2,), START)
+    for view, iterations in ((replace(START, first_iteration=4), range(4, 13)), (lost, range(13, 25))):
+        for iteration in iterations:
+            spans = [Span(0, FORWARD, 0, float(iteration), iteration + 0.5)]
+            reporter.timeline(view, iteration, IterationRecord(spans), Span(0, SYNC, None, 0.0, 1.0))
+    assert {iteration: len(spans) for iteration, spans in read_spans(tmp_path).items()} == {4: 2, 10: 2, 13: 2, 20: 2}
 
 
 def test_who_speaks_next_writes_and_tells_what_the_one_before_did_not(tmp_path: Path) -> None:

@@ -6,18 +6,19 @@ import math
 
 import pytest
 
-from skippipe.runtime.state import WIDTH, Knowledge
+from skippipe.runtime.figures import COUNT
+from skippipe.runtime.state import Knowledge
 from skippipe.transport.message import MalformedMessageError
 
 MEMBERS = [1, 4]
-FIGURES = {1: [float(number) for number in range(WIDTH)], 4: [math.inf, math.nan, *[0.0] * (WIDTH - 2)]}
-KNOWLEDGE = Knowledge("0123456789abc" * 2, 7.0, 2, -1, 3.5, FIGURES)
+FIGURES = {1: [float(number) for number in range(COUNT + 2)], 4: [math.inf, math.nan, *[0.0] * COUNT]}
+KNOWLEDGE = Knowledge("0123456789abc" * 2, 7.0, 2, -1, 3.5, [8.0, 9.0], FIGURES)
 
 
 def test_knowledge_comes_as_it_was() -> None:
     again = Knowledge.from_tensor(KNOWLEDGE.to_tensor(MEMBERS), MEMBERS)
     assert (again.run, again.step, again.dropped_in_a_row, again.proven) == ("0123456789abc" * 2, 7.0, 2, -1)
-    assert again.axis_s == 3.5
+    assert (again.axis_s, again.places) == (3.5, [8.0, 9.0])
     assert again.figures[1] == FIGURES[1]
     assert math.isnan(again.figures[4][1])
 
