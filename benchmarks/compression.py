@@ -159,7 +159,7 @@ class Hop(torch.autograd.Function):
 def sent(tensor: torch.Tensor, encoding: Encoding) -> torch.Tensor:
     """What a peer reads of a message."""
     head, payload = pack(Header(MessageKind.ACTIVATION, 0, 0, 0, 0.0), tensor, MessageEncoding[encoding.upper()])
-    return unpack(np.frombuffer(head + bytes(payload), dtype=np.uint8))[1].clone()
+    return unpack(np.frombuffer(bytearray(head + bytes(payload)), dtype=np.uint8))[1]
 
 
 class CompressedHops(ReferenceTrainer):

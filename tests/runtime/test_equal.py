@@ -51,7 +51,7 @@ def leaves(config: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{field.name}"
 
 
-@pytest.mark.parametrize("name", leaves(RunConfig()))
+@pytest.mark.parametrize("name", list(leaves(RunConfig())))
 def test_every_field_of_the_configuration_is_compared_or_may_differ(prepared: TokenFile, name: str) -> None:
     first = name.partition(".")[0]
     assert (name in fields_of(prepared)) != (name in OWN or first in OWN)
