@@ -81,10 +81,9 @@ def report(results: common.Results, scale: Scale, trained: dict[Variant, Lines])
     )
     if scale.name == "quick":
         results.text(
-            "That skipping models come out ahead is a matter of so short a training: a shallower path is easier to "
-            "train at first, and depth has not paid yet. What can be read from here is that skipping a third of the "
-            "stages, swapping them and the choice of paths do not hurt; uneven visits (no CC3) cost about as "
-            "much as the settings differ among themselves, with one seed each."
+            "That skipping models come out ahead says little: the training is short. What can be read from here is "
+            "that skipping a third of the stages, swapping them and the choice of paths do not hurt; uneven visits "
+            "(no CC3) cost about as much as the settings differ among themselves, with one seed each."
         )
         results.text(training.NOT_RUN)
     results.figure(curves(trained), f"{results.name}-curves", "Validation perplexity over tokens")

@@ -48,3 +48,10 @@ def searched(*flags: str, on_gcma: bool = False) -> Schedule:
         ranked = assign(instance, config.population, config.trials, math.inf, rng, Progress()).ranked
         instance = instance.with_stages(ranked[0])
     return search(instance, config, Progress())
+
+
+def trials_told(schedule: Schedule) -> str:
+    """How many of GCMA's trials there was time for, as a sentence."""
+    record = schedule.plan("baseline").search
+    made, asked = record["trials"], record["trials_asked"]
+    return f"GCMA, on whose stages DT-FM* and DT-FM-skip stand, made {made} of {asked} trials."
