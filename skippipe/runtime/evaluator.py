@@ -77,7 +77,7 @@ class Mailbox(Inbox):
         with self.changed:
             self.changed.wait_for(lambda: node in self.hidden or node in self.lost or self.failure is not None)
             if node not in self.hidden:
-                self.check(self.failure is None)
+                self.check_failure()
                 raise PeerLostError(f"node {node} can't be reached")
             return self.hidden.pop(node)
 

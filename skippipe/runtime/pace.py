@@ -24,8 +24,7 @@ class Pace:
         """The first view that names this joiner; PeerLostError if there is none for so long."""
         with self.inbox.changed:
             self.inbox.changed.wait_for(lambda: self.course.newest or self.inbox.failure, seconds)
-            if self.inbox.failure is not None:
-                raise self.inbox.error(self.inbox.failure)
+            self.inbox.check_failure()
             if not self.course.waiting:
                 raise PeerLostError(f"nobody has let this node join for {seconds:.0f} s")
             return self.course.waiting[0]
@@ -59,6 +58,5 @@ class Pace:
 
     def check(self) -> None:
         """ViewChangedError or PeerLostError if the torch thread can't just go on."""
-        if self.inbox.failure is not None:
-            raise self.inbox.error(self.inbox.failure)
+        self.inbox.check_failure()
         self.inbox.check()

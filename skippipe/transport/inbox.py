@@ -177,6 +177,11 @@ class Inbox:
         if self.changing:
             raise ViewChangedError
         if not came:
+            self.check_failure()
+
+    def check_failure(self) -> None:
+        """PeerLostError, or what else it was, if no more messages will come."""
+        if self.failure is not None:
             raise self.error(self.failure)
 
     def change(self) -> None:

@@ -197,7 +197,7 @@ class Links:
                 for sender, wait, end in zip(senders, connected, ends, strict=True):
                     await asyncio.wait((wait, end, failed), return_when=asyncio.FIRST_COMPLETED)
                     if not sender.connected.is_set():
-                        self.inbox.check(self.inbox.failure is None)
+                        self.inbox.check_failure()
                         raise PeerLostError(f"{sender.name} can't be reached")
                 self.joined = True
             finally:

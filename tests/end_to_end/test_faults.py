@@ -8,7 +8,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -23,8 +22,10 @@ from skippipe.reference import ReferenceTrainer
 from skippipe.report.metrics import read_metrics
 from skippipe.report.run_folder import process_ids
 from skippipe.schedule import Schedule
+from tests.cases import Layer, drives
 from tests.end_to_end.conftest import SECONDS, Start, alive, can_make_namespaces, free_ports, ports_are_free, wait_for
 from tests.end_to_end.exactness import TOLERANCE
+from tests.faults import Fault
 
 END_SECONDS = 60
 PORTS = 6
@@ -34,51 +35,27 @@ NO_MAJORITY = "only [23] of 6 nodes can be reached, no majority"
 SECRET = {"SKIPPIPE_SECRET": "a secret that both machines know"}
 
 
-class Fault(Enum):
-    """What happens to a run of six nodes."""
+CUTS = (Fault.LINK_CUT_FOR_5_S, Fault.LINK_CUT)
+"""Those that take two machines."""
+FEWER = (Fault.MACHINE_LOST, Fault.KILLED_WITH_NODE_0, Fault.KILLED_FAR_FROM_NODE_0)
+"""Those with a test of their own, which looks closer."""
 
-    BOOTSTRAP_KILLED = "node 0"
-    ORIGIN_KILLED = "node 1"
-    RELAY_KILLED = "node 3"
-    STAGE_KILLED = "nodes 2 and 3"
-    ORIGINS_KILLED = "nodes 0 and 1"
-    STOPPED_FOR_20_S = "node 2"
-    LINK_CUT_FOR_5_S = "the cable between two machines, for a while"
-    LINK_CUT = "the cable between two machines"
 
-    @property
-    def goes_on(self) -> bool:
-        """Whether the run survives."""
-        return self not in (Fault.ORIGINS_KILLED, Fault.LINK_CUT)
-
-    @property
-    def cuts(self) -> bool:
-        """Whether it takes two machines."""
-        return self in (Fault.LINK_CUT_FOR_5_S, Fault.LINK_CUT)
-
-    @property
-    def complaints(self) -> tuple[str, ...]:
-        """What each launcher must say."""
-        if self.cuts:
-            # Both replicas of stage 0 are on the smaller side.
-            return NO_MAJORITY, "no living node holds stage 0"
-        return ("no living node holds stage 0",)
-
-    def inflict(self, pids: dict[int, int], cable: str | None) -> None:
-        """Do it; what does not last is over at the end. `cable` is the namespace that one end of it is in."""
-        if self.cuts:
-            assert cable is not None
-            ip("-n", cable, "link", "set", "cable", "down")
-            if self.goes_on:
-                time.sleep(5)
-                ip("-n", cable, "link", "set", "cable", "up")
-            return
-        stops = self is Fault.STOPPED_FOR_20_S
-        for node in map(int, re.findall("[0-9]+", self.value)):
-            os.kill(pids[node], signal.SIGSTOP if stops else signal.SIGKILL)
-            if stops:
-                time.sleep(20)
-                os.kill(pids[node], signal.SIGCONT)
+def inflict(fault: Fault, pids: dict[int, int], cable: str | None) -> None:
+    """Do it; what does not last is over at the end. `cable` is the namespace that one end of it is in."""
+    if fault in CUTS:
+        assert cable is not None
+        ip("-n", cable, "link", "set", "cable", "down")
+        if fault.goes_on:
+            time.sleep(5)
+            ip("-n", cable, "link", "set", "cable", "up")
+        return
+    stops = fault is Fault.STOPPED_FOR_20_S
+    for node in map(int, re.findall("[0-9]+", fault.what)):
+        os.kill(pids[node], signal.SIGSTOP if stops else signal.SIGKILL)
+        if stops:
+            time.sleep(20)
+            os.kill(pids[node], signal.SIGCONT)
 
 
 def iterations_done(folder: Path) -> int:
@@ -87,9 +64,9 @@ def iterations_done(folder: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-@pytest.mark.parametrize("fault", Fault)
+@drives(*(fault for fault in Fault.at(Layer.RUN) if fault not in FEWER))
 def test_a_fault(fault: Fault, start: Start, workplace: Path, request: pytest.FixtureRequest) -> None:
-    hosts: tuple[str, str] | None = request.getfixturevalue("hosts") if fault.cuts else None
+    hosts: tuple[str, str] | None = request.getfixturevalue("hosts") if fault in CUTS else None
     first_port = free_ports(PORTS)
     patience = ["peers.silence_seconds=8"] if fault is Fault.LINK_CUT else []
     if hosts:
@@ -104,13 +81,15 @@ def test_a_fault(fault: Fault, start: Start, workplace: Path, request: pytest.Fi
     ]
     wait_for(lambda: iterations_done(folders[0]) > 0)
     pids = {node: pid for folder in folders for node, pid in process_ids(folder).items()}
-    fault.inflict(pids, hosts[0] if hosts else None)
+    inflict(fault, pids, hosts[0] if hosts else None)
     before, began = iterations_done(folders[0]), time.monotonic()
     if fault.goes_on:
         wait_for(lambda: iterations_done(folders[0]) > before + 3)
         assert all(run.poll() is None for run in runs)
         return
-    for run, complaint in zip(runs, fault.complaints, strict=True):
+    # Of a cut cable: both replicas of stage 0 are on the smaller side, which holds no majority.
+    complaints = (NO_MAJORITY, fault.line) if hosts else (fault.line,)
+    for run, complaint in zip(runs, complaints, strict=True):
         _, errors = run.communicate(timeout=SECONDS)
         assert run.returncode == 1
         assert re.search(complaint, errors)
@@ -130,7 +109,8 @@ def two_machines(workplace: Path, hosts: tuple[str, str], port: int) -> list[lis
     ]
 
 
-def test_a_lost_machine_ends_the_run_on_the_other(start: Start, workplace: Path) -> None:
+@drives(Fault.MACHINE_LOST)
+def test_a_lost_machine_ends_the_run_on_the_other(fault: Fault, start: Start, workplace: Path) -> None:
     arguments = two_machines(workplace, ("127.0.0.1", "127.0.0.1"), free_ports(PORTS))
     fields = ["peers.silence_seconds=6", "checkpoint_every=100000"]
     stays = start(*arguments[0], "name=stays", *fields, **SECRET)
@@ -143,6 +123,7 @@ def test_a_lost_machine_ends_the_run_on_the_other(start: Start, workplace: Path)
     assert time.monotonic() - began < END_SECONDS
     assert stays.returncode == 1
     assert re.search(NO_MAJORITY, errors)
+    assert fault.line in errors
     assert not any(alive(pid) for pid in process_ids(folder).values())
     # Of its three stages the smaller side holds the first.
     (saved,) = (folder / "checkpoints").iterdir()
@@ -163,8 +144,9 @@ def check_saved(workplace: Path, saved: Path, fields: list[str]) -> None:
         assert (tensors[name] - wanted).abs().max() < TOLERANCE * wanted.abs().max(), name
 
 
-@pytest.mark.parametrize("lost", [1, 5])
-def test_both_machines_go_on_without_the_node_that_was_killed(start: Start, workplace: Path, lost: int) -> None:
+@drives(Fault.KILLED_WITH_NODE_0, Fault.KILLED_FAR_FROM_NODE_0)
+def test_both_machines_go_on_without_the_node_that_was_killed(fault: Fault, start: Start, workplace: Path) -> None:
+    lost = int(fault.what.removeprefix("node "))
     arguments = two_machines(workplace, ("127.0.0.1", "127.0.0.1"), free_ports(PORTS))
     names = [f"{name}-{lost}" for name in ("here", "there")]
     runs = [start(*arguments[i], f"name={name}", "iterations=15", **SECRET) for i, name in enumerate(names)]
@@ -174,7 +156,7 @@ def test_both_machines_go_on_without_the_node_that_was_killed(start: Start, work
     os.kill(process_ids(folders[own])[lost], signal.SIGKILL)
     errors = [run.communicate(timeout=SECONDS)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], errors
-    assert f"node {lost} (killed by SIGKILL) lost in iteration" in errors[own]
+    assert fault.line in errors[own]
     assert f"node {lost} lost in iteration" in errors[1 - own]
     losses = [[line.loss for line in read_metrics(folder)] for folder in folders]
     assert len(losses[0]) == 15

@@ -20,7 +20,9 @@ from skippipe.data.corpus import Corpus
 from skippipe.fields import load_config
 from skippipe.model.checkpoint import find_latest
 from skippipe.report.run_folder import process_ids
+from tests.cases import drives
 from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, wait_for
+from tests.faults import Fault
 
 SECRET = {"SKIPPIPE_SECRET": "a secret that both machines know"}
 SIX = ("0", "6", "ca-partial", "2")
@@ -82,27 +84,28 @@ def test_a_child_that_fails_ends_the_imports_beside_it(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_taken_port_is_named_with_its_field(start: Start, workplace: Path) -> None:
+@drives(Fault.PORT_TAKEN)
+def test_a_taken_port_is_named_with_its_field(fault: Fault, start: Start, workplace: Path) -> None:
     first = free_ports(6)
     with socket.create_server(("127.0.0.1", first + 2)):
         process = start(*SIX, f"{workplace}/small.yaml", f"peers.first_port={first}", "name=port")
         _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 2, errors
-    assert f"error: peers.first_port: node 2 can't listen on 127.0.0.1:{first + 2} (Address already in use)" in errors
+    assert f"{fault.line}{first + 2} (Address already in use)" in errors
     assert not list((workplace / "runs" / "port").glob("node-*"))
 
 
-class DataFault(Enum):
-    """What happens while a child prepares the data: who gets which signal, and the launcher's exit code and line."""
+ENDS_OF_DATA = {
+    Fault.DATA_CHILD_KILLED: (signal.SIGKILL, 1),
+    Fault.DATA_INTERRUPTED: (signal.SIGINT, 128 + signal.SIGINT),
+    Fault.DATA_ORPHANED: (signal.SIGKILL, -signal.SIGKILL),
+}
+"""Which signal, and the launcher's exit code."""
 
-    CHILD_KILLED = (signal.SIGKILL, 1, "error: data: preparing it was killed by SIGKILL")
-    INTERRUPTED = (signal.SIGINT, 128 + signal.SIGINT, "stopped by SIGINT")
-    LAUNCHER_KILLED = (signal.SIGKILL, -signal.SIGKILL, "")
 
-
-@pytest.mark.parametrize("fault", DataFault)
-def test_data_that_can_not_be_prepared(fault: DataFault, start: Start, workplace: Path, tmp_path: Path) -> None:
-    number, code, line = fault.value
+@drives(*ENDS_OF_DATA)
+def test_data_that_can_not_be_prepared(fault: Fault, start: Start, workplace: Path, tmp_path: Path) -> None:
+    number, code = ENDS_OF_DATA[fault]
     config = load_config(RunConfig, workplace / "small.yaml", [f"data.cache={tmp_path}"])
     lock = tmp_path / f"tokenizer-{key(Corpus(config.data).fingerprint, config.data.vocabulary)}.lock"
     # The child waits for this lock for ever, so that there is time to hurt it.
@@ -111,12 +114,12 @@ def test_data_that_can_not_be_prepared(fault: DataFault, start: Start, workplace
         process = start(*SIX, f"{workplace}/small.yaml", f"data.cache={tmp_path}", f"name=data-{fault.name}")
         wait_for(lambda: bool(children(process.pid)) and waits_for_a_lock(children(process.pid)[0]))
         child = children(process.pid)[0]
-        os.kill(child if fault is DataFault.CHILD_KILLED else process.pid, number)
+        os.kill(child if fault is Fault.DATA_CHILD_KILLED else process.pid, number)
         _, errors = process.communicate(timeout=SECONDS)
         wait_for(lambda: not alive(child))
     assert process.returncode == code, errors
-    assert len(errors.strip().splitlines()) == (1 if line else 0), errors
-    assert line in errors
+    assert len(errors.strip().splitlines()) == (1 if fault.line else 0), errors
+    assert fault.line in errors
 
 
 def children(pid: int) -> list[int]:
@@ -129,20 +132,24 @@ def waits_for_a_lock(pid: int) -> bool:
     return any(f" {pid} " in line for line in Path("/proc/locks").read_text().splitlines() if "->" in line)
 
 
-def test_a_child_that_fails_early_leaves_the_clean_up_to_the_launcher(start: Start, workplace: Path) -> None:
+@drives(Fault.CHILD_FAILS_EARLY)
+def test_a_child_that_fails_early_leaves_the_clean_up_to_the_launcher(
+    fault: Fault, start: Start, workplace: Path
+) -> None:
     folder = workplace / "runs" / "early"
     (folder / "node-3.log").mkdir(parents=True)
     process = start(*SIX, f"{workplace}/small.yaml", "name=early")
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert f"node 3: {folder}/node-3.log can't be written (Is a directory)" in errors
-    assert errors.count("error: node 3 ended with exit code 2") == 1
+    assert errors.count(fault.line) == 1
     assert errors.count("error:") == 1, errors
     assert "Traceback" not in errors
     assert not any(alive(pid) for pid in process_ids(folder).values())
 
 
-def test_a_second_signal_while_stopping_is_no_error(start: Start, workplace: Path) -> None:
+@drives(Fault.SECOND_CTRL_C)
+def test_a_second_signal_while_stopping_is_no_error(fault: Fault, start: Start, workplace: Path) -> None:
     process = start(*SIX, f"{workplace}/small.yaml", "name=twice", "iterations=100000")
     folder = workplace / "runs" / "twice"
     wait_for(lambda: (folder / "metrics.jsonl").exists())
@@ -153,15 +160,16 @@ def test_a_second_signal_while_stopping_is_no_error(start: Start, workplace: Pat
         time.sleep(0.001)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 128 + signal.SIGINT
-    assert "stopped by SIGINT; every node was stopped" in errors
+    assert fault.line in errors
     assert "Traceback" not in errors
     assert not any(alive(pid) for pid in pids.values())
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["one runs folder", "no shared disk"])
+@drives(Fault.SIGTERM_TO_ONE, Fault.SIGTERM_WITHOUT_SHARED_DISK)
 def test_sigterm_to_one_launcher_is_known_to_all_and_saved_is_checked(
-    start: Start, workplace: Path, shared: bool
+    fault: Fault, start: Start, workplace: Path
 ) -> None:
+    shared = fault is Fault.SIGTERM_TO_ONE
     port = free_ports(6)
     meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]']
     common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", *meeting]
@@ -176,7 +184,7 @@ def test_sigterm_to_one_launcher_is_known_to_all_and_saved_is_checked(
     runs[1].send_signal(signal.SIGTERM)
     for run, folder in zip(runs, folders, strict=True):
         _, errors = run.communicate(timeout=SECONDS)
-        assert "node 2 and its machine were told to stop (SIGTERM)" in errors
+        assert Fault.SIGTERM_TO_ONE.line in errors
         if shared:
             assert run.returncode == 128 + signal.SIGTERM, errors
             assert (
@@ -184,11 +192,12 @@ def test_sigterm_to_one_launcher_is_known_to_all_and_saved_is_checked(
             )
         else:
             assert run.returncode == 1, errors
-            assert "is not complete" in errors
+            assert fault.line in errors
             assert "saved after" not in errors
 
 
-def test_a_loss_while_starting_up_reaches_the_other_machine(start: Start, workplace: Path) -> None:
+@drives(Fault.LOST_AT_THE_START)
+def test_a_loss_while_starting_up_reaches_the_other_machine(fault: Fault, start: Start, workplace: Path) -> None:
     port = free_ports(6)
     # By name, too: bootstrap need not be addresses.
     meeting = [f'peers.bootstrap=["localhost:{port}"]']
@@ -206,7 +215,7 @@ def test_a_loss_while_starting_up_reaches_the_other_machine(start: Start, workpl
     assert "node 5 ended with exit code 2" in errors
     _, errors = stays.communicate(timeout=SECONDS)
     assert stays.returncode == 1
-    assert "node 5 failed on its machine, says node" in errors
+    assert fault.line in errors
     assert not any(alive(pid) for pid in process_ids(folder).values())
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from skippipe.report.run_folder import process_ids
+from tests.cases import drives
 from tests.end_to_end.conftest import SECONDS, Start, free_ports, wait_for
+from tests.faults import Fault
 
 SECRET = {"SKIPPIPE_SECRET": "a secret that both machines know"}
 CLOCK_AHEAD = 1_000_000
@@ -27,26 +29,17 @@ def machines(workplace: Path, *fields: str) -> list[list[str]]:
     return [["0", "2", *common], ["2", "6", *common]]
 
 
-@pytest.mark.parametrize(
-    ("field", "named"),
-    [
-        ("optimizer.learning_rate=0.0123", "optimizer.learning_rate ({} here)"),
-        ("seed=7", "seed ({} here)"),
-        ("data.validation_fraction=0.2", "data.validation_fraction ({} here)"),
-    ],
-)
-def test_machines_that_differ_say_in_what_and_end_at_once(
-    start: Start, workplace: Path, field: str, named: str
-) -> None:
+@drives(Fault.OTHER_RATE, Fault.OTHER_SEED, Fault.OTHER_TEXT)
+def test_machines_that_differ_say_in_what_and_end_at_once(fault: Fault, start: Start, workplace: Path) -> None:
     here, there = machines(workplace)
-    name = field.partition("=")[0]
+    name = fault.what.partition("=")[0]
     runs = [
         start(*here, f"name=same-{name}", **SECRET),
-        start(*there, field, f"name=other-{name}", **SECRET),
+        start(*there, fault.what, f"name=other-{name}", **SECRET),
     ]
     errors = [run.communicate(timeout=SECONDS)[1] for run in runs]
     assert [run.returncode for run in runs] == [1, 1]
-    assert named.format(field.partition("=")[2]) in errors[1]
+    assert fault.line in errors[1]
     assert all(f"runs something else; it differs in: {name} (" in text for text in errors)
 
 
@@ -59,7 +52,10 @@ def clocks_can_differ() -> bool:
         return False
 
 
-def test_machines_whose_clocks_differ_wait_for_no_clock_and_agree_on_the_figures(start: Start, workplace: Path) -> None:
+@drives(Fault.OTHER_CLOCK)
+def test_machines_whose_clocks_differ_wait_for_no_clock_and_agree_on_the_figures(
+    fault: Fault, start: Start, workplace: Path
+) -> None:
     if not clocks_can_differ():
         pytest.skip("needs root and unshare to make time namespaces")
     here, there = machines(workplace)
@@ -81,7 +77,8 @@ def test_machines_whose_clocks_differ_wait_for_no_clock_and_agree_on_the_figures
     assert max(begins) - min(begins) < 100
 
 
-def test_a_node_that_comes_back_without_node_0_keeps_the_runs_time(start: Start, workplace: Path) -> None:
+@drives(Fault.BACK_WITHOUT_NODE_0)
+def test_a_node_that_comes_back_without_node_0_keeps_the_runs_time(fault: Fault, start: Start, workplace: Path) -> None:
     if not clocks_can_differ():
         pytest.skip("needs root and unshare to make time namespaces")
     here, there = machines(workplace, "iterations=16", "emulation.time_scale=1.5")
@@ -105,7 +102,8 @@ def test_a_node_that_comes_back_without_node_0_keeps_the_runs_time(start: Start,
     assert max(steps) < 100, "of clocks that differ by a million seconds"
 
 
-def test_two_launchers_do_not_run_the_same_nodes_in_a_folder(tmp_path: Path) -> None:
+@drives(Fault.SAME_FOLDER_TWICE)
+def test_two_launchers_do_not_run_the_same_nodes_in_a_folder(fault: Fault, tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from skippipe.runtime.claims import Claims\n"
         "Claims(pathlib.Path(sys.argv[1])).take(range(int(sys.argv[2]), int(sys.argv[3])))\n"
@@ -120,13 +118,16 @@ def test_two_launchers_do_not_run_the_same_nodes_in_a_folder(tmp_path: Path) -> 
     assert holding.stdout is not None
     assert holding.stdout.readline() == "claimed\n"
     _, error = launcher(2, 6).communicate("", timeout=SECONDS)
-    assert "another launcher runs node 2" in error
+    assert fault.line in error
     assert launcher(3, 6).communicate("", timeout=SECONDS)[0] == "claimed\n"
     holding.communicate("", timeout=SECONDS)
     assert launcher(0, 3).communicate("", timeout=SECONDS)[0] == "claimed\n"
 
 
-def test_a_second_machine_with_the_same_nodes_is_refused_and_the_run_goes_on(start: Start, workplace: Path) -> None:
+@drives(Fault.SAME_NODES_TWICE)
+def test_a_second_machine_with_the_same_nodes_is_refused_and_the_run_goes_on(
+    fault: Fault, start: Start, workplace: Path
+) -> None:
     here, there = machines(workplace, "iterations=100000")
     first = [start(*here, "name=once-here", **SECRET), start(*there, "name=once-there", **SECRET)]
     metrics = workplace / "runs" / "once-here" / "metrics.jsonl"
@@ -138,5 +139,5 @@ def test_a_second_machine_with_the_same_nodes_is_refused_and_the_run_goes_on(sta
     second = start(*moved, "name=twice-there", **SECRET)
     _, errors = second.communicate(timeout=SECONDS)
     assert second.returncode == 1
-    assert "part of the run already" in errors
+    assert fault.line in errors
     assert all(run.poll() is None for run in first)

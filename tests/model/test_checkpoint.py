@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import math
 import resource
-from enum import Enum
 
 import pytest
 import torch
@@ -18,6 +16,9 @@ from skippipe.model.checkpoint_meta import Meta, read_meta
 from skippipe.model.stage import canonical_state
 from skippipe.reference import ReferenceTrainer
 from skippipe.schedule import Plan
+from tests.attacks import Attack
+from tests.cases import Layer, drives
+from tests.faults import Fault
 
 FULL = ((0, 2, 3), (1, 2, 3), (0, 2, 3), (1, 2, 3))
 PARTIAL = ((0, 2), (1, 3), (0, 3), (1, 2))
@@ -116,11 +117,21 @@ def take_another_stage(file):
     file.write_bytes(stage_file(file.parent, 2).read_bytes())
 
 
-@pytest.mark.parametrize("damage", [truncate, empty, cut_the_header, take_another_iterations, take_another_stage])
-def test_an_unsound_file_is_named_and_the_checkpoint_before_it_offered(prepared, tmp_path, damage):
+DAMAGE = {
+    Fault.STAGE_TRUNCATED: truncate,
+    Fault.STAGE_EMPTY: empty,
+    Fault.STAGE_HEADER_CUT: cut_the_header,
+    Fault.STAGE_OF_ANOTHER_ITERATION: take_another_iterations,
+    Fault.STAGE_OF_ANOTHER_NUMBER: take_another_stage,
+}
+
+
+@drives(*Fault.at(Layer.CHECKPOINT))
+def test_an_unsound_file_is_named_and_the_checkpoint_before_it_offered(prepared, tmp_path, fault):
     train_and_save(tmp_path, trainer_of(prepared))
-    damage(stage_file(checkpoint_folder(tmp_path, 4), 1))
-    with pytest.raises(UserError, match=r"stage-1\.safetensors: .*resume from the one before it: .*iteration-000002$"):
+    DAMAGE[fault](stage_file(checkpoint_folder(tmp_path, 4), 1))
+    remedy = "resume from the one before it: .*iteration-000002$"
+    with pytest.raises(UserError, match=rf"stage-1\.safetensors: {fault.line}.*{remedy}"):
         find_latest(tmp_path)
     assert find_latest(checkpoint_folder(tmp_path, 2)).meta.iteration == 2
 
@@ -206,68 +217,19 @@ def test_stages_saved_on_machines_of_other_addresses_and_devices_are_one_checkpo
         find_latest(tmp_path)
 
 
-def deep():
-    value = 1
-    for _ in range(400):
-        value = [value]
-    return value
-
-
-class Lie(Enum):
-    """What a stranger's checkpoint says of itself, and what is said about it."""
-
-    ITERATION_TEXT = ({"iteration": "4"}, "iteration must be a whole number")
-    ITERATION_HUGE = ({"iteration": 10**15}, "iteration must be at most")
-    ITERATION_NEGATIVE = ({"iteration": -1}, "iteration must lie between 1 and")
-    STAGES_HUGE = ({"stages": 10**9}, "stages must lie between 1 and 10000")
-    STAGES_TRUE = ({"stages": True}, "stages must be a whole number")
-    STAGES_FEWER = ({"stages": 1}, "stage 1 of 1")
-    STAGE_TEXT = ({"stage": "1"}, "holds another stage than its name says")
-    VOCABULARY_HUGE = ({"vocabulary": 10**10}, "vocabulary must lie between")
-    SETTING_LONG = ({"setting": "x" * 10_000}, "setting has 10000 characters")
-    SETTING_DEEP = ({"setting": deep()}, "setting must be text")
-    RUN_A_PATH = ({"run": "../../etc"}, "run must be at most 64 hexadecimal digits")
-    TEXT_A_PATH = ({"text": "/etc/passwd"}, "text must be at most 64 hexadecimal digits")
-    POSITIONS_TWO = ({"positions": [[0, 1]]}, "positions must be three numbers for each part")
-    POSITIONS_NEGATIVE = ({"positions": [[0, 1, -1]]}, "positions must be three numbers for each part")
-    POSITIONS_TEXT = ({"positions": [[0, 1, "a"]]}, r"positions\[0\]\[2\] must be a whole number")
-    POSITIONS_MANY = ({"positions": [[0, 1, 2]] * 10_001}, "not a checkpoint|positions must be three")
-    UNKNOWN = ({"pickle": "gASVAAAA"}, "no field pickle")
-    MODEL_HUGE = ({"config": {"model": {"d_model": 10**9, "heads": 1}}}, "d_model must be at most")
-    MODEL_OTHER = ({"config": {"model": {"d_model": 1024, "heads": 2}}}, "expected")
-    LONG = ({"setting": "x" * 200_000}, "not a checkpoint of SkipPipe")
-    NO_MAPPING = ({"config": [1]}, "config must be a section of fields")
-
-
-@pytest.mark.parametrize("lie", Lie)
-def test_what_a_strangers_checkpoint_says_is_typed_and_bounded(prepared, tmp_path, lie):
-    change, message = lie.value
+@drives(*Attack.at(Layer.CHECKPOINT))
+def test_what_a_strangers_checkpoint_says_is_typed_and_bounded(prepared, tmp_path, attack):
     train_and_save(tmp_path, trainer_of(prepared))
     file = stage_file(checkpoint_folder(tmp_path, 4), 1)
-    rewrite(file, lambda document: document.update(change))
-    with pytest.raises(UserError, match=message) as raised:
+    rewrite(file, lambda document: document.update(attack.what))
+    with pytest.raises(UserError, match=attack.outcome) as raised:
         read_meta(file)
     assert len(str(raised.value)) < 500
 
 
-UP = "model.layers.2.mlp.up_proj.weight"
-
-
-class Number(Enum):
-    """A number that no training writes: the stage and tensor that hold it, and what is said about it."""
-
-    WEIGHT = (2, UP, math.nan, r"model\.layers\.2\.mlp.*not finite")
-    MOMENT = (2, f"exp_avg.{UP}", math.inf, r"exp_avg\.model\.layers\.2\.mlp.*not finite")
-    NEGATIVE_SQUARE = (2, f"exp_avg_sq.{UP}", -1e-9, "a mean of squares is negative")
-    STEP_NAN = (0, "optimizer.step", math.nan, "nan steps in 4 iterations")
-    STEP_NEGATIVE = (0, "optimizer.step", -1.0, "-1 steps in 4 iterations")
-    STEP_BROKEN = (0, "optimizer.step", 2.5, "2.5 steps in 4 iterations")
-    STEP_LATE = (0, "optimizer.step", 5.0, "5 steps in 4 iterations")
-
-
-@pytest.mark.parametrize("number", Number)
-def test_numbers_that_would_spoil_the_weights_are_not_loaded(prepared, tmp_path, number):
-    stage, name, value, message = number.value
+@drives(*Attack.at(Layer.NUMBERS))
+def test_numbers_that_would_spoil_the_weights_are_not_loaded(prepared, tmp_path, attack):
+    stage, name, value = attack.what
     trainer = trainer_of(prepared)
     train_and_save(tmp_path, trainer)
     file = stage_file(checkpoint_folder(tmp_path, 4), stage)
@@ -276,7 +238,7 @@ def test_numbers_that_would_spoil_the_weights_are_not_loaded(prepared, tmp_path,
     tensors = load_file(file)
     tensors[name].view(-1)[0] = value
     save_file(tensors, file, metadata)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=attack.outcome):
         trainer.resume(find_latest(tmp_path))
 
 

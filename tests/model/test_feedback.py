@@ -20,6 +20,8 @@ from skippipe.model.checkpoint_meta import Meta
 from skippipe.model.feedback import Replica, save_feedback
 from skippipe.reference import ReferenceTrainer
 from skippipe.schedule import Plan
+from tests.cases import Layer, drives
+from tests.faults import Fault
 
 STAGES = ((0, 1), (2, 3), (4,))
 PATHS = ((0, 2, 4), (1, 3, 4), (0, 3), (1, 2))
@@ -111,30 +113,29 @@ def foreign(file: Path) -> None:
     save_file(load_file(file), file, {"skippipe": "[" * 100_000})
 
 
-DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (Path.unlink, "no such file"),
-    "truncated": (truncate, "truncated or no safetensors file"),
-    "another node's": (take_another_nodes, "of other replicas"),
-    "another iteration's": (take_another_iterations, "from another run or iteration"),
-    "not finite": (poison, "holds numbers that are not finite"),
-    "another size": (shorten, "left_out is not of the stage's size"),
-    "foreign": (foreign, "not a checkpoint of SkipPipe"),
+DAMAGE: dict[Fault, Callable[[Path], object]] = {
+    Fault.FEEDBACK_MISSING: Path.unlink,
+    Fault.FEEDBACK_TRUNCATED: truncate,
+    Fault.FEEDBACK_OF_ANOTHER_NODE: take_another_nodes,
+    Fault.FEEDBACK_OF_ANOTHER_ITERATION: take_another_iterations,
+    Fault.FEEDBACK_NOT_FINITE: poison,
+    Fault.FEEDBACK_OF_ANOTHER_SIZE: shorten,
+    Fault.FEEDBACK_FOREIGN: foreign,
 }
 
 
-@pytest.mark.parametrize("case", DAMAGE)
+@drives(*Fault.at(Layer.FEEDBACK))
 def test_a_file_that_will_not_do_is_named_and_its_node_begins_with_nothing(
-    prepared: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture, case: str
+    prepared: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: Fault
 ) -> None:
     train(trainer_of(prepared, "int8"), range(3), tmp_path)
-    change, reason = DAMAGE[case]
-    change(checkpoint_folder(tmp_path, 3) / "feedback-0.safetensors")
+    DAMAGE[fault](checkpoint_folder(tmp_path, 3) / "feedback-0.safetensors")
     resumed = trainer_of(prepared, "int8")
     with caplog.at_level(logging.WARNING):
         resumed.resume(find_latest(tmp_path))
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 1
-    assert "feedback-0.safetensors: " + reason in lines[0]
+    assert "feedback-0.safetensors: " + fault.line in lines[0]
     assert lines[0].endswith("node 0 begins with nothing left out of its syncs")
     lost = {replica.node: float(codec.left_out.abs().max()) for replica, codec in resumed.codecs()}
     assert lost[0] == 0 < min(lost[1], lost[2], lost[3])

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import pytest
 import torch
 
 from skippipe.transport.clocks import Clock
@@ -177,3 +178,18 @@ def open_pair(setup: Setup | None = None) -> Iterator[Pair]:
             links.close()
         if relay is not None:
             relay.close()
+
+
+def cut_all(pair: Pair) -> None:
+    """Cut the connections to the receiver (in its network thread)."""
+    for neighbour in pair.receiver.streams.neighbours.values():
+        if neighbour.reader is not None and neighbour.reader.connection.fileno() >= 0:
+            neighbour.reader.connection.shutdown(socket.SHUT_RDWR)
+
+
+def wait_for_line(log: pytest.LogCaptureFixture, line: str) -> None:
+    """Wait until a line with this in it is in the log."""
+    deadline = time.monotonic() + 30
+    while line and not any(line in record.getMessage() for record in log.records):
+        assert time.monotonic() < deadline, log.text
+        time.sleep(0.02)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-import threading
+import re
 from collections import Counter, deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,11 +15,11 @@ from hypothesis import strategies as some
 
 from skippipe.transport.all_reduce import AllReduce, Exact, expected_parts, shards
 from skippipe.transport.collective import Collective, Identity, Outgoing
-from skippipe.transport.inbox import Inbox, PeerLostError
-from skippipe.transport.links import Links
+from skippipe.transport.inbox import Inbox
 from skippipe.transport.message import HEADER, Header, MalformedMessageError, MessageKind, pack, unpack
 from skippipe.transport.sharing import Sharing, Tree
-from tests.transport.link_pair import Setup, Way, open_pair
+from tests.attacks import Attack
+from tests.cases import Layer, drives
 
 SEEDS = some.integers(0, 2**32 - 1)
 
@@ -200,22 +199,21 @@ def test_shards_cover_every_number_once_in_parts(numbers: int) -> None:
 
 GOOD = Header(MessageKind.SHARD, 0, 1, 4, 0.0, 0)
 STRANGE = {
-    "another kind": (GOOD._replace(kind=MessageKind.HIDDEN), 2, "has no HIDDEN 1.0 to send"),
-    "another sender": (GOOD._replace(sender=5), 2, "node 5 has no SHARD 1.0 to send"),
-    "another collective": (GOOD._replace(microbatch=7), 2, "node 4 has no SHARD 7.0 to send"),
-    "a part too many": (GOOD._replace(part=2), 2, "node 4 has no SHARD 1.2 to send"),
-    "another size": (GOOD, 3, r"SHARD 1.0 has shape \[3\], expected \[2\]"),
-    "an iteration too far ahead": (GOOD._replace(iteration=2), 2, "iteration 2 is not 0 or the next"),
-    "its own": (GOOD._replace(sender=2), 2, "node 2 has no SHARD 1.0 to send"),
+    Attack.PART_KIND: GOOD._replace(kind=MessageKind.HIDDEN),
+    Attack.PART_OF_ANOTHER: GOOD._replace(sender=5),
+    Attack.PART_ELSEWHERE: GOOD._replace(microbatch=7),
+    Attack.PART_BEYOND: GOOD._replace(part=2),
+    Attack.PART_SIZE: GOOD,
+    Attack.PART_TOO_EARLY: GOOD._replace(iteration=2),
+    Attack.PART_OF_OURS: GOOD._replace(sender=2),
 }
 
 
-@pytest.mark.parametrize("case", STRANGE)
-def test_what_is_not_expected_is_refused_by_name(case: str) -> None:
-    header, numbers, complaint = STRANGE[case]
+@drives(*Attack.at(Layer.COLLECTIVE))
+def test_what_is_not_expected_is_refused_by_name(attack: Attack) -> None:
     inbox = Inbox({}, lambda sender: 0.0, collectives={1: expected_parts([2, 4], 2, 7, Exact(), 2)})
-    with pytest.raises(MalformedMessageError, match=complaint):
-        inbox.put(header, torch.zeros(numbers))
+    with pytest.raises(MalformedMessageError, match=re.escape(attack.outcome)):
+        inbox.put(STRANGE[attack], torch.zeros(3 if attack is Attack.PART_SIZE else 2))
     assert not any(inbox.arrived.values())
 
 
@@ -251,57 +249,3 @@ def test_parts_of_the_gradient_are_sent_as_they_lie_in_it() -> None:
     _, payload = pack(Header(outgoing.kind, 0, 1, 2, 0.0), outgoing.tensor)
     assert np.frombuffer(payload, np.float32).__array_interface__["data"][0] == gradient[3:].data_ptr()
     assert HEADER.size % 8 == 0
-
-
-class FlipNow:
-    """Damages one byte of what a relay passes on, about every so many bytes, so that connections break."""
-
-    def __init__(self, every: int) -> None:
-        self.every, self.passed, self.flips = every, 0, 0
-
-    def __call__(self, data: bytearray) -> None:
-        self.passed += len(data)
-        if self.passed > self.every:
-            self.passed = 0
-            self.flips += 1
-            data[len(data) // 2] ^= 1
-
-
-def expect(links: Links, numbers: int) -> None:
-    """Let a node's inbox take an all-reduce of two nodes, and their figures."""
-    parts = expected_parts([0, 1], links.node, numbers, Exact())
-    links.inbox.collectives = {1: parts, 2: Tree([0, 1], links.node).expected(1)}
-
-
-def test_connections_that_break_in_the_middle_change_nothing() -> None:
-    damage = FlipNow(every=3 << 20)
-    gradients = [torch.randn(1 << 22) for _ in range(2)]
-    expected = (gradients[0] + gradients[1]) / 2
-    found: list[torch.Tensor] = []
-    with open_pair(Setup(forth=Way(damage=damage))) as pair, ThreadPoolExecutor() as threads:
-        for links in (pair.sender, pair.receiver):
-            expect(links, len(expected))
-
-        def run(links: Links) -> list[list[float]]:
-            gradient = gradients[links.node].clone()
-            mean = AllReduce([0, 1], links.node, gradient, 2, Exact())
-            links.run(mean, Identity(0, 1))
-            found.append(gradient.clone())
-            sharing = Sharing(Tree([0, 1], links.node), [float(links.node)])
-            links.run(sharing, Identity(0, 2))
-            gradient.fill_(float("nan"))
-            return sharing.table.tolist()
-
-        tables = list(threads.map(run, (pair.sender, pair.receiver)))
-    assert damage.flips > 1
-    assert tables == [[[0.0], [1.0]]] * 2
-    assert all(torch.equal(gradient, expected) for gradient in found)
-
-
-def test_a_lost_peer_ends_the_wait_at_once() -> None:
-    with open_pair() as pair:
-        for links in (pair.sender, pair.receiver):
-            expect(links, 1000)
-        threading.Timer(0.2, pair.sender.inbox.fail, ["node 1 can't be reached"]).start()
-        with pytest.raises(PeerLostError, match="node 1 can't be reached"):
-            pair.sender.run(AllReduce([0, 1], 0, torch.zeros(1000), 2, Exact()), Identity(0, 1))

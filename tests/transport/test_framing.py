@@ -21,6 +21,8 @@ from skippipe.transport.framing import (
 from skippipe.transport.identity import AuthenticationError
 from skippipe.transport.message import HEADER, MalformedMessageError
 from skippipe.transport.records import HEAD, MOST_CONTENT_BYTES, PART_BYTES, Opener, RecordKind, Sealer
+from tests.attacks import Attack
+from tests.cases import Layer, drives
 
 KEY = b"k" * 32
 HEADER_BYTES = bytes(range(HEADER.size))
@@ -96,61 +98,59 @@ def test_broken_connections_lose_and_repeat_nothing_and_go_on_in_the_middle_of_a
     assert set(receiving.beats) <= {b"beat"}
 
 
-@pytest.mark.parametrize("number", [2, 5], ids=["small", "large"])
-@pytest.mark.parametrize("place", ["replayed", "left out", "head", "first byte", "last byte", "another key", "end"])
-def test_a_forged_record_is_not_handed_on(number: int, place: str) -> None:
-    sealer, receiving = Sealer(b"x" * 32 if place == "another key" else KEY), Receiving()
+LENGTHS = {Attack.LONGEST_LENGTH: 0xFFFFFF, Attack.LENGTH_BEYOND: MOST_CONTENT_BYTES + 1}
+
+
+@drives(*(attack for attack in Attack.at(Layer.RECORD) if attack not in LENGTHS))
+def test_a_forged_record_is_not_handed_on(attack: Attack) -> None:
+    which, _, place = attack.name.partition("_")
+    number = 5 if which == "LONG" else 2
+    sealer, receiving = Sealer(b"x" * 32 if attack is Attack.ANOTHER_KEY else KEY), Receiving()
     records = [[*records_from(i, 0, sealer)] for i in range(1, len(SIZES) + 1)]
     forged = bytearray(records[number - 1][-1])
-    at = {"head": 0, "first byte": HEAD.size, "end": len(forged) - 17, "last byte": len(forged) - 1}
+    at = {"HEAD": 0, "FIRST_BYTE": HEAD.size, "END": len(forged) - 17, "LAST_BYTE": len(forged) - 1}
     if place in at:
         forged[at[place]] ^= 1
-    records[number - 1][-1] = b"" if place == "left out" else bytes(forged)
-    if place == "replayed":
+    records[number - 1][-1] = b"" if place == "LEFT_OUT" else bytes(forged)
+    if place == "REPLAYED":
         records[number - 1].append(bytes(forged))
-    with pytest.raises(AuthenticationError):
+    with pytest.raises(AuthenticationError, match=attack.outcome):
         feed(receiving.connection(KEY), b"".join(b"".join(group) for group in records), lambda: 1 << 20)
-    true_ones = {"replayed": number, "another key": 0}.get(place, number - 1)
+    true_ones = {"REPLAYED": number, "KEY": 0}.get(place, number - 1)
     assert receiving.bodies == [HEADER_BYTES + payload(i) for i in range(1, true_ones + 1)]
+
+
+@drives(*LENGTHS)
+def test_a_length_is_refused_before_it_is_received(attack: Attack) -> None:
+    with pytest.raises(AuthenticationError, match=attack.outcome):
+        feed(Receiving().connection(KEY), HEAD.pack(RecordKind.PART << 24 | LENGTHS[attack]), lambda: 4)
 
 
 def frame(sequence: int, length: int, offset: int = 0, body: bytes = b"") -> bytes:
     return START.pack(sequence, length, offset) + body
 
 
-@pytest.mark.parametrize(
-    ("kind", "content"),
-    [
-        (RecordKind.FRAME, b"short"),
-        (RecordKind.FRAME, frame(2, 100)),
-        (RecordKind.FRAME, frame(0, 100)),
-        (RecordKind.FRAME, frame(1, 10)),
-        (RecordKind.FRAME, frame(1, 2**63)),
-        (RecordKind.FRAME, frame(1, 100, 70)),
-        (RecordKind.FRAME, frame(1, 64, 0, bytes(65))),
-        (RecordKind.PART, b"of nothing"),
-        (RecordKind.STATE, bytes(16)),
-    ],
-    ids=lambda value: value.name if isinstance(value, RecordKind) else None,
-)
-def test_what_breaks_the_order_is_refused_even_from_a_peer(kind: RecordKind, content: bytes) -> None:
-    receiving = Receiving()
-    with pytest.raises(MalformedMessageError):
-        feed(receiving.connection(KEY), Sealer(KEY).seal(kind, content), lambda: 1 << 20)
-    assert receiving.bodies == []
+RECORDS: dict[Attack, list[tuple[RecordKind, bytes]]] = {
+    Attack.FRAME_WITHOUT_START: [(RecordKind.FRAME, b"short")],
+    Attack.FRAME_SKIPPED: [(RecordKind.FRAME, frame(2, 100))],
+    Attack.FRAME_ZERO: [(RecordKind.FRAME, frame(0, 100))],
+    Attack.FRAME_TOO_SHORT: [(RecordKind.FRAME, frame(1, 10))],
+    Attack.FRAME_TOO_LONG: [(RecordKind.FRAME, frame(1, 2**63))],
+    Attack.FRAME_NOT_BEGUN: [(RecordKind.FRAME, frame(1, 100, 70))],
+    Attack.FRAME_OVERFULL: [(RecordKind.FRAME, frame(1, 64, 0, bytes(65)))],
+    Attack.PART_OF_NOTHING: [(RecordKind.PART, b"of nothing")],
+    Attack.PART_TOO_LONG: [(RecordKind.FRAME, frame(1, 100)), (RecordKind.PART, bytes(101))],
+    Attack.WRONG_WAY: [(RecordKind.STATE, bytes(16))],
+}
 
 
-def test_more_than_a_frame_has_is_refused() -> None:
+@drives(*Attack.at(Layer.FRAME))
+def test_what_breaks_the_order_is_refused_even_from_a_peer(attack: Attack) -> None:
     sealer, receiving = Sealer(KEY), Receiving()
-    data = sealer.seal(RecordKind.FRAME, frame(1, 100)) + sealer.seal(RecordKind.PART, bytes(101))
-    with pytest.raises(MalformedMessageError, match="more than a frame has"):
+    data = b"".join(sealer.seal(kind, content) for kind, content in RECORDS[attack])
+    with pytest.raises(MalformedMessageError, match=attack.outcome):
         feed(receiving.connection(KEY), data, lambda: 1 << 20)
-
-
-def test_a_length_is_refused_before_it_is_received() -> None:
-    for length in (MOST_CONTENT_BYTES + 1, 0xFFFFFF):
-        with pytest.raises(AuthenticationError):
-            feed(Receiving().connection(KEY), HEAD.pack(RecordKind.PART << 24 | length), lambda: 4)
+    assert receiving.bodies == []
 
 
 def test_a_part_of_the_largest_size_is_sealed_in_place() -> None:

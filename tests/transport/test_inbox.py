@@ -12,6 +12,8 @@ from skippipe.transport.clocks import Clock
 from skippipe.transport.collective import Identity
 from skippipe.transport.inbox import Inbox, PeerLostError, ViewChangedError
 from skippipe.transport.message import Header, MalformedMessageError, MessageKind
+from tests.attacks import Attack
+from tests.cases import Layer, drives
 
 CLOCK = Clock()
 ACTIVATION, GRADIENT = MessageKind.ACTIVATION, MessageKind.GRADIENT
@@ -25,14 +27,18 @@ def header(kind: MessageKind = ACTIVATION, iteration: int = 0, microbatch: int =
     return Header(kind, iteration, microbatch, sender, CLOCK.wire(CLOCK.now()))
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [header(sender=8), header(microbatch=1), header(kind=GRADIENT, sender=7), header(iteration=2)],
-    ids=["another sender", "another microbatch", "another kind", "an iteration too far ahead"],
-)
-def test_what_the_schedule_does_not_expect_is_refused(wrong: Header) -> None:
-    with pytest.raises(MalformedMessageError):
-        inbox().put(wrong, torch.zeros(1))
+WRONG = {
+    Attack.MESSAGE_OF_ANOTHER: header(sender=8),
+    Attack.MESSAGE_UNKNOWN: header(microbatch=1),
+    Attack.MESSAGE_KIND: header(kind=GRADIENT, sender=7),
+    Attack.MESSAGE_TOO_EARLY: header(iteration=2),
+}
+
+
+@drives(*Attack.at(Layer.MESSAGE))
+def test_what_the_schedule_does_not_expect_is_refused(attack: Attack) -> None:
+    with pytest.raises(MalformedMessageError, match=attack.outcome):
+        inbox().put(WRONG[attack], torch.zeros(1))
 
 
 def test_a_message_may_leave_later_but_no_later_than_it_can_have_waited() -> None:
