@@ -64,7 +64,7 @@ class Churn:
         self.work, self.way, self.rate, self.seed = work, way, rate, seed
         self.config, self.nodes = work.config, work.nodes
         self.step_s = work.plan.expected_step_s * self.config.emulation.time_scale
-        self.name = f"{way.name.lower()}-{rate:g}-{time.strftime('%d%H%M%S')}"
+        self.name = f"{way.name.lower()}-{100 * rate:g}-{time.strftime('%d%H%M%S')}"
         self.runs, self.limit_s = runs, limit_s
         self.lives: list[Life] = []
         self.folders: list[Path] = []
@@ -200,4 +200,4 @@ class Churn:
 
 def losses_of(folder: Path) -> Path:
     """Where a run notes its losses at once (noted_run.py)."""
-    return folder.with_suffix(".losses")
+    return folder.with_name(f"{folder.name}.losses")
