@@ -115,7 +115,8 @@ def report(
     results.table(
         [
             *("on a death", "churn", "iterations", "steps/s emulated", "steps/s real", "asked", "loss at the end"),
-            *("deaths", *(name.replace("_", " ") for name in COUNTS), "starts", "stuck", "longest gap, real s"),
+            *("deaths", *(name.replace("_", " ") for name in COUNTS), "nodes at work, mean", "starts", "stuck"),
+            "longest gap, real s",
         ],
         [row(trained, undisturbed) for trained in (undisturbed, *disturbed.values())],
     )
@@ -181,6 +182,7 @@ def row(trained: Trained, undisturbed: Trained) -> list[Any]:
         f"{trained.last_loss:.4f}" if trained.last_loss is not None else None,
         trained.deaths,
         *(round(trained.counts[name], 1) if trained.counts["views"] else None for name in COUNTS),
+        f"{trained.members:.1f}" if trained.members is not None else None,
         trained.starts,
         trained.stuck,
         f"{trained.longest_gap_s:.1f}",

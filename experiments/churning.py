@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import signal
+import statistics
 import sys
 import time
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from skippipe.errors import UserError
 from skippipe.fields import load_config
 from skippipe.model.checkpoint import find_latest
 from skippipe.report.metrics import SUMMARY, SurvivalSummary, read_summary
+from skippipe.report.views import read_views, view_of
 from skippipe.schedule import Plan, Schedule
 
 TICK_S = 0.02
@@ -194,8 +197,18 @@ class Churn:
             stuck=self.stuck,
             longest_gap_s=longest_gap(self.lives),
             counts=counts,
+            members=self.members(),
             said=self.said,
         )
+
+    def members(self) -> float | None:
+        """Nodes that did an iteration, mean; without runs that were killed before they had written all views."""
+        counts: list[int] = []
+        for life, folder in zip(self.lives, self.folders, strict=True):
+            with contextlib.suppress(UserError):
+                views = read_views(folder)
+                counts += [len(view_of(views, iteration).members) for iteration in life.ended]
+        return statistics.fmean(counts) if counts else None
 
 
 def losses_of(folder: Path) -> Path:
