@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 from skippipe.report.run_folder import log_file, process_ids
 from skippipe.report.timeline import TIMELINE
 
+PR_SET_PDEATHSIG = 1
 END_SECONDS = 60.0
 """Most time that a launcher gets to end its nodes."""
 
@@ -46,6 +48,7 @@ class DisturbedRun:
                 stderr=subprocess.STDOUT,
                 text=True,
                 start_new_session=True,
+                preexec_fn=end_with_parent,
                 cwd=tree,
                 env={**os.environ, **own},
             )
@@ -130,9 +133,14 @@ class DisturbedRun:
         return " / ".join(said[-lines:])
 
 
+def end_with_parent() -> None:
+    """Let the kernel end this process when the one that has started it ends, however that may be."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def output_of(folder: Path) -> Path:
     """Where what a run prints goes."""
-    return folder.with_suffix(".out")
+    return folder.with_name(f"{folder.name}.out")
 
 
 def stat_fields(pid: int) -> list[str]:

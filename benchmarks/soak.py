@@ -107,9 +107,10 @@ def kinds(found: Found) -> list[str]:
     lines.append("|---|---|---|---|---|")
     for fault in Fault:
         own = [each for each in found.struck if each.fault is fault]
-        gaps = [each.gap_s for each in own] or [0.0]
+        gaps = [each.gap_s for each in own]
         struck = sum(len(each.nodes) for each in own)
-        lines.append(f"| {fault.value} | {len(own)} | {struck} | {statistics.median(gaps):.1f} | {max(gaps):.1f} |")
+        seconds = f"{statistics.median(gaps):.1f} | {max(gaps):.1f}" if gaps else "- | -"
+        lines.append(f"| {fault.value} | {len(own)} | {struck} | {seconds} |")
     return lines
 
 

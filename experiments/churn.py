@@ -79,7 +79,7 @@ def work_of(arguments: argparse.Namespace, runs: Path) -> Work:
 def train(work: Work, way: Way, rate: float, arguments: argparse.Namespace, runs: Path, limit_s: float) -> Trained:
     """A training, or what an earlier call has left of the same one."""
     sizes = f"{work.config.iterations}-{arguments.checkpoint_every}-{arguments.limit:g}"
-    kept = runs / f"{way.name.lower()}-{rate:g}-{arguments.seed}-{sizes}.json"
+    kept = runs / f"{way.name.lower()}-{100 * rate:g}-{arguments.seed}-{sizes}.json"
     if kept.exists():
         return Trained.load(kept)
     trained = Churn(work, way, rate, arguments.seed, runs, limit_s).train()
@@ -115,7 +115,8 @@ def report(
     results.table(
         [
             *("on a death", "churn", "iterations", "steps/s emulated", "steps/s real", "asked", "loss at the end"),
-            *("deaths", *(name.replace("_", " ") for name in COUNTS), "starts", "stuck", "longest gap, real s"),
+            *("deaths", *(name.replace("_", " ") for name in COUNTS), "nodes at work, mean", "starts", "stuck"),
+            "longest gap, real s",
         ],
         [row(trained, undisturbed) for trained in (undisturbed, *disturbed.values())],
     )
@@ -181,6 +182,7 @@ def row(trained: Trained, undisturbed: Trained) -> list[Any]:
         f"{trained.last_loss:.4f}" if trained.last_loss is not None else None,
         trained.deaths,
         *(round(trained.counts[name], 1) if trained.counts["views"] else None for name in COUNTS),
+        f"{trained.members:.1f}" if trained.members is not None else None,
         trained.starts,
         trained.stuck,
         f"{trained.longest_gap_s:.1f}",
@@ -192,8 +194,9 @@ def verdict(undisturbed: Trained, disturbed: Disturbed, spread: Sequence[float])
     if not spread or undisturbed.last_loss is None:
         return "Losses were compared with no other seeds."
     low, high = min(spread), max(spread)
-    ours = [trained for (way, _), trained in disturbed.items() if way is Way.OURS and trained.last_loss is not None]
-    inside = sum(low <= trained.last_loss <= high for trained in ours)  # type: ignore[operator]
+    ours = [trained.last_loss for (way, _), trained in disturbed.items() if way is Way.OURS and trained.is_over]
+    # As they are shown: the last digits are the order of sums.
+    inside = sum(round(low, 4) <= round(loss, 4) <= round(high, 4) for loss in ours)
     return (
         f"Undisturbed, {len(spread)} seeds of weights and batches end with losses of {low:.4f} to {high:.4f} (trained"
         f" in one process, skippipe/reference.py); {inside} of {len(ours)} trainings with takeover end inside of that."

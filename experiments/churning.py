@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import signal
+import statistics
 import sys
 import time
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from skippipe.errors import UserError
 from skippipe.fields import load_config
 from skippipe.model.checkpoint import find_latest
 from skippipe.report.metrics import SUMMARY, SurvivalSummary, read_summary
+from skippipe.report.views import read_views, view_of
 from skippipe.schedule import Plan, Schedule
 
 TICK_S = 0.02
@@ -64,7 +67,7 @@ class Churn:
         self.work, self.way, self.rate, self.seed = work, way, rate, seed
         self.config, self.nodes = work.config, work.nodes
         self.step_s = work.plan.expected_step_s * self.config.emulation.time_scale
-        self.name = f"{way.name.lower()}-{rate:g}-{time.strftime('%d%H%M%S')}"
+        self.name = f"{way.name.lower()}-{100 * rate:g}-{time.strftime('%d%H%M%S')}"
         self.runs, self.limit_s = runs, limit_s
         self.lives: list[Life] = []
         self.folders: list[Path] = []
@@ -194,10 +197,20 @@ class Churn:
             stuck=self.stuck,
             longest_gap_s=longest_gap(self.lives),
             counts=counts,
+            members=self.members(),
             said=self.said,
         )
+
+    def members(self) -> float | None:
+        """Nodes that did an iteration, mean; without runs that were killed before they had written all views."""
+        counts: list[int] = []
+        for life, folder in zip(self.lives, self.folders, strict=True):
+            with contextlib.suppress(UserError):
+                views = read_views(folder)
+                counts += [len(view_of(views, iteration).members) for iteration in life.ended]
+        return statistics.fmean(counts) if counts else None
 
 
 def losses_of(folder: Path) -> Path:
     """Where a run notes its losses at once (noted_run.py)."""
-    return folder.with_suffix(".losses")
+    return folder.with_name(f"{folder.name}.losses")

@@ -71,6 +71,8 @@ class Trained:
     """Between ends of iterations, in real seconds."""
     counts: dict[str, float]
     """Of the summaries of the starts that wrote one."""
+    members: float | None
+    """Nodes that did an iteration, mean over those of which it is known."""
     said: list[str]
     """The last words of starts that ended of their own and too early."""
 

@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.disturbing import DisturbedRun
+from benchmarks.disturbing import DisturbedRun, output_of
 from skippipe.report.metrics import read_summary
-from tests.end_to_end.conftest import wait_for
+from tests.end_to_end.conftest import alive, wait_for
 from tests.small_schedule import make_workplace
 
 
@@ -36,6 +36,28 @@ def test_what_is_left_of_a_run_is_found(run: DisturbedRun) -> None:
     run.process.kill()
     run.process.wait()
     assert set(run.left_behind()) == pids
+
+
+def test_a_run_ends_with_whoever_has_started_it(tmp_path: Path) -> None:
+    started = f"""
+from pathlib import Path
+from benchmarks.disturbing import DisturbedRun
+print(DisturbedRun.start(["sleep", "600"], Path({str(tmp_path / "run")!r})).process.pid, flush=True)
+input()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", started], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    assert alive(pid)
+    process.kill()
+    process.communicate()
+    try:
+        wait_for(lambda: not alive(pid))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_the_timeline_is_followed_line_by_line(run: DisturbedRun) -> None:
@@ -94,3 +116,7 @@ def sockets(run: DisturbedRun, node: int) -> set[str]:
         with contextlib.suppress(FileNotFoundError):
             found.add(os.readlink(f"/proc/{pid}/fd/{entry}"))
     return {link for link in found if link.startswith("socket:")}
+
+
+def test_runs_whose_names_have_dots_print_apart() -> None:
+    assert output_of(Path("runs/ours-0.5-1")) == Path("runs/ours-0.5-1.out")

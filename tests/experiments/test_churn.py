@@ -33,6 +33,7 @@ def trained(losses: list[float | None], ended: list[float | None]) -> Trained:
         stuck=0,
         longest_gap_s=1.0,
         counts={},
+        members=None,
         said=[],
     )
 
@@ -109,6 +110,9 @@ def test_six_nodes_die_and_go_on_in_each_way(tmp_path: Path) -> None:
         next(record for record in records if record["rate"] and record["way"] == way)
         for way in ("OURS", "REDO", "RESTART")
     )
+    assert undisturbed["members"] == restart["members"] == 6
+    for record in (ours, redo):
+        assert 5 <= record["members"] < 6
     for record in (ours, redo, restart):
         assert record["deaths"] > 0
         assert record["losses"] == pytest.approx(undisturbed["losses"], rel=1e-5)
