@@ -26,8 +26,8 @@ def deep() -> object:
 class Attack(Case):
     """Where it happens, a part of what it is refused with ("" for silence: all goes on), and what it is.
 
-    Of a checkpoint, what it is are the fields that a stranger's file has in the place of ours; of its numbers, the stage,
-    the tensor and the number that it begins with.
+    Of a checkpoint, what it is are the fields that a stranger's file has in the place of ours; of its numbers, the
+    stage, the tensor and the number that it begins with.
     """
 
     SILENT_STRANGERS = Layer.STRANGER, "", "200 silent connections come before the peer"
