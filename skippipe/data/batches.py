@@ -74,8 +74,9 @@ def find_tokenizer(config: DataConfig, corpus: Corpus | HubText, cache: Path) ->
     """The given .model file, or what the cache has of another one that is given, or trained on the corpus."""
     if config.tokenizer is not None:
         given = open_tokenizer(config.tokenizer)
-        own = isinstance(given, PretrainedTokenizer)
-        return keep(given, cache) if own else user_path(config.tokenizer, "data.tokenizer")
+        if isinstance(given, PretrainedTokenizer):
+            return keep(given, cache)
+        return user_path(config.tokenizer, "data.tokenizer")
     path = cache / f"tokenizer-{key(corpus.fingerprint, config.vocabulary)}.model"
     with written_once(path) as file:
         if file is not None:
