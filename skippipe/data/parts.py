@@ -77,7 +77,8 @@ def first_positions(
     """Where the parts of a stream begin, as a checkpoint says if it is of the same one; none of a token file."""
     if not isinstance(prepared, Streamed):
         return ()
-    return positions_after([Position(*place) for place in saved] if text == prepared.digest() else [], parts)
+    known = [Position(*place) for place in saved] if text == prepared.digest() else []
+    return positions_after(known, parts, prepared.text.files)
 
 
 def check_parts(prepared: Prepared, parts: int, samples: int, context: int) -> None:

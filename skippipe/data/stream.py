@@ -44,7 +44,7 @@ class Document(NamedTuple):
 
 @dataclass(frozen=True)
 class Streamed(Prepared):
-    """A hub dataset and its tokenizer. Document r of each file is of part r mod parts, unless it is held out."""
+    """A hub dataset and its tokenizer. Row r of file n is of part (r + n) mod parts, unless it is held out."""
 
     text: HubText
     held_out_part: float
@@ -93,7 +93,8 @@ class Streamed(Prepared):
                 if documents:
                     empty = 0
                     yield documents
-            file, row = file + 1, part
+            file += 1
+            row = first_row(file % self.text.files, part, parts)
             if file % self.text.files == 0:
                 log.info("part %d of the text begins again", part)
         raise UserError(
@@ -223,8 +224,13 @@ class StreamBatches:
         return self.end
 
 
-def positions_after(saved: Sequence[Position], parts: int) -> tuple[Position, ...]:
-    """Where each of so many parts begins, after what was saved of as many or other parts, if anything.
+def first_row(file: int, part: int, parts: int, after: int = 0) -> int:
+    """The first row of a file that is of a part, not before a certain one."""
+    return after + (part - file - after) % parts
+
+
+def positions_after(saved: Sequence[Position], parts: int, files: int) -> tuple[Position, ...]:
+    """Where each of so many parts of a stream begins, after what was saved of as many or other parts, if anything.
 
     Of another number of parts it is the row after the last one that any part has begun: nothing is read twice, but what
     the slower parts have not read before it is left out.
@@ -233,4 +239,4 @@ def positions_after(saved: Sequence[Position], parts: int) -> tuple[Position, ..
         return tuple(saved)
     file, row, used = max(saved, default=Position(0, 0, 0))
     row += used > 0
-    return tuple(Position(file, row + (part - row) % parts, 0) for part in range(parts))
+    return tuple(Position(file, first_row(file % files, part, parts, row), 0) for part in range(parts))

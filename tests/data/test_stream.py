@@ -13,7 +13,7 @@ import torch
 from skippipe.config import DataConfig
 from skippipe.data import stream
 from skippipe.data.batches import prepare, validation_batches
-from skippipe.data.parts import Parts
+from skippipe.data.parts import Parts, first_positions
 from skippipe.data.stream import Position, StreamBatches, positions_after
 from skippipe.data.tokenizer import load_tokenizer
 from skippipe.errors import UserError
@@ -54,7 +54,7 @@ def _short_groups(monkeypatch):
 
 def parts_of(streamed, numbers=NUMBERS, saved=(), iteration=0):
     parts = Parts(streamed, numbers, SAMPLES, CONTEXT, seed=0)
-    parts.begin(iteration, positions_after(saved, len(numbers)))
+    parts.begin(iteration, positions_after(saved, len(numbers), FILES))
     return parts
 
 
@@ -74,7 +74,7 @@ def train(parts, iterations):
 def expected_tokens(streamed, texts, part, parts, passes=1):
     """Tokens of a part's documents in turn, each with its end."""
     tokenizer = load_tokenizer(streamed.tokenizer)
-    documents = [own[row] for own in texts for row in range(part, len(own), parts)]
+    documents = [text for file, own in enumerate(texts) for row, text in enumerate(own) if (row + file) % parts == part]
     kept = [text for text in documents if not streamed.is_held_out(text)]
     return passes * [token for text in kept for token in (*tokenizer.encode(text), tokenizer.eos_id)]
 
@@ -190,7 +190,7 @@ def test_held_out_text_is_read_once_for_all(config, streamed, monkeypatch):
 
 
 def test_a_part_without_text_is_named(tmp_path, config, streamed):
-    write_dataset(tmp_path / "set", 2, 2)
+    write_dataset(tmp_path / "set", 1, 2)
     given = dataclasses.replace(config, hub=str(tmp_path / "set"), tokenizer=str(streamed.tokenizer))
     few = dataclasses.replace(prepare(given), held_out_part=0.0)
     parts = parts_of(few)
@@ -228,6 +228,16 @@ def test_a_part_that_goes_on_after_its_last_text_begins_again(tmp_path, config, 
     assert heir.read_to_end().file == whole.read_to_end().file + 1
 
 
+def test_files_of_one_document_each_are_shared_out(tmp_path, config, streamed):
+    write_dataset(tmp_path / "set", 7, 1)
+    given = dataclasses.replace(config, hub=str(tmp_path / "set"), tokenizer=str(streamed.tokenizer))
+    parts = Parts(dataclasses.replace(prepare(given), held_out_part=0.0), NUMBERS, SAMPLES, CONTEXT, seed=0)
+    parts.begin(0, first_positions(parts.prepared, PARTS))
+    tokenizer = load_tokenizer(streamed.tokenizer)
+    read = [tokenizer.decode(parts.batch(0, part, 0)[0].flatten().tolist()) for part in range(PARTS)]
+    assert [text.split()[0] for text in read] == ["0-0", "1-0", "2-0"]
+
+
 def test_one_long_document_lasts_for_many_iterations(tmp_path, config, streamed):
     (tmp_path / "set").mkdir()
     text = " ".join(str(number) for number in range(900))
@@ -250,12 +260,12 @@ def test_one_long_document_lasts_for_many_iterations(tmp_path, config, streamed)
 def test_other_origins_go_on_after_all_that_was_begun(streamed, texts):
     _, begins = train(parts_of(streamed), 12)
     saved = begins[12]
-    assert positions_after(saved, PARTS) == saved
+    assert positions_after(saved, PARTS, FILES) == saved
     for count in (1, 2, 5):
-        begin = positions_after(saved, count)
+        begin = positions_after(saved, count, FILES)
         file, row, used = max(saved)
         assert sorted(position.row for position in begin) == list(range(row + (used > 0), row + (used > 0) + count))
-        assert all(position.row % count == part for part, position in enumerate(begin))
+        assert all((position.row + file) % count == part for part, position in enumerate(begin))
         assert {(position.file, position.used) for position in begin} == {(file, 0)}
     # Two parts between them read every row from there on.
     batches, _ = train(parts_of(streamed, (2, 2), saved, 12), 1)
