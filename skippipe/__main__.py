@@ -15,6 +15,7 @@ from skippipe.errors import UserError
 COMMANDS = {
     "search": "search a schedule for a network (what create_schedule.py calls)",
     "run": "train on this machine's nodes (what run.sh calls)",
+    "check": "a doctor: ports, secret, disk, memory, versions and the way to each other machine",
     "plan": "memory, bytes and seconds of each node of a run, before it is started",
     "profile": "measure links and compute between nodes, write a network file",
     "trace": "a schedule or a run as a Chrome trace and a Gantt chart",

@@ -24,22 +24,27 @@ def equal_fields(
     schedule: Schedule, setting: str, config: RunConfig, prepared: Prepared, first_iteration: int, whole: bool
 ) -> dict[str, str]:
     """Fields of a training run; `whole`: all nodes are on this machine, which needs not look at its data for others."""
-    fields = {
-        "the code": code_digest(),
-        "the schedule": digest(schedule.to_json().encode()),
-        "SETTING": setting,
-        "SAMPLES": str(schedule.pipeline.samples_per_microbatch),
-        "the iteration to begin with": str(first_iteration),
-        **config_fields(dataclasses.asdict(config)),
-    }
-    if config.data.source == "stdlib":
-        fields["Python, whose library is the text"] = platform.python_version()
+    fields = {**common_fields(schedule, setting, config), "the iteration to begin with": str(first_iteration)}
     if whole:
         return fields
     fields["the tokenizer"] = file_digest(prepared.tokenizer)
     fields["the tokens"] = file_digest(prepared.tokens)
     if config.model.init_from is not None:
         fields["the files of model.init_from"] = folder_digest(Path(config.model.init_from))
+    return fields
+
+
+def common_fields(schedule: Schedule, setting: str, config: RunConfig) -> dict[str, str]:
+    """Those fields of a training run that are known before its data are prepared."""
+    fields = {
+        "the code": code_digest(),
+        "the schedule": digest(schedule.to_json().encode()),
+        "SETTING": setting,
+        "SAMPLES": str(schedule.pipeline.samples_per_microbatch),
+        **config_fields(dataclasses.asdict(config)),
+    }
+    if config.data.source == "stdlib":
+        fields["Python, whose library is the text"] = platform.python_version()
     return fields
 
 
