@@ -29,14 +29,14 @@ def launch(
     """Start the nodes `local` of `nodes`, let `follow` watch them, and end them all whatever happens; the exit code.
 
     That is what `follow` returns, 1 if a node fails and 4 if training diverged (the user reads what `explain` makes of
-    it), 1 if a file or a process can't be had, and 128 and the signal's number if one stops this process (the user
-    reads that, and `farewell`). UserError if a port is taken.
+    it), 2 if all nodes find nothing to resume, 1 if a file or a process can't be had, and 128 and the signal's number
+    if one stops this process (the user reads that, and `farewell`). UserError if a port is taken.
     `fields` is what must be equal on all machines.
     """
     # Imported here: errors in arguments should not wait for torch.
     from skippipe.runtime.endpoint import open_endpoints
     from skippipe.runtime.launcher import Launcher
-    from skippipe.runtime.processes import DIVERGED_EXIT, NodeFailedError
+    from skippipe.runtime.processes import DIVERGED_EXIT, USER_ERROR_EXIT, NodeFailedError
     from skippipe.runtime.signals import Signals, Stopped
 
     with Signals() as signals:
@@ -46,6 +46,9 @@ def launch(
             return follow(launcher)
         except NodeFailedError as error:
             launcher.stop_after(error)
+            if error.nothing_to_resume:
+                print(f"\nerror: {error}", file=sys.stderr)
+                return USER_ERROR_EXIT
             print(f"\nerror: {explain(error)}", file=sys.stderr)
             return DIVERGED_EXIT if error.diverged else 1
         except Stopped as stopped:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from skippipe.cli.launch import launch
 from skippipe.cli.prepare import DEFAULT_CONFIG, config_from_arguments, prepare_and_import, whole_number
 from skippipe.cli.room import check_model, check_room
+from skippipe.cli.saved import check_part, cosine_warning, find_checkpoint, newest_checkpoint
 from skippipe.config import Encoding, RunConfig
 from skippipe.errors import UserError
 from skippipe.peers import check_reachable
@@ -21,7 +22,6 @@ from skippipe.schedule.compression import with_compression
 
 if TYPE_CHECKING:
     from skippipe.cli.progress import Progress
-    from skippipe.data.batches import Prepared
     from skippipe.model.checkpoint import Checkpoint
     from skippipe.runtime.endpoint import Endpoint
     from skippipe.runtime.events import Leaving
@@ -79,18 +79,24 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
         from skippipe.model.llama_folder import check_llama_folder
 
         check_llama_folder(config.model, len(schedule.settings[setting].stages), prepared.vocabulary)
-    checkpoint = find_checkpoint(resume, config, schedule, setting, prepared) if resume else None
+    is_alone, checkpoint = len(local) == schedule.nodes, None
+    if resume and is_alone:
+        checkpoint = find_checkpoint(resume, config, schedule, setting, prepared)
+        say_where_it_goes_on(config, checkpoint)
+    elif resume:
+        check_part(resume, config, schedule, setting, prepared)
     # Imported here: errors in arguments should not wait for torch.
     from skippipe.cli.progress import Progress
     from skippipe.runtime.equal import equal_fields
     from skippipe.runtime.job import Job
     from skippipe.runtime.node import run_worker
 
-    first, whole = checkpoint.meta.iteration if checkpoint else 0, len(local) == schedule.nodes
-    fields = equal_fields(schedule, setting, config, prepared, first, whole)
+    spread = None if is_alone else resume
+    first = checkpoint.meta.iteration if checkpoint else 0
+    fields = equal_fields(schedule, setting, config, prepared, None if spread else first, is_alone)
 
     def run_node(endpoint: Endpoint) -> None:
-        run_worker(Job(endpoint, setting, schedule, config, prepared, checkpoint))
+        run_worker(Job(endpoint, setting, schedule, config, prepared, checkpoint, spread))
 
     def follow(launcher: Launcher) -> int:
         progress = Progress(schedule, setting, config, folder, len(local), began)
@@ -98,9 +104,9 @@ def train(config: RunConfig, schedule: Schedule, setting: str, local: range, res
 
     def explain(error: NodeFailedError) -> str:
         if error.diverged:
-            return f"{error}\n{newest_checkpoint(folder, 'newest good checkpoint')}"
+            return f"{error}\n{newest_checkpoint(folder, 'newest good checkpoint', is_alone)}"
         shown = f"{error}; the other nodes here were stopped. The end of {error.log}:"
-        return "\n".join((shown, error.last_lines(), newest_checkpoint(folder, "newest checkpoint")))
+        return "\n".join((shown, error.last_lines(), newest_checkpoint(folder, "newest checkpoint", is_alone)))
 
     return launch(config.peers, schedule.nodes, local, folder, fields, run_node, follow, explain, f". Logs: {folder}")
 
@@ -125,34 +131,35 @@ def watch_training(launcher: Launcher, progress: Progress, saves: bool) -> int:
         raise
     progress.finish()
     if progress.leaving is not None:
-        return say_what_was_saved(progress.folder, progress.leaving)
+        return say_what_was_saved(progress, progress.leaving)
     if saves and progress.lines:
-        wanted, missing = saved_after(progress.folder, progress.lines[-1].iteration + 1)
-        print(f"{'model':24} {wanted}{f' is not complete: {missing}' if missing else ''}")
+        saved = progress.saved_after(progress.lines[-1].iteration + 1)
+        print(f"{'model':24} {saved.where}{f' is not complete: {saved.missing}' if saved.missing else ''}")
     return 0
 
 
-def saved_after(folder: Path, done: int) -> tuple[Path, str | None]:
-    """The checkpoint of a run after so many iterations, and why it is not complete; None if it is."""
-    from skippipe.model.checkpoint import checkpoint_folder, find_latest
-
-    wanted = checkpoint_folder(folder, done)
-    try:
-        return wanted, None if find_latest(wanted).folder.name == wanted.name else "stages are missing"
-    except UserError as error:
-        return wanted, str(error)
-
-
-def say_what_was_saved(folder: Path, leaving: Leaving) -> int:
+def say_what_was_saved(progress: Progress, leaving: Leaving) -> int:
     """Name the checkpoint with which a run was left early, after making sure that it is there; the exit code."""
     done = leaving.iteration + 1
     print(f"\nnode {leaving.asked} and its machine were told to stop (SIGTERM)", file=sys.stderr)
-    wanted, missing = saved_after(folder, done)
-    if missing:
-        print(f"error: {done} iterations were done, but {wanted} is not complete: {missing}", file=sys.stderr)
+    saved = progress.saved_after(done)
+    if saved.missing:
+        print(
+            f"error: {done} iterations were done, but {saved.where} is not complete: {saved.missing}", file=sys.stderr
+        )
         return 1
-    print(f"saved after {done} iterations; go on with --resume {folder}", file=sys.stderr)
+    everywhere = "" if progress.is_alone else " on every machine"
+    print(f"saved after {done} iterations; go on with --resume {progress.folder}{everywhere}", file=sys.stderr)
     return 128 + signal.SIGTERM
+
+
+def say_where_it_goes_on(config: RunConfig, checkpoint: Checkpoint) -> None:
+    """Name the checkpoint that a run goes on from, and what is another one's in it."""
+    print(f"going on from {checkpoint.folder}")
+    meta = checkpoint.meta
+    warning = cosine_warning(config, str(checkpoint.folder), meta.iteration, meta.config.iterations)
+    if warning:
+        print(warning, file=sys.stderr)
 
 
 def check(arguments: argparse.Namespace) -> tuple[RunConfig, Schedule, range]:
@@ -191,36 +198,3 @@ def check(arguments: argparse.Namespace) -> tuple[RunConfig, Schedule, range]:
 def describe(encodings: dict[str, Encoding]) -> str:
     """Encodings of hops and syncs in words."""
     return " and ".join(f"{name} in {encoding}" for name, encoding in encodings.items())
-
-
-def find_checkpoint(path: Path, config: RunConfig, schedule: Schedule, setting: str, prepared: Prepared) -> Checkpoint:
-    """The checkpoint to go on from; UserError if it is of another model or has nothing left to do."""
-    from skippipe.model.checkpoint import check_same_model, find_latest
-    from skippipe.model.optimizer import learning_rate
-
-    checkpoint = find_latest(path)
-    done = checkpoint.meta.iteration
-    check_same_model(checkpoint, config, len(schedule.settings[setting].stages), prepared.vocabulary)
-    if done >= config.iterations:
-        raise UserError(f"{checkpoint.folder} has {done} iterations done already; add iterations={2 * done}")
-    print(f"going on from {checkpoint.folder}")
-    before, now = checkpoint.meta.config.iterations, config.iterations
-    if config.optimizer.decay == "cosine" and before != now:
-        rate = learning_rate(config.optimizer, done, now)
-        print(
-            f"warning: {checkpoint.folder} is of a run of {before} iterations; the cosine now ends after {now},"
-            f" and the learning rate goes on at {rate:.3g}",
-            file=sys.stderr,
-        )
-    return checkpoint
-
-
-def newest_checkpoint(folder: Path, name: str) -> str:
-    """A line that says from where a failed run can go on; `name` says what kind of checkpoint that is."""
-    from skippipe.model.checkpoint import find_latest
-
-    try:
-        return f"{name}: {find_latest(folder).folder}; go on from it with --resume {folder}"
-    except UserError as error:
-        made = any((folder / "checkpoints").glob("*/stage-*"))
-        return str(error) if made else "no checkpoint was made; checkpoint_every=10 makes one every ten iterations"

@@ -11,10 +11,16 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from skippipe.errors import DivergedError, LeftOutError, UserError
+from skippipe.errors import DivergedError, LeftOutError, NothingToResumeError, UserError
 from skippipe.report.run_folder import log_file
 from skippipe.runtime.endpoint import STOP_SIGNAL, Endpoint
-from skippipe.runtime.processes import DIVERGED_EXIT, LEFT_OUT_EXIT, PEER_LOST_EXIT, USER_ERROR_EXIT
+from skippipe.runtime.processes import (
+    DIVERGED_EXIT,
+    LEFT_OUT_EXIT,
+    NOTHING_TO_RESUME_EXIT,
+    PEER_LOST_EXIT,
+    USER_ERROR_EXIT,
+)
 from skippipe.runtime.signals import Signals
 from skippipe.transport.inbox import PeerLostError
 
@@ -22,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
 EXITS: dict[type[Exception], int] = {
+    NothingToResumeError: NOTHING_TO_RESUME_EXIT,
     UserError: USER_ERROR_EXIT,
     PeerLostError: PEER_LOST_EXIT,
     DivergedError: DIVERGED_EXIT,

@@ -21,10 +21,14 @@ OWN |= {"data.paths", "data.cache", "data.tokenizer"}
 
 
 def equal_fields(
-    schedule: Schedule, setting: str, config: RunConfig, prepared: Prepared, first_iteration: int, whole: bool
+    schedule: Schedule, setting: str, config: RunConfig, prepared: Prepared, first_iteration: int | None, whole: bool
 ) -> dict[str, str]:
-    """Fields of a training run; `whole`: all nodes are on this machine, which needs not look at its data for others."""
-    fields = {**common_fields(schedule, setting, config), "the iteration to begin with": str(first_iteration)}
+    """Fields of a training run; `whole`: all nodes are on this machine, which needs not look at its data for others.
+
+    `first_iteration` is None if the machines will agree on that of a checkpoint.
+    """
+    begins = "that of a checkpoint" if first_iteration is None else str(first_iteration)
+    fields = {**common_fields(schedule, setting, config), "the iteration to begin with": begins}
     if whole:
         return fields
     fields["the tokenizer"] = file_digest(prepared.tokenizer)

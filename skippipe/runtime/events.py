@@ -21,6 +21,21 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """The nodes have agreed on the checkpoint that they go on from, whose files lie on several machines."""
+
+    iteration: int
+    iterations: int
+    """Of the run that it is of."""
+    folder: str
+    """Where what this machine needs of it lies now."""
+    files: int
+    """That were fetched from others."""
+    size: int
+    """Of these, in bytes."""
+
+
+@dataclass(frozen=True)
 class IterationLoss:
     """An iteration is done; its other figures follow once every node's optimizer step has ended."""
 
@@ -130,6 +145,7 @@ class SyncMeasured:
 
 Event = (
     Ready
+    | Resumed
     | IterationLoss
     | IterationMetrics
     | ViewBegun

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from skippipe.errors import UserError
-from skippipe.model.checkpoint import Checkpoint, find_latest, load_stage
+from skippipe.model.checkpoint import Checkpoint, load_stage
+from skippipe.model.parts import newest_with
 from skippipe.runtime.job import Job
 from skippipe.runtime.shard import Shard
 from skippipe.runtime.state import Given, Knowledge, awaited, earlier_members, handovers, mean_of_neighbours, restore
@@ -106,12 +107,13 @@ class Holding:
     def restore_stage(self, view: View, given: list[Given], known: Knowledge) -> str:
         """Fill a stage that nobody holds any more: from a checkpoint, or else from what its neighbours hold; which."""
         shard = self.shard
-        checkpoint: Checkpoint | None
+        checkpoint: Checkpoint | None = None
         try:
-            checkpoint = find_latest(self.job.folder)
+            # The other stages go on with newer weights anyway, so theirs need not be here.
+            checkpoint = newest_with(self.job.folder, shard.stage)
         except UserError as error:
-            logger.info("%s", error)
-            checkpoint = self.job.checkpoint
+            logger.warning("%s", error)
+        checkpoint = checkpoint or self.job.checkpoint
         if checkpoint is not None:
             load_stage(checkpoint, shard.stage, shard.optimizer)
             return f"of the checkpoint of iteration {checkpoint.meta.iteration}"

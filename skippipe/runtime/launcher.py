@@ -226,11 +226,11 @@ class Launcher:
 
     def stop_after(self, failed: NodeFailedError) -> None:
         """End every process, after they have told other machines, if there are any, which node here failed first."""
-        if len(self.endpoints) < self.endpoints[0].nodes and not failed.of_another:
+        if failed.of_another or failed.nothing_to_resume:
+            self.wait_for_the_others()
+        elif len(self.endpoints) < self.endpoints[0].nodes:
             self.notify(FAILED, failed.node)
             self.wait_until_told()
-        if failed.of_another:
-            self.wait_for_the_others()
         self.stop()
 
     def wait_for_the_others(self) -> None:
