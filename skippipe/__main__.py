@@ -20,6 +20,7 @@ COMMANDS = {
     "profile": "measure links and compute between nodes, write a network file",
     "trace": "a schedule or a run as a Chrome trace and a Gantt chart",
     "replay": "train again in one process what a run trained, and compare",
+    "checkpoints": "what is here of a run's checkpoints; bring a whole one here from other machines",
     "evaluate": "perplexity of a trained model, with all stages or without some",
     "generate": "text from a trained model, with all stages or without some",
     "export": "a trained model as a Hugging Face folder",
@@ -29,7 +30,7 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run the command that the arguments (by default the process's) name; its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    listing = "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items())
+    listing = "\n".join(f"  {name:11} {text}" for name, text in COMMANDS.items())
     if not arguments or arguments[0] not in COMMANDS:
         asked = bool(arguments) and arguments[0] in ("-h", "--help")
         print(f"usage: skippipe COMMAND [--help]\n\n{listing}", file=sys.stdout if asked else sys.stderr)

@@ -6,10 +6,10 @@ and come to the same choice, which nobody has to be told of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from skippipe.errors import NothingToResumeError
+from skippipe.errors import NothingToResumeError, UserError
 from skippipe.model.checkpoint import stage_name
 from skippipe.model.feedback import feedback_name
 from skippipe.model.parts import Part
@@ -86,30 +86,39 @@ class Catalogue:
         return [found[key] for key in sorted(found, reverse=True)]
 
     def choose(self, rows: Mapping[int, Sequence[float]]) -> Found:
-        """The newest checkpoint that is complete over all machines.
+        """The newest checkpoint that is complete over all machines; NothingToResumeError if that can't be gone on from.
 
-        NothingToResumeError if there is none, they are of several runs, or of a model with other layers.
+        So it is if there is none, if they are of several runs, or of a model with other layers.
         """
-        found = self.read(rows)
-        whole = [own for own in found if not own.missing]
-        if not found:
-            raise NothingToResumeError("--resume: no machine has a checkpoint in the folder that it was given")
-        if not whole:
-            lacks = [f"of iteration {own.iteration} nobody has stage {listed(own.missing)}" for own in found[:NAMED]]
-            raise NothingToResumeError(f"--resume: no checkpoint is complete over all machines: {'; '.join(lacks)}")
-        chosen = whole[0]
-        for other in whole:
-            if other.identity != chosen.identity:
-                there = " and ".join(str(min(own.holders[stage_name(0)])) for own in (chosen, other))
-                raise NothingToResumeError(
-                    f"--resume: the folders that were given on the machines of nodes {there} are of different runs"
-                )
+        try:
+            chosen = newest_whole(self.read(rows), "node {}'s machine".format)
+        except UserError as error:
+            raise NothingToResumeError(f"--resume: {error}") from None
         if self.layers % chosen.stages:
             raise NothingToResumeError(
                 f"--resume: the checkpoint of iteration {chosen.iteration} is of another model: {chosen.stages} stages"
                 f" have not the {self.layers} layers of this run's"
             )
         return chosen
+
+
+def newest_whole(found: Sequence[Found], machine: Callable[[int], str]) -> Found:
+    """The first of some checkpoints that is complete, which are of one run and the newest first.
+
+    UserError if there is none, or several runs have one; `machine` says where a holder is.
+    """
+    whole = [own for own in found if not own.missing]
+    if not found:
+        raise UserError("no machine has a checkpoint in the folder that it was given")
+    if not whole:
+        lacks = [f"of iteration {own.iteration} nobody has stage {listed(own.missing)}" for own in found[:NAMED]]
+        raise UserError(f"no checkpoint is complete over all machines: {'; '.join(lacks)}")
+    chosen = whole[0]
+    for other in whole:
+        if other.identity != chosen.identity:
+            there = " and ".join(machine(min(own.holders[stage_name(0)])) for own in (chosen, other))
+            raise UserError(f"the folders that were given on {there} are of different runs")
+    return chosen
 
 
 def listed(numbers: Sequence[int]) -> str:

@@ -39,6 +39,12 @@ MOST_STRANGERS = 64
 ACCEPT_AGAIN_SECONDS = 0.2
 
 
+def reason_of(error: Exception) -> str:
+    """Why a call did not come about or broke, in words."""
+    system = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else ""
+    return system or str(error) or "no answer in time"
+
+
 class Service:
     """What a call is about; both ends must mean the same, and hold the same secret."""
 

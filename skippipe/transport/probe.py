@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from skippipe.transport.addresses import Address, pack_host
-from skippipe.transport.call import Call, Service, Switchboard, call, connect, knock
+from skippipe.transport.call import Call, Service, Switchboard, call, connect, knock, reason_of
 from skippipe.transport.greeting import GREETING, SESSION_BYTES, Greetings
 from skippipe.transport.handshake import Introduction
 from skippipe.transport.identity import AuthenticationError, WrongSecretError, node_id
@@ -255,8 +254,7 @@ class Probe:
                 await self.knock(way, way.table)
             way.connects, way.trouble = True, ""
         except (AuthenticationError, OSError) as error:
-            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-            way.trouble = reason or "no answer in time"
+            way.trouble = reason_of(error)
             way.hangs_up = way.hangs_up or isinstance(error, WrongSecretError)
         await asyncio.sleep(TURN_SECONDS)
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from skippipe.model.checkpoint import done_iterations
+from skippipe.__main__ import main
+from skippipe.model.checkpoint import done_iterations, find_latest
 from skippipe.model.parts import parts_in
+from skippipe.report.run_folder import read_config
 from skippipe.transport.fetching import PART_BYTES
 from tests.end_to_end.conftest import SECONDS, Start, free_ports, wait_for
 
@@ -106,3 +110,31 @@ def test_without_a_stage_all_machines_say_which_and_nothing_is_left_running(
         assert "Traceback" not in errors
     for _, errors in finish(start_all(start, workplace, [machines[0], (2, 6, folders[1], [])], "name=third"), 1):
         assert "it differs in: the iteration to begin with" in errors
+
+
+def test_one_machine_serves_what_it_saved_and_the_other_gathers_a_whole_checkpoint(
+    start: Start, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = tmp_path / "one" / "first", tmp_path / "other" / "first"
+    done = train_and_stop(start, workplace, [one.parent, other.parent])
+    assert main(["export", str(other), "--out", str(tmp_path / "exported")]) == 2
+    assert f"skippipe checkpoints {other} --gather" in capsys.readouterr().err
+    command = [sys.executable, "-m", "skippipe", "checkpoints", str(one), "--serve"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {**os.environ, **SECRET}}
+    serves: subprocess.Popen[str] = subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]
+    try:
+        assert serves.stdout is not None
+        said = serves.stdout.readline()
+        # Where the run's nodes met, which its configuration tells.
+        (address,) = read_config(other).peers.bootstrap
+        assert said.startswith(f"serving at {address} until Ctrl-C")
+        monkeypatch.setenv(*next(iter(SECRET.items())))
+        assert main(["checkpoints", str(other), "--gather"]) == 0
+    finally:
+        serves.send_signal(signal.SIGINT)
+        output, errors = serves.communicate(timeout=SECONDS)
+    assert serves.returncode == 128 + signal.SIGINT
+    assert errors == "stopped by SIGINT\n"
+    assert "stage-0.safetensors, " in output
+    assert find_latest(other).meta.iteration == done
+    assert main(["export", str(other), "--out", str(tmp_path / "exported")]) == 0

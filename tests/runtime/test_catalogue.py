@@ -84,7 +84,9 @@ def test_parts_of_different_runs_are_no_whole_and_two_wholes_no_choice(tmp_path:
     with pytest.raises(NothingToResumeError, match="of iteration 20 nobody has stage"):
         choose(rows_of({0: [here], 2: [there]}))
     wholes = {0: [part(tmp_path / "a", 20, 0, 1, 2)], 2: [part(tmp_path / "b", 40, 0, 1, 2, run="2" * 26)]}
-    with pytest.raises(NothingToResumeError, match="machines of nodes 2 and 0 are of different runs"):
+    with pytest.raises(
+        NothingToResumeError, match="given on node 2's machine and node 0's machine are of different runs"
+    ):
         choose(rows_of(wholes))
 
 
