@@ -15,10 +15,12 @@ from skippipe.errors import UserError
 COMMANDS = {
     "search": "search a schedule for a network (what create_schedule.py calls)",
     "run": "train on this machine's nodes (what run.sh calls)",
+    "check": "a doctor: ports, secret, disk, memory, versions and the way to each other machine",
     "plan": "memory, bytes and seconds of each node of a run, before it is started",
     "profile": "measure links and compute between nodes, write a network file",
     "trace": "a schedule or a run as a Chrome trace and a Gantt chart",
     "replay": "train again in one process what a run trained, and compare",
+    "checkpoints": "what is here of a run's checkpoints; bring a whole one here from other machines",
     "evaluate": "perplexity of a trained model, with all stages or without some",
     "generate": "text from a trained model, with all stages or without some",
     "export": "a trained model as a Hugging Face folder",
@@ -28,7 +30,7 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run the command that the arguments (by default the process's) name; its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    listing = "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items())
+    listing = "\n".join(f"  {name:11} {text}" for name, text in COMMANDS.items())
     if not arguments or arguments[0] not in COMMANDS:
         asked = bool(arguments) and arguments[0] in ("-h", "--help")
         print(f"usage: skippipe COMMAND [--help]\n\n{listing}", file=sys.stdout if asked else sys.stderr)

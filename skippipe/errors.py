@@ -12,6 +12,10 @@ class UserError(ValueError):
     """A mistake in a file, a field or an argument; the message names it and the remedy in one line."""
 
 
+class NothingToResumeError(UserError):
+    """All nodes of a run find that there is nothing that they could go on from; the message says what is missing."""
+
+
 class LeftOutError(RuntimeError):
     """The other nodes have gone on without this one, whose process ends; another may join them."""
 

@@ -120,7 +120,7 @@ class Fault(Case):
     SIGTERM_WITHOUT_SHARED_DISK = (
         Layer.LAUNCH,
         ENDS,
-        "is not complete",
+        "go on with --resume",
         "one of two launchers is told to stop, and each saves on a disk of its own",
     )
     LOST_AT_THE_START = (

@@ -32,16 +32,17 @@ def launch(
     """Start the nodes `local` of `nodes`, let `follow` watch them, and end them all whatever happens; the exit code.
 
     That is what `follow` returns, 1 if a node fails and 4 if training diverged (the user reads what `explain` makes of
-    it), 1 if a file or a process can't be had, and 128 and the signal's number if one stops this process (the user
-    reads that, and `farewell`). UserError if a port is taken, or a node by another launcher in this folder.
-    `fields` is what must be equal on all machines. If it `joins`, a run goes on that the nodes get into.
+    it), 2 if all nodes find nothing to resume, 1 if a file or a process can't be had, and 128 and the signal's number
+    if one stops this process (the user reads that, and `farewell`). UserError if a port is taken, or a node by another
+    launcher in this folder. `fields` is what must be equal on all machines. If it `joins`, a run goes on that the nodes
+    get into.
     """
     # Imported here: errors in arguments should not wait for torch.
     from skippipe.runtime.claims import Claims
     from skippipe.runtime.endpoint import open_endpoints
     from skippipe.runtime.launcher import Launcher
     from skippipe.runtime.meeting import Meeting, meeting_file
-    from skippipe.runtime.processes import DIVERGED_EXIT, NodeFailedError
+    from skippipe.runtime.processes import NodeFailedError
     from skippipe.runtime.restarts import births_from
     from skippipe.runtime.signals import Signals, Stopped
     from skippipe.transport.identity import is_given
@@ -62,8 +63,7 @@ def launch(
             return follow(launcher)
         except NodeFailedError as error:
             launcher.stop_after(error)
-            print(f"\nerror: {explain(error)}", file=sys.stderr)
-            return DIVERGED_EXIT if error.diverged else 1
+            return tell(error, explain)
         except Stopped as stopped:
             launcher.stop()
             signals.ignore_the_rest()
@@ -77,3 +77,13 @@ def launch(
         finally:
             meeting.unlink(missing_ok=True)
             launcher.stop()
+
+
+def tell(error: NodeFailedError, explain: Callable[[NodeFailedError], str]) -> int:
+    """Say why nodes have ended before their time; the exit code."""
+    from skippipe.runtime.processes import DIVERGED_EXIT, USER_ERROR_EXIT
+
+    print(f"\nerror: {error if error.nothing_to_resume else explain(error)}", file=sys.stderr)
+    if error.nothing_to_resume:
+        return USER_ERROR_EXIT
+    return DIVERGED_EXIT if error.diverged else 1

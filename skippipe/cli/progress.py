@@ -9,9 +9,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from skippipe.cli.losses import Losses
+from skippipe.cli.saved import Saved, saved_after
 from skippipe.config import RunConfig
 from skippipe.report.metrics import IterationMetrics, RunSummary, append_metrics, write_summary
-from skippipe.runtime.events import Event, IterationLoss, Leaving, NodeBack, NodeSlow, Ready, ViewBegun
+from skippipe.runtime.events import Event, IterationLoss, Leaving, NodeBack, NodeSlow, Ready, Resumed, ViewBegun
 from skippipe.runtime.processes import NodeFailedError
 from skippipe.schedule import Schedule
 
@@ -40,6 +41,7 @@ class Progress:
         self.plan = schedule.settings[setting]
         self.schedule, self.setting, self.folder, self.began = schedule, setting, folder, began
         self.nodes, self.writes_summary = len(local), writes_summary
+        self.lost_stages: list[int] = []
         self.lines: list[IterationMetrics] = []
         self.told: set[int] = set()
         """Iterations of these lines; whoever speaks after a node that has died tells the last ones again."""
@@ -68,6 +70,13 @@ class Progress:
                 if self.ready == self.nodes:
                     self.bar.write(f"{self.nodes} nodes ready {time.monotonic() - self.began:.1f} s after the start")
                     self.bar.set_description(self.setting)
+            case Resumed():
+                fetched = (
+                    f"; {event.files} files, {event.size / 1e6:.1f} MB, came from other machines" if event.files else ""
+                )
+                self.bar.write(f"going on from {event.folder}{fetched}")
+                for warning in event.warnings:
+                    self.bar.write(warning, file=sys.stderr)
             case IterationLoss():
                 if event.dropped is not None:
                     self.bar.write(f"iteration {event.iteration} dropped: {event.dropped}", file=sys.stderr)
@@ -78,6 +87,7 @@ class Progress:
                 self.bar.set_postfix(self.shown, refresh=False)
                 self.bar.update(event.iteration + 1 - self.bar.n)
             case ViewBegun():
+                self.lost_stages = [stage for stage, nodes in enumerate(event.stages) if not nodes]
                 if (line := self.losses.view(event)) is not None:
                     self.bar.write(line, file=sys.stderr)
                 self.shown["expected"] = f"{event.expected_step_s:.1f} s"
@@ -102,6 +112,15 @@ class Progress:
                 self.leaving = event
             case _:
                 raise AssertionError(f"{event} is no event of a training run")
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether all nodes are on this machine."""
+        return self.nodes == self.schedule.nodes
+
+    def saved_after(self, done: int) -> Saved:
+        """What the run has left of the checkpoint after so many iterations."""
+        return saved_after(self.folder, done, self.is_alone, self.lost_stages)
 
     def survives(self, failed: NodeFailedError) -> bool:
         """Whether the others go on without a node; they do once all are there."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from skippipe.runtime.needs import Needs
 
 MEMORY_REMEDY = "a smaller model, fewer SAMPLES, recompute=true or precision=bf16; skippipe plan shows each node's part"
+DISK_REMEDY = "fewer checkpoints_kept, or none: checkpoint_every=null"
 
 
 def check_model(config: RunConfig, schedule: Schedule) -> None:
@@ -43,9 +44,8 @@ def check_room(
     """UserError if the text is too short, or this machine's memory or disk too small, for the nodes `local`."""
     from skippipe.data.batches import validation_batches
     from skippipe.data.parts import check_parts
-    from skippipe.model.footprint import FP32
     from skippipe.runtime.full_model import VALIDATION_BATCHES
-    from skippipe.runtime.needs import SAVED_NUMBERS, needs
+    from skippipe.runtime.needs import needs
 
     model, plan, samples = config.model, schedule.settings[setting], schedule.pipeline.samples_per_microbatch
     check_parts(prepared, len(plan.stages[0]), samples, model.context)
@@ -54,24 +54,31 @@ def check_room(
         next(validation_batches(prepared, samples, model.context, VALIDATION_BATCHES))
     every = needs(config, schedule, setting, prepared.vocabulary)
     check_memory(config.device, [own for own in every if own.node in local])
-    if config.checkpoint_every is not None:
-        leaders = [nodes[0] for nodes in plan.stages if nodes[0] in local]
-        saved = sum(SAVED_NUMBERS * FP32 * own.parameters for own in every if own.node in leaders)
-        if config.compression.sync != "fp32":
-            saved += sum(FP32 * own.parameters for own in every if own.node in local)
-        saves = -(-config.iterations // (config.checkpoint_every or config.iterations))
-        count = min(config.checkpoints_kept + 1, saves)
-        free = shutil.disk_usage(folder).free
-        remedy = "fewer checkpoints_kept, or none: checkpoint_every=null"
-        check_enough(f"disk for {count} checkpoints in {folder}", count * saved, free, remedy)
+    count, saved = checkpoint_bytes(config, schedule, setting, local, every)
+    check_enough(f"disk for {count} checkpoints in {folder}", count * saved, free_disk_bytes(folder), DISK_REMEDY)
+
+
+def checkpoint_bytes(
+    config: RunConfig, schedule: Schedule, setting: str, local: range, every: list[Needs]
+) -> tuple[int, int]:
+    """How many checkpoints will lie on this machine's disk at once, and what the nodes `local` save of each of them."""
+    from skippipe.model.footprint import FP32
+    from skippipe.runtime.needs import SAVED_NUMBERS
+
+    if config.checkpoint_every is None:
+        return 0, 0
+    leaders = [nodes[0] for nodes in schedule.settings[setting].stages if nodes[0] in local]
+    saved = sum(SAVED_NUMBERS * FP32 * own.parameters for own in every if own.node in leaders)
+    if config.compression.sync != "fp32":
+        saved += sum(FP32 * own.parameters for own in every if own.node in local)
+    saves = -(-config.iterations // (config.checkpoint_every or config.iterations))
+    return min(config.checkpoints_kept + 1, saves), saved
 
 
 def check_memory(device: str, local: list[Needs]) -> None:
     """UserError if nodes need more than is free of this machine's memory, or of a GPU's."""
-    on_gpu = device.startswith("cuda")
-    needed = sum(own.beside_gpu if on_gpu else own.on_cpu for own in local)
-    check_enough(f"memory for {len(local)} nodes", needed, free_memory_bytes(), MEMORY_REMEDY)
-    if not on_gpu:
+    check_enough(f"memory for {len(local)} nodes", memory_bytes(device, local), free_memory_bytes(), MEMORY_REMEDY)
+    if not device.startswith("cuda"):
         return
     import torch
 
@@ -82,6 +89,17 @@ def check_memory(device: str, local: list[Needs]) -> None:
         needed_on[device_of(device, place, torch.cuda.device_count())] += own.on_gpu
     for name, on_this in needed_on.items():
         check_enough(f"memory of {name}", on_this, torch.cuda.mem_get_info(name)[0], MEMORY_REMEDY)
+
+
+def memory_bytes(device: str, local: list[Needs]) -> int:
+    """What nodes need of this machine's own memory, wherever they compute."""
+    return sum(own.beside_gpu if device.startswith("cuda") else own.on_cpu for own in local)
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """What is free on the disk of a folder, or of the one that it will be made in."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    return shutil.disk_usage(there).free
 
 
 def free_memory_bytes() -> int:

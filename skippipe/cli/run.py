@@ -14,6 +14,7 @@ from skippipe.cli.joining import find_run
 from skippipe.cli.launch import launch
 from skippipe.cli.prepare import DEFAULT_CONFIG, config_from_arguments, prepare_and_import, whole_number
 from skippipe.cli.room import check_model, check_room
+from skippipe.cli.saved import check_part, find_checkpoint, newest_checkpoint
 from skippipe.config import Encoding, RunConfig
 from skippipe.errors import UserError
 from skippipe.peers import check_reachable
@@ -93,17 +94,23 @@ def train(
         from skippipe.model.llama_folder import check_llama_folder
 
         check_llama_folder(config.model, len(schedule.settings[setting].stages), prepared.vocabulary)
-    checkpoint = find_checkpoint(resume, config, schedule, setting, prepared) if resume else None
+    is_alone, checkpoint, spread = len(local) == schedule.nodes, None, None
+    if resume and is_alone and not joins:
+        checkpoint = find_checkpoint(resume, config, schedule, setting, prepared)
+        say_where_it_goes_on(checkpoint, config, prepared, len(schedule.settings[setting].stages[0]))
+    elif resume:
+        spread = resume
+        check_part(resume, config, schedule, setting, prepared)
     # Imported here: errors in arguments should not wait for torch.
     from skippipe.cli.progress import Progress
     from skippipe.runtime.equal import equal_fields
     from skippipe.runtime.job import Job
     from skippipe.runtime.node import run_worker
 
-    fields = equal_fields(schedule, setting, config, prepared, checkpoint.meta if checkpoint else None)
+    fields = equal_fields(schedule, setting, config, prepared, resumes=resume is not None)
 
     def run_node(endpoint: Endpoint) -> None:
-        run_worker(Job(endpoint, setting, schedule, config, prepared, checkpoint))
+        run_worker(Job(endpoint, setting, schedule, config, prepared, checkpoint, spread))
 
     def follow(launcher: Launcher) -> int:
         progress = Progress(schedule, setting, config, folder, local, began, joins, not is_shared)
@@ -111,9 +118,9 @@ def train(
 
     def explain(error: NodeFailedError) -> str:
         if error.diverged:
-            return f"{error}\n{newest_checkpoint(folder, 'newest good checkpoint')}"
+            return f"{error}\n{newest_checkpoint(folder, 'newest good checkpoint', is_alone)}"
         shown = f"{error}; the other nodes here were stopped. The end of {error.log}:"
-        return "\n".join((shown, error.last_lines(), newest_checkpoint(folder, "newest checkpoint")))
+        return "\n".join((shown, error.last_lines(), newest_checkpoint(folder, "newest checkpoint", is_alone)))
 
     return launch(
         config.peers, schedule.nodes, local, folder, fields, run_node, follow, explain, f". Logs: {folder}", joins
@@ -151,34 +158,35 @@ def watch_training(launcher: Launcher, progress: Progress, saves: bool) -> int:
         raise
     progress.finish()
     if progress.leaving is not None:
-        return say_what_was_saved(progress.folder, progress.leaving)
+        return say_what_was_saved(progress, progress.leaving)
     if saves and progress.lines:
-        wanted, missing = saved_after(progress.folder, progress.lines[-1].iteration + 1)
-        print(f"{'model':24} {wanted}{f' is not complete: {missing}' if missing else ''}")
+        saved = progress.saved_after(progress.lines[-1].iteration + 1)
+        print(f"{'model':24} {saved.where}{f' is not complete: {saved.missing}' if saved.missing else ''}")
     return 0
 
 
-def saved_after(folder: Path, done: int) -> tuple[Path, str | None]:
-    """The checkpoint of a run after so many iterations, and why it is not complete; None if it is."""
-    from skippipe.model.checkpoint import checkpoint_folder, find_latest
-
-    wanted = checkpoint_folder(folder, done)
-    try:
-        return wanted, None if find_latest(wanted).folder.name == wanted.name else "stages are missing"
-    except UserError as error:
-        return wanted, str(error)
-
-
-def say_what_was_saved(folder: Path, leaving: Leaving) -> int:
+def say_what_was_saved(progress: Progress, leaving: Leaving) -> int:
     """Name the checkpoint with which a run was left early, after making sure that it is there; the exit code."""
     done = leaving.iteration + 1
     print(f"\nnode {leaving.asked} and its machine were told to stop (SIGTERM)", file=sys.stderr)
-    wanted, missing = saved_after(folder, done)
-    if missing:
-        print(f"error: {done} iterations were done, but {wanted} is not complete: {missing}", file=sys.stderr)
+    saved = progress.saved_after(done)
+    if saved.missing:
+        print(
+            f"error: {done} iterations were done, but {saved.where} is not complete: {saved.missing}", file=sys.stderr
+        )
         return 1
-    print(f"saved after {done} iterations; go on with --resume {folder}", file=sys.stderr)
+    everywhere = "" if progress.is_alone else " on every machine"
+    print(f"saved after {done} iterations; go on with --resume {progress.folder}{everywhere}", file=sys.stderr)
     return 128 + signal.SIGTERM
+
+
+def say_where_it_goes_on(checkpoint: Checkpoint, config: RunConfig, prepared: Prepared, parts: int) -> None:
+    """Name the checkpoint that a run goes on from, whose text has so many parts, and what is another one in the run."""
+    from skippipe.runtime.going_on import warnings_of
+
+    print(f"going on from {checkpoint.folder}")
+    for warning in warnings_of(checkpoint, config, prepared, parts):
+        print(warning, file=sys.stderr)
 
 
 def check(arguments: argparse.Namespace) -> tuple[RunConfig, Schedule, range]:
@@ -218,63 +226,3 @@ def check(arguments: argparse.Namespace) -> tuple[RunConfig, Schedule, range]:
 def describe(encodings: dict[str, Encoding]) -> str:
     """Encodings of hops and syncs in words."""
     return " and ".join(f"{name} in {encoding}" for name, encoding in encodings.items())
-
-
-def find_checkpoint(path: Path, config: RunConfig, schedule: Schedule, setting: str, prepared: Prepared) -> Checkpoint:
-    """The checkpoint to go on from; UserError if it is of another model or has nothing left to do."""
-    from skippipe.model.checkpoint import check_same_model, find_latest
-    from skippipe.model.optimizer import learning_rate
-
-    checkpoint = find_latest(path)
-    done = checkpoint.meta.iteration
-    check_same_model(checkpoint, config, len(schedule.settings[setting].stages), prepared.vocabulary)
-    if done >= config.iterations:
-        raise UserError(f"{checkpoint.folder} has {done} iterations done already; add iterations={2 * done}")
-    print(f"going on from {checkpoint.folder}")
-    before, now = checkpoint.meta.config.iterations, config.iterations
-    if config.optimizer.decay == "cosine" and before != now:
-        rate = learning_rate(config.optimizer, done, now)
-        print(
-            f"warning: {checkpoint.folder} is of a run of {before} iterations; the cosine now ends after {now},"
-            f" and the learning rate goes on at {rate:.3g}",
-            file=sys.stderr,
-        )
-    warn_of_text(checkpoint, prepared, len(schedule.settings[setting].stages[0]))
-    return checkpoint
-
-
-def warn_of_text(checkpoint: Checkpoint, prepared: Prepared, parts: int) -> None:
-    """Say if a stream does not just go on from a checkpoint, for a run of so many origins."""
-    from skippipe.data.parts import first_positions
-    from skippipe.data.stream import Streamed
-
-    if not isinstance(prepared, Streamed):
-        return
-    meta, text = checkpoint.meta, prepared.text
-    if meta.text != prepared.digest():
-        theirs = meta.config.data
-        there = f" (data.hub {theirs.hub}, revision {theirs.hub_revision})" if theirs.source == "hub" else ""
-        print(
-            f"warning: {checkpoint.folder} was trained on another text{there} or with another tokenizer; {text} is read"
-            " from its beginning",
-            file=sys.stderr,
-        )
-    elif len(meta.positions) != parts:
-        file, row, _ = min(first_positions(prepared, parts, meta.text, meta.positions))
-        print(
-            f"warning: {checkpoint.folder} is of a run of {len(meta.positions)} origins, this one has {parts}: the text"
-            f" goes on after all that was begun, in row {row} of file {file % text.files}; what slower origins had not"
-            " read before it is left out",
-            file=sys.stderr,
-        )
-
-
-def newest_checkpoint(folder: Path, name: str) -> str:
-    """A line that says from where a failed run can go on; `name` says what kind of checkpoint that is."""
-    from skippipe.model.checkpoint import find_latest
-
-    try:
-        return f"{name}: {find_latest(folder).folder}; go on from it with --resume {folder}"
-    except UserError as error:
-        made = any((folder / "checkpoints").glob("*/stage-*"))
-        return str(error) if made else "no checkpoint was made; checkpoint_every=10 makes one every ten iterations"

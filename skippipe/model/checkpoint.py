@@ -35,7 +35,7 @@ SET_ASIDE = "not-finite"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint on disk."""
+    """A complete checkpoint on disk, or as much of it as the nodes of this machine need."""
 
     folder: Path
     meta: Meta
@@ -44,6 +44,11 @@ class Checkpoint:
     def files(self) -> list[Path]:
         """The files of all stages."""
         return [stage_file(self.folder, stage) for stage in range(self.meta.stages)]
+
+    def files_for(self, stage: Stage) -> list[Path]:
+        """Those that hold what a stage of the same model has, in any cut."""
+        found = self.meta.stages_with(stage.stage, stage.config.layers_per_stage)
+        return [stage_file(self.folder, own) for own in found]
 
     @property
     def tokenizer(self) -> Path:
@@ -54,7 +59,12 @@ class Checkpoint:
 
 def stage_file(folder: Path, stage: int) -> Path:
     """Where a stage lies in a checkpoint's folder."""
-    return folder / f"stage-{stage}.safetensors"
+    return folder / stage_name(stage)
+
+
+def stage_name(stage: int) -> str:
+    """Name of a stage's file."""
+    return f"stage-{stage}.safetensors"
 
 
 def checkpoint_folder(run: Path, iteration: int) -> Path:
@@ -136,7 +146,9 @@ def set_aside(run: Path, first: int) -> None:
     for folder in folders_in(run / "checkpoints"):
         done = done_iterations(folder)
         if done is not None and done >= first:
-            folder.rename(folder.with_name(folder.name.replace("iteration", SET_ASIDE, 1)))
+            # Another machine may have done it already, if they share the disk.
+            with contextlib.suppress(FileNotFoundError):
+                folder.rename(folder.with_name(folder.name.replace("iteration", SET_ASIDE, 1)))
 
 
 def write_durably(path: Path, write: Callable[[Path], object]) -> None:
@@ -162,10 +174,7 @@ def find_latest(path: Path) -> Checkpoint:
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give a run's folder, such as runs/ca-partial-..., or a checkpoint's")
-    folders = folders_in(path / "checkpoints")
-    own = done_iterations(path.absolute())
-    if own is not None:
-        folders = [folder for folder in folders_in(path.absolute().parent) if (done_iterations(folder) or 0) <= own]
+    folders = folders_up_to(path)
     for place, folder in enumerate(folders):
         try:
             checkpoint = read_checkpoint(folder)
@@ -176,7 +185,19 @@ def find_latest(path: Path) -> Checkpoint:
         if checkpoint is not None:
             return checkpoint
         log.warning("%s: saving it was not finished, passed over", folder)
-    raise UserError(f"{path}: no complete checkpoint; train with checkpoint_every=10, for example")
+    raise UserError(
+        f"{path}: no complete checkpoint; if the rest lies on other machines: skippipe checkpoints {path} --gather"
+        if any(any(folder.glob("stage-*.safetensors")) for folder in folders)
+        else f"{path}: no complete checkpoint; train with checkpoint_every=10, for example"
+    )
+
+
+def folders_up_to(path: Path) -> list[Path]:
+    """Checkpoints of a run's folder, or those up to the one whose own folder is given, the newest first."""
+    own = done_iterations(path.absolute())
+    if own is None:
+        return folders_in(path / "checkpoints")
+    return [folder for folder in folders_in(path.absolute().parent) if (done_iterations(folder) or 0) <= own]
 
 
 def is_complete(folder: Path) -> bool:
@@ -222,25 +243,25 @@ def load_stage(checkpoint: Checkpoint, stage: Stage, optimizer: StageOptimizer |
 
     UserError names the tensor that is missing or of another shape.
     """
-    weights = read_tensors(checkpoint.files, "", stage)
+    files = checkpoint.files_for(stage)
+    weights = read_tensors(files, "", stage)
     stage.load_state_dict(own_state(stage, weights))
     if optimizer is None:
         return
-    step = read_step(checkpoint)
-    moments = {moment: own_state(stage, read_tensors(checkpoint.files, f"{moment}.", stage)) for moment in MOMENTS}
+    step = read_step(files[0], checkpoint.meta.iteration)
+    moments = {moment: own_state(stage, read_tensors(files, f"{moment}.", stage)) for moment in MOMENTS}
     for name, parameter in stage.named_parameters():
         state = {moment: tensors[name].to(parameter.device).clone() for moment, tensors in moments.items()}
         optimizer.restore(parameter, step, state)
 
 
-def read_step(checkpoint: Checkpoint) -> float:
-    """The optimizer's count of steps, that of stage 0 for all; UserError if it can't be one."""
-    first = checkpoint.files[0]
-    with safe_open(first, "pt") as opened:
+def read_step(file: Path, iteration: int) -> float:
+    """The optimizer's count of steps in a stage's file, after so many iterations; UserError if it can't be one."""
+    with safe_open(file, "pt") as opened:
         step = float(opened.get_tensor(STEP))
     # Dropped iterations count among those done, and are no steps.
-    if not (step.is_integer() and 0 <= step <= checkpoint.meta.iteration):
-        raise UserError(f"{first}: {STEP}: {step:g} steps in {checkpoint.meta.iteration} iterations")
+    if not (step.is_integer() and 0 <= step <= iteration):
+        raise UserError(f"{file}: {STEP}: {step:g} steps in {iteration} iterations")
     return step
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
@@ -20,6 +22,7 @@ SQUARES = "exp_avg_sq"
 MOMENTS = ("exp_avg", SQUARES)
 STEP = "optimizer.step"
 MOST_TEXT = 100_000
+IDENTITY_DIGITS = 26
 MOST_STAGES, MOST_VOCABULARY, MOST_NAME = 10_000, 1 << 24, 200
 
 
@@ -64,6 +67,16 @@ class Meta:
         """With nothing of the configuration but the model; the run's name stands for the rest."""
         return replace(self, config=RunConfig(model=replace(self.config.model, init_from=None)))
 
+    @property
+    def identity(self) -> str:
+        """Hash of what all files of a run's checkpoints have in common, on whichever machine: 26 hexadecimal digits."""
+        text = json.dumps(dataclasses.asdict(replace(self.common(), iteration=1, positions=())), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:IDENTITY_DIGITS]
+
+    def stages_with(self, stage: int, layers_per_stage: int) -> list[int]:
+        """Stages of the checkpoint that hold what another cut, into stages of so many layers, has in a stage."""
+        return stages_with(stage, layers_per_stage, self.config.model.layers_per_stage, self.stages)
+
     def shapes(self, stage: int) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the tensors that a stage's file must hold, moments included."""
         model = self.config.model
@@ -76,6 +89,14 @@ class Meta:
             shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in layer_shapes(model).items()}
         moments = {f"{moment}.{name}": shape for moment in MOMENTS for name, shape in shapes.items()}
         return {**shapes, **moments, STEP: ()}
+
+
+def stages_with(stage: int, layers_per_stage: int, saved_layers_per_stage: int, saved_stages: int) -> list[int]:
+    """Stages of a cut that was saved which hold the layers of a stage of another cut of the same model."""
+    first, last = stage * layers_per_stage, (stage + 1) * layers_per_stage - 1
+    return [
+        own for own in range(first // saved_layers_per_stage, last // saved_layers_per_stage + 1) if own < saved_stages
+    ]
 
 
 def read_meta(file: Path) -> Meta:

@@ -33,12 +33,17 @@ class Replica:
 
     def file(self, folder: Path) -> Path:
         """Where the node's file lies in a checkpoint's folder."""
-        return folder / f"feedback-{self.node}.safetensors"
+        return folder / feedback_name(self.node)
 
     @property
     def document(self) -> dict[str, object]:
         """What the file says of the node."""
         return {"stage": self.stage, "node": self.node, "replicas": list(self.replicas)}
+
+
+def feedback_name(node: int) -> str:
+    """Name of a node's file."""
+    return f"feedback-{node}.safetensors"
 
 
 def save_feedback(run: Path, meta: Meta, replica: Replica, left_out: Tensor, remove_old: bool = True) -> None:
@@ -79,11 +84,12 @@ def read_feedback(file: Path, meta: Meta, config: RunConfig, replica: Replica, s
         with safe_open(file, "pt") as opened:
             document = read_document((opened.metadata() or {}).get("skippipe"), file)
             found = {name: document.pop(name, None) for name in replica.document}
-            if build_meta(document, file) != meta:
+            if not build_meta(document, file).agrees_with(meta):
                 raise UserError(f"{file}: from another run or iteration than the stages beside it")
             if found != replica.document:
                 raise UserError(f"{file}: of other replicas of a stage than this run's")
-            if (meta.config.model, meta.config.compression.sync) != (config.model, config.compression.sync):
+            models = [dataclasses.replace(own.model, init_from=None) for own in (meta.config, config)]
+            if models[0] != models[1] or meta.config.compression.sync != config.compression.sync:
                 raise UserError(f"{file}: of another model or compression.sync than this run's")
             part = opened.get_slice(LEFT_OUT) if LEFT_OUT in set(opened.keys()) else None
             if part is None or (part.get_dtype(), tuple(part.get_shape())) != ("F32", shape):

@@ -13,10 +13,16 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import NoReturn
 
-from skippipe.errors import DivergedError, LeftOutError, UserError
+from skippipe.errors import DivergedError, LeftOutError, NothingToResumeError, UserError
 from skippipe.report.run_folder import log_file
 from skippipe.runtime.endpoint import STOP_SIGNAL, Endpoint
-from skippipe.runtime.processes import DIVERGED_EXIT, LEFT_OUT_EXIT, PEER_LOST_EXIT, USER_ERROR_EXIT
+from skippipe.runtime.processes import (
+    DIVERGED_EXIT,
+    LEFT_OUT_EXIT,
+    NOTHING_TO_RESUME_EXIT,
+    PEER_LOST_EXIT,
+    USER_ERROR_EXIT,
+)
 from skippipe.runtime.signals import Signals
 from skippipe.transport.inbox import PeerLostError
 
@@ -25,6 +31,7 @@ logger = logging.getLogger(__name__)
 PR_SET_PDEATHSIG = 1
 LOG_BYTES = 4_000_000
 EXITS: dict[type[Exception], int] = {
+    NothingToResumeError: NOTHING_TO_RESUME_EXIT,
     UserError: USER_ERROR_EXIT,
     PeerLostError: PEER_LOST_EXIT,
     DivergedError: DIVERGED_EXIT,

@@ -14,7 +14,6 @@ from skippipe.schedule import Schedule
 
 if TYPE_CHECKING:
     from skippipe.data.prepared import Prepared
-    from skippipe.model.checkpoint_meta import Meta
 
 PACKAGE = Path(__file__).resolve().parent.parent
 OWN = {"schedule", "runs", "name", "device", "peers", "recompute", "threads", "checkpoints_kept", "model.init_from"}
@@ -23,24 +22,32 @@ OWN |= {"data.paths", "data.hub", "data.hub_revision", "data.cache", "data.token
 
 
 def equal_fields(
-    schedule: Schedule, setting: str, config: RunConfig, prepared: Prepared, checkpoint: Meta | None
+    schedule: Schedule, setting: str, config: RunConfig, prepared: Prepared, resumes: bool = False
 ) -> dict[str, str]:
-    """Fields of a training run, which may go on from a checkpoint; of its data too: another machine may join later."""
+    """Fields of a training run, of its data too: another machine may join later.
+
+    If it `resumes`, the machines agree on a checkpoint when they meet (resuming.py), and who joins later needs none.
+    """
+    fields = common_fields(schedule, setting, config)
+    fields["the iteration to begin with"] = "that of a checkpoint" if resumes else "0"
+    fields["the tokenizer"] = digest(b"".join(file.read_bytes() for file in tokenizer_files(prepared.tokenizer)))
+    fields["the text"] = prepared.digest()[:16]
+    if config.model.init_from is not None:
+        fields["the files of model.init_from"] = folder_digest(Path(config.model.init_from))
+    return fields
+
+
+def common_fields(schedule: Schedule, setting: str, config: RunConfig) -> dict[str, str]:
+    """Those fields of a training run that are known before its data are prepared."""
     fields = {
         "the code": code_digest(),
         "the schedule": digest(schedule.to_json().encode()),
         "SETTING": setting,
         "SAMPLES": str(schedule.pipeline.samples_per_microbatch),
-        "the iteration to begin with": str(checkpoint.iteration if checkpoint else 0),
-        "the run whose checkpoint is gone on from": checkpoint.run if checkpoint else "none",
         **config_fields(dataclasses.asdict(config)),
     }
     if config.data.source == "stdlib":
         fields["Python, whose library is the text"] = platform.python_version()
-    fields["the tokenizer"] = digest(b"".join(file.read_bytes() for file in tokenizer_files(prepared.tokenizer)))
-    fields["the text"] = prepared.digest()[:16]
-    if config.model.init_from is not None:
-        fields["the files of model.init_from"] = folder_digest(Path(config.model.init_from))
     return fields
 
 

@@ -21,6 +21,20 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """The nodes have agreed on the checkpoint that they go on from, whose files lie on several machines."""
+
+    folder: str
+    """Where what this machine needs of it lies now."""
+    files: int
+    """That were fetched from others."""
+    size: int
+    """Of these, in bytes."""
+    warnings: list[str]
+    """What is another one in this run."""
+
+
+@dataclass(frozen=True)
 class IterationLoss:
     """An iteration is done; its other figures follow once every node's optimizer step has ended."""
 
@@ -141,6 +155,7 @@ class SyncMeasured:
 
 Event = (
     Ready
+    | Resumed
     | IterationLoss
     | IterationMetrics
     | ViewBegun

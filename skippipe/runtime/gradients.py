@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from enum import IntEnum
 
 from skippipe.model.gradient_codec import GradientCodec
@@ -33,6 +34,10 @@ class Exchange(IntEnum):
     """From a replica to one that comes back or moves to its stage, before the iteration."""
     SECOND_STATE = 7
     """From the second neighbour to whoever restores a stage that is lost."""
+    CATALOGUE = 8
+    """Before the meeting, of a run that goes on from a checkpoint on several machines: what each of them has."""
+    FETCHED = 9
+    """When everyone has what it needs of that."""
 
 
 class Group:
@@ -129,7 +134,7 @@ class Group:
         return dict(zip(self.tree.members, sharing.table.tolist(), strict=True))
 
 
-def largest_message(expected: dict[int, Expected]) -> int:
+def largest_message(expected: Mapping[int, Expected]) -> int:
     """Bytes of the largest frame that the exchanges bring, if none is compressed."""
     shapes = [shape for messages in expected.values() for shape in messages.values()]
     return HEADER.size + 8 * max(map(math.prod, shapes), default=0)

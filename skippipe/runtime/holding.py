@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from skippipe.errors import UserError
-from skippipe.model.checkpoint import Checkpoint, find_latest, load_stage
+from skippipe.model.checkpoint import Checkpoint, load_stage
+from skippipe.model.parts import newest_with
 from skippipe.runtime.job import Job
 from skippipe.runtime.shard import Shard
 from skippipe.runtime.state import Given, Knowledge, awaited, earlier_members, handovers, mean_of_neighbours, restore
@@ -109,12 +110,7 @@ class Holding:
     def restore_stage(self, view: View, given: list[Given], known: Knowledge) -> str:
         """Fill a stage that nobody holds any more: from a checkpoint, or else from what its neighbours hold; which."""
         shard = self.shard
-        checkpoint: Checkpoint | None
-        try:
-            checkpoint = find_latest(self.job.folder)
-        except UserError as error:
-            logger.info("%s", error)
-            checkpoint = self.job.checkpoint
+        checkpoint = self.newest_checkpoint()
         if checkpoint is not None:
             load_stage(checkpoint, shard.stage, shard.optimizer)
             return f"of the checkpoint of iteration {checkpoint.meta.iteration}"
@@ -125,3 +121,18 @@ class Holding:
         stage_of = view.plan.stage_of()
         near = " and ".join(str(stage_of[handover.members[0]]) for _, handover in given)
         return f"as the mean of stage {near}, since it has no checkpoint"
+
+    def newest_checkpoint(self) -> Checkpoint | None:
+        """The newest one here that has this stage: of the run, or else of the one that it goes on from.
+
+        The other stages go on with newer weights anyway, so theirs need not be here.
+        """
+        job = self.job
+        before = job.checkpoint.folder if job.checkpoint else job.resume
+        for path in (job.folder, *([before] if before else [])):
+            try:
+                if (checkpoint := newest_with(path, self.shard.stage)) is not None:
+                    return checkpoint
+            except UserError as error:
+                logger.warning("%s", error)
+        return None

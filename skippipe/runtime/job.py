@@ -24,6 +24,8 @@ class Job:
     prepared: Prepared
     checkpoint: Checkpoint | None
     """Where the run goes on from."""
+    resume: Path | None = None
+    """Where this machine's part of that lies, if the machines must agree on a checkpoint first."""
 
     @property
     def node(self) -> int:

@@ -243,11 +243,11 @@ class Launcher:
 
     def stop_after(self, failed: NodeFailedError) -> None:
         """End every process, after they have told other machines, if there are any, which node here failed first."""
-        if len(self.endpoints) < self.endpoints[0].nodes and not failed.of_another:
+        if failed.of_another or failed.nothing_to_resume:
+            wait_for_all(self.processes, self.signals)
+        elif len(self.endpoints) < self.endpoints[0].nodes:
             self.notify(FAILED, failed.node)
             wait_until_told(self.processes, self.signals)
-        if failed.of_another:
-            wait_for_all(self.processes, self.signals)
         self.stop()
 
     def stop(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -15,55 +16,43 @@ from skippipe.runtime.endpoint import STOP_SIGNAL
 from skippipe.runtime.events import NodeBack, Ready
 from skippipe.runtime.executor import Executor, expected_senders
 from skippipe.runtime.figures import meet, widths
-from skippipe.runtime.gradients import Exchange, Group, largest_message
+from skippipe.runtime.gradients import Exchange, Group
 from skippipe.runtime.holding import Holding, Restored
 from skippipe.runtime.job import Job
 from skippipe.runtime.microbatches import Microbatches
+from skippipe.runtime.opening import open_links
 from skippipe.runtime.pace import Pace
 from skippipe.runtime.plans import Plans
 from skippipe.runtime.replanner import Replanner
 from skippipe.runtime.reporter import Reporter
+from skippipe.runtime.resuming import Resumption
 from skippipe.runtime.shard import Shard
 from skippipe.runtime.soundness import Drops
 from skippipe.runtime.state import Knowledge, know
 from skippipe.runtime.survivors import NO_VIEW, Survivors
-from skippipe.schedule.compression import compressed_links
 from skippipe.survival.course import Course
 from skippipe.survival.view import View
-from skippipe.transport.all_reduce import PART_NUMBERS
 from skippipe.transport.clocks import Clock
 from skippipe.transport.inbox import Inbox, PeerLostError, ViewChangedError
-from skippipe.transport.message import HEADER, Encoding
 
 logger = logging.getLogger(__name__)
-
-SLOWEST_STEP_FACTOR = 10.0
-"""A node may work on one thing for this many expected steps before it is taken for hung."""
-MOST_AGREEMENT_BYTES = 1 << 22
-"""Of a message by which nodes agree on a view, which holds a plan."""
 
 
 class Member:
     """One node of a run: what it consists of."""
 
     def __init__(self, job: Job) -> None:
-        """Build the shard and open the links."""
+        """Build the shard, open the links, and find out which checkpoint to go on from, if there is one."""
         self.job = job
         config, plan, node = job.config, job.plan, job.node
-        self.first = job.first_iteration
         self.joins = job.endpoint.joins
         """Whether this process is not the node's first one: the others are in the middle of the run."""
-        number, reason = (NO_VIEW, "not in any view yet") if self.joins else (0, "the run begins")
-        self.view = View(number, self.first, "start", reason, plan, self.first - 1)
+        self.begin_at(job.first_iteration)
         self.holding = Holding(job, plan.stage_of()[node])
         self.own_gradient: Tensor | None = None
         """The gradient before the sync, once that has begun: a sync that loses a replica begins again with it."""
-        if job.checkpoint is not None and not self.joins:
-            load_stage(job.checkpoint, self.shard.stage, self.shard.optimizer)
-        self.drops = Drops(config.optimizer.dropped_in_a_row, self.first)
         self.stop_asked = False
         signal.signal(STOP_SIGNAL, self.ask_to_stop)
-        samples = job.schedule.pipeline.samples_per_microbatch
         self.shard.codec = self.make_codec()
         self.group = self.make_group()
         self.microbatches = Microbatches(job)
@@ -71,12 +60,15 @@ class Member:
         """Of the rows that all nodes share."""
         clock = Clock()
         self.emulation = self.make_emulation()
-        delay_s, queue_s = self.emulation.hop_from_s.__getitem__, self.emulation.queue_s
-        expected = self.group.expected(self.widths)
-        senders = {} if self.joins else expected_senders(plan, node)
-        self.inbox = Inbox(senders, delay_s, queue_s, clock, self.first, expected, number)
-        self.open_links(samples)
+        resumption = Resumption(job, self.group.tree, clock) if job.resume is not None and not self.joins else None
+        self.inbox = resumption.inbox if resumption is not None else self.make_inbox(clock)
+        self.links = open_links(job, self.group, self.widths, self.inbox)
         self.work, self.clock = self.links.work, RunClock(clock, self.links.axis_offset)
+        if resumption is not None:
+            self.resume(resumption, clock)
+        self.load()
+        self.drops = Drops(config.optimizer.dropped_in_a_row, self.first)
+        job = self.job
         read, send = self.microbatches.read, self.links.send
         self.executor = Executor(node, plan, self.shard.stage, read, self.inbox, send, self.emulation, clock, self.work)
         self.plans = Plans(job)
@@ -88,6 +80,33 @@ class Member:
         self.step_end = 0.0
         self.done = 0
         """Iterations after which this node has made its step."""
+
+    def begin_at(self, iteration: int) -> None:
+        """Begin with an iteration, in the first view."""
+        self.first = iteration
+        number, reason = (NO_VIEW, "not in any view yet") if self.joins else (0, "the run begins")
+        self.view = View(number, iteration, "start", reason, self.job.plan, iteration - 1)
+
+    def resume(self, resumption: Resumption, clock: Clock) -> None:
+        """Agree with all others on a checkpoint, whose files lie on several machines, and begin where it ends."""
+        self.connect()
+        self.work.wait("a checkpoint's files")
+        self.job = self.holding.job = replace(self.job, checkpoint=resumption.run(self.links))
+        self.begin_at(self.job.first_iteration)
+        self.microbatches = Microbatches(self.job)
+        self.inbox = self.make_inbox(clock)
+        resumption.inbox.give_way(self.links, self.inbox)
+
+    def load(self) -> None:
+        """Take up what the checkpoint has of this node, if the run goes on from one."""
+        checkpoint = self.job.checkpoint
+        if checkpoint is None or self.joins:
+            return
+        # No work that peers would lose patience with: a large file takes its time.
+        self.work.wait("the checkpoint to be read")
+        load_stage(checkpoint, self.shard.stage, self.shard.optimizer)
+        if self.shard.codec is not None:
+            load_feedback(checkpoint, self.job.config, self.replica, self.shard.codec.left_out)
 
     @property
     def shard(self) -> Shard:
@@ -106,10 +125,7 @@ class Member:
         replicas = self.view.plan.stages[self.shard.index]
         if sync == "fp32" or len(replicas) == 1:
             return None
-        codec = GradientCodec(sync, len(self.shard.optimizer.flat))
-        if self.job.checkpoint is not None and not self.joins:
-            load_feedback(self.job.checkpoint, self.job.config, self.replica, codec.left_out)
-        return codec
+        return GradientCodec(sync, len(self.shard.optimizer.flat))
 
     def make_group(self) -> Group:
         """What this node does together with others in the view."""
@@ -124,37 +140,34 @@ class Member:
         messages, sync_s = 2 * len(plan.paths) * plan.path_length, plan.sync_s[self.shard.index]
         return Emulation.of(job.config.emulation, job.schedule.costs, job.node, sync_s, messages)
 
+    def make_inbox(self, clock: Clock) -> Inbox:
+        """Where what others send in the iterations arrives."""
+        delay_s, queue_s = self.emulation.hop_from_s.__getitem__, self.emulation.queue_s
+        senders = {} if self.joins else expected_senders(self.job.plan, self.job.node)
+        expected = self.group.expected(self.widths)
+        return Inbox(senders, delay_s, queue_s, clock, self.first, expected, self.view.number)
+
     @property
     def replica(self) -> Replica:
         """Which of its stage's replicas this node is."""
         return Replica(self.shard.index, self.job.node, self.view.plan.stages[self.shard.index])
 
-    def open_links(self, samples: int) -> None:
-        """Open the links to the others."""
-        job, config = self.job, self.job.config
-        compressed = compressed_links(config.compression, job.schedule)[job.node]
-        encoding = Encoding[config.compression.encoding.upper()]
-        encodings = {other: encoding for other in range(job.schedule.nodes) if compressed[other]}
-        activation = HEADER.size + 4 * samples * config.model.context * config.model.d_model
-        part = HEADER.size + 4 * PART_NUMBERS
-        largest = max(activation, largest_message(self.group.expected(self.widths)), MOST_AGREEMENT_BYTES, part)
-        patience = config.peers.connect_seconds + SLOWEST_STEP_FACTOR * job.plan.expected_step_s * job.time_scale
-        self.links = job.endpoint.open_links(self.inbox, largest, encodings, work_seconds=patience)
-
     def meet(self) -> None:
         """Wait for all others, and learn the run's name."""
-        job = self.job
-        receivers = self.receivers()
-        if not job.endpoint.with_first_node:
-            # Its clock is the run's time.
-            receivers.add(0)
-        self.work.wait("the other nodes")
-        # All of them now: nothing is connected in the middle of an iteration.
-        self.links.connect(sorted(receivers))
+        self.connect()
         self.run = meet(self.group, self.links, self.first)
         self.survivors.start()
         self.reporter.begin(self.view)
-        job.endpoint.report(Ready(job.node))
+        self.job.endpoint.report(Ready(self.job.node))
+
+    def connect(self) -> None:
+        """Open the links to all that this node sends to: nothing is connected in the middle of an iteration."""
+        receivers = self.receivers()
+        if not self.job.endpoint.with_first_node:
+            # Its clock is the run's time.
+            receivers.add(0)
+        self.work.wait("the other nodes")
+        self.links.connect(sorted(receivers))
 
     def join(self) -> None:
         """Get into the run, with the state of a replica of the same stage; PeerLostError if nobody lets it in."""

@@ -7,9 +7,9 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-USER_ERROR_EXIT, PEER_LOST_EXIT, DIVERGED_EXIT, LEFT_OUT_EXIT = 2, 3, 4, 5
-"""Exit codes of a node that can't work, that lost another one, that dropped too many iterations, or that the others
-have gone on without; its log says more."""
+USER_ERROR_EXIT, PEER_LOST_EXIT, DIVERGED_EXIT, LEFT_OUT_EXIT, NOTHING_TO_RESUME_EXIT = 2, 3, 4, 5, 6
+"""Exit codes of a node that can't work, that lost another one, that dropped too many iterations, that the others have
+gone on without, or that found with all others that there is nothing to go on from; its log says more."""
 LOG_LINES_SHOWN = 12
 
 
@@ -22,6 +22,7 @@ class NodeFailedError(Exception):
         self.log = log
         self.of_another = status == PEER_LOST_EXIT
         self.diverged = status == DIVERGED_EXIT
+        self.nothing_to_resume = status == NOTHING_TO_RESUME_EXIT
         self.left_out = left_out or status == LEFT_OUT_EXIT
         self.crashed = status < 0 or status == 1 or self.left_out
         """Whether only this process is concerned, so that others may go on."""
@@ -33,7 +34,8 @@ class NodeFailedError(Exception):
         if status == USER_ERROR_EXIT and said:
             super().__init__(f"node {node}: {said}")
         else:
-            super().__init__(((self.of_another or self.diverged) and said) or f"node {node} {how}")
+            of_all = self.of_another or self.diverged or self.nothing_to_resume
+            super().__init__((of_all and said) or f"node {node} {how}")
 
     def last_lines(self) -> str:
         """The end of the node's log; empty if it could not even make one."""

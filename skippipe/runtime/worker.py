@@ -41,8 +41,8 @@ class Worker(Member):
             if stopping or self.drops.diverged:
                 break
         self.work.wait("the end of the run")
-        if self.drops.diverged and self.job.node == self.view.plan.stages[0][0]:
-            # Before the figures are shared, so that every machine finds the same newest checkpoint.
+        if self.drops.diverged and self.reporter.speaks(self.view, self.done):
+            # Before the figures are shared, so that every machine finds the same newest checkpoint on its disk.
             set_aside(self.job.folder, self.drops.proven + 1)
         self.reporter.leave(self.view, self.share_ends())
         self.links.part()

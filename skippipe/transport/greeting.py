@@ -65,6 +65,10 @@ class Received:
     """Whether its tag does not verify."""
     differences: list[str] | None = None
     """In what the run of somebody who holds the secret, there and now, differs from ours."""
+    table: bytes | None = None
+    """Of the run of whoever greets or welcomes us."""
+    is_welcome: bool = False
+    """Whether it answers a greeting of ours, so that the way goes there and back."""
 
 
 STRANGER = Received(("", 0), stranger=True)
@@ -123,7 +127,7 @@ class Greetings:
             if now - peer.greeted_at >= GREET_AGAIN_SECONDS:
                 peer.greeted_at = now
                 answers.append(self.introduction(GREETING, bytes(SESSION_BYTES)))
-        return Received(address, answers=answers)
+        return Received(address, answers=answers, table=table)
 
     def take_welcome(self, session: bytes, run_id: bytes, table: bytes, address: Address, now: float) -> Received:
         """Send what waited, if the run is ours."""
@@ -136,12 +140,12 @@ class Greetings:
             # Before we end: who answered us may not have been answered itself, and would wait for us.
             answers = [] if peer.told == session else [self.introduction(WELCOME, session)]
             peer.told = session
-            return Received(address, answers=answers, differences=differences)
+            return Received(address, answers=answers, differences=differences, table=table, is_welcome=True)
         self.run.learn(run_id)
         peer.session, peer.heard_at = session, now
         answers = [self.sealed(content, session) for content in peer.waiting]
         peer.waiting.clear()
-        return Received(address, answers=answers)
+        return Received(address, answers=answers, table=table, is_welcome=True)
 
     def take_content(self, message: bytes, tag: bytes, address: Address, now: float) -> Received:
         """Open a datagram of discovery; it also shows which process is at the address."""

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from skippipe.transport.clocks import IDENTITY_BYTES
-from skippipe.transport.identity import KEY_BYTES, OPEN, AuthenticationError, keyed
+from skippipe.transport.identity import KEY_BYTES, OPEN, AuthenticationError, WrongSecretError, keyed
 from skippipe.transport.records import Opener, Sealer, Session
 from skippipe.transport.run_identity import RUN_ID_BYTES, UNKNOWN, RunIdentity
 
@@ -63,10 +63,10 @@ class Transcript:
         return message + tag
 
     def hear(self, purpose: bytes, data: bytes) -> bytes:
-        """The other end's message; AuthenticationError if its tag is wrong."""
+        """The other end's message; WrongSecretError if its tag is wrong."""
         message, tag = data[:-KEY_BYTES], data[-KEY_BYTES:]
         if not hmac.compare_digest(keyed(self.secret, purpose, self.said + message), tag):
-            raise AuthenticationError("it does not hold the cluster's secret")
+            raise WrongSecretError("it does not hold the cluster's secret")
         self.said += data
         return message
 

@@ -25,6 +25,10 @@ class AuthenticationError(Exception):
     """A peer that did not prove that it holds the cluster's secret, or bytes whose tag does not verify."""
 
 
+class WrongSecretError(AuthenticationError):
+    """A message whose tag was not made with the cluster's secret."""
+
+
 def public_name(node: int) -> str:
     """DecCom public key text of a node, from which its id follows."""
     return f"skippipe-node-{node}"

@@ -73,6 +73,10 @@ class MessageKind(IntEnum):
     """A part of what a replica holds, to one that comes back."""
     STATE_FIGURES = 11
     """What else it knows."""
+    ASK = 12
+    """For a part of a file of a checkpoint; the tensor says nothing."""
+    FILE = 13
+    """That part's bytes."""
 
 
 COLLECTIVE = frozenset(
@@ -92,6 +96,8 @@ EXACT = {
     MessageKind.TABLE: Encoding.FP64,
     MessageKind.STATE_FIGURES: Encoding.FP64,
     MessageKind.AGREEMENT: Encoding.RAW,
+    MessageKind.ASK: Encoding.RAW,
+    MessageKind.FILE: Encoding.RAW,
 }
 """Kinds whose tensors are not float32, and how they are always written."""
 DTYPES = {Encoding.FP64: torch.float64, Encoding.RAW: torch.uint8}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass, field
+from typing import Self
 
 RUN_ID_BYTES = 16
 UNKNOWN = bytes(RUN_ID_BYTES)
@@ -12,6 +13,7 @@ UNKNOWN = bytes(RUN_ID_BYTES)
 ENTRY = struct.Struct("<4s4s")
 """Short hashes of a field's name and value."""
 RUN_ID = "run id"
+FOREIGN = "fields that are not known here"
 
 
 @dataclass
@@ -26,7 +28,14 @@ class RunIdentity:
         self.table = b"".join(ENTRY.pack(name, value) for name, value, _ in entries)
         """What others compare with."""
         self.names = {name: text for name, _, text in entries}
-        self.digest = hashlib.blake2b(self.table, digest_size=32, person=b"skippipe run").digest()
+        self.digest = digest_of(self.table)
+
+    @classmethod
+    def of_table(cls, table: bytes) -> Self:
+        """That of somebody who has shown this table; its fields are not known."""
+        identity = cls()
+        identity.table, identity.digest = table, digest_of(table)
+        return identity
 
     def differences(self, table: bytes, run_id: bytes) -> list[str]:
         """Names of the fields in which another's table differs, with our value; of another id, that alone.
@@ -41,7 +50,7 @@ class RunIdentity:
             if theirs.get(name) != mine[name]:
                 named.append(f"{self.names[name]} ({self.fields[self.names[name]]} here)")
         if theirs.keys() - mine.keys():
-            named.append("fields that are not known here")
+            named.append(FOREIGN)
         if not named and UNKNOWN not in (run_id, self.run_id) and run_id != self.run_id:
             named.append(RUN_ID)
         return named
@@ -50,6 +59,11 @@ class RunIdentity:
         """Take the run id from a member of the run that has proved itself, if ours is not known yet."""
         if self.run_id == UNKNOWN:
             self.run_id = run_id
+
+
+def digest_of(table: bytes) -> bytes:
+    """Hash of a table, 32 bytes."""
+    return hashlib.blake2b(table, digest_size=32, person=b"skippipe run").digest()
 
 
 def short(text: str) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from skippipe.cli.run import warn_of_text, with_revision
+from skippipe.cli.run import say_where_it_goes_on, with_revision
 from skippipe.config import DataConfig, RunConfig
 from skippipe.data.batches import prepare
 from skippipe.report.run_folder import read_config
@@ -21,9 +21,9 @@ def test_text_that_does_not_just_go_on_is_told(tmp_path: Path, capsys: pytest.Ca
     prepared = prepare(config.data)
 
     def told(text: str, positions: tuple[tuple[int, ...], ...], parts: int) -> str:
-        meta: Any = SimpleNamespace(text=text, positions=positions, config=config)
+        meta: Any = SimpleNamespace(iteration=4, text=text, positions=positions, config=config)
         checkpoint: Any = SimpleNamespace(folder="theirs", meta=meta)
-        warn_of_text(checkpoint, prepared, parts)
+        say_where_it_goes_on(checkpoint, config, prepared, parts)
         return capsys.readouterr().err
 
     places = ((1, 6, 0), (4, 13, 7))

@@ -10,7 +10,8 @@ from transformers import (
     get_cosine_with_min_lr_schedule_with_warmup,
 )
 
-from skippipe.cli.run import find_checkpoint
+from skippipe.cli.run import say_where_it_goes_on
+from skippipe.cli.saved import find_checkpoint
 from skippipe.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from skippipe.data.batches import prepare
 from skippipe.errors import UserError
@@ -115,7 +116,7 @@ def test_a_resumed_run_goes_on_with_cosine_and_decay_bit_for_bit(tmp_path, capsy
     # Another number of iterations is another cosine, and the user is told.
     assert [longer.train_iteration(iteration) for iteration in (3, 4)] != losses[3:]
     for own, said in ((resumed.config, ""), (longer.config, "of 5 iterations; the cosine now ends after 50")):
-        find_checkpoint(tmp_path, own, small_schedule(), "baseline", prepared)
+        say_where_it_goes_on(find_checkpoint(tmp_path, own, small_schedule(), "baseline", prepared), own, prepared, 1)
         errors = capsys.readouterr().err
         assert said in errors
         assert bool(errors) == bool(said)

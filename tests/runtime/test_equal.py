@@ -13,7 +13,6 @@ import pytest
 
 from skippipe.config import RunConfig
 from skippipe.data.prepared import TokenFile
-from skippipe.model.checkpoint_meta import Meta
 from skippipe.runtime.equal import OWN, equal_fields, file_digest
 from skippipe.transport.run_identity import RunIdentity
 from tests.small_schedule import small_schedule
@@ -31,7 +30,7 @@ def prepared(tmp_path: Path) -> TokenFile:
 
 
 def fields_of(prepared: TokenFile, config: RunConfig = RunConfig(), **changed: Any) -> dict[str, str]:  # noqa: B008
-    given = {"schedule": SCHEDULE, "setting": "ca-partial", "checkpoint": None, **changed}
+    given = {"schedule": SCHEDULE, "setting": "ca-partial", **changed}
     return equal_fields(config=config, prepared=prepared, **given)
 
 
@@ -80,13 +79,9 @@ def test_the_python_whose_library_is_the_text_is_compared(prepared: TokenFile, m
     assert named(here, fields_of(prepared, library)) == {"Python, whose library is the text"}
 
 
-def test_checkpoints_of_two_runs_are_not_gone_on_from_together(prepared: TokenFile) -> None:
-    meta = Meta(4, 3, 300, "ca-partial", "", "1" * 26, RunConfig())
-    here = fields_of(prepared, checkpoint=meta)
-    assert named(here, fields_of(prepared, checkpoint=replace(meta, run="2" * 26))) == {
-        "the run whose checkpoint is gone on from"
-    }
-    assert named(here, fields_of(prepared, checkpoint=replace(meta, iteration=5))) == {"the iteration to begin with"}
+def test_a_run_that_is_resumed_is_another_one(prepared: TokenFile) -> None:
+    here = fields_of(prepared)
+    assert named(here, fields_of(prepared, resumes=True)) == {"the iteration to begin with"}
 
 
 def test_a_model_of_the_same_sizes_is_another_one(prepared: TokenFile, tmp_path: Path) -> None:

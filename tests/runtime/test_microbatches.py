@@ -125,9 +125,9 @@ def test_machines_compare_what_they_stream(config: RunConfig, prepared: Prepared
         write_dataset(tmp_path / name, files=3, documents=documents)
         data = dataclasses.replace(config.data, hub=str(tmp_path / name), hub_revision=name, cache=str(tmp_path / "c"))
         own = dataclasses.replace(config, data=data)
-        return equal_fields(SCHEDULE, "ca-partial", own, prepare(data), 0, whole=False)
+        return equal_fields(SCHEDULE, "ca-partial", own, prepare(data))
 
-    here = equal_fields(SCHEDULE, "ca-partial", config, prepared, 0, whole=False)
+    here = equal_fields(SCHEDULE, "ca-partial", config, prepared)
     assert fields("copy", 20) == here
     differing = {name for name, value in fields("other", 21).items() if value != here[name]}
     assert differing == {"the text", "the tokenizer"}
