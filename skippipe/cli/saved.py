@@ -89,6 +89,9 @@ def newest_checkpoint(folder: Path, name: str, is_alone: bool) -> str:
             here = "" if part.is_whole else f" (stage {', '.join(map(str, part.stages))} of it is here)"
             return f"{name}: {part.folder}{here}; go on from it with --resume {folder} on every machine"
     except UserError as error:
-        if any((folder / "checkpoints").glob("*/stage-*")):
-            return str(error)
+        said = str(error)
+    else:
+        said = f"{folder}: no checkpoint is left that can be gone on from"
+    if any((folder / "checkpoints").glob("*/stage-*")):
+        return said
     return "no checkpoint was made; checkpoint_every=10 makes one every ten iterations"

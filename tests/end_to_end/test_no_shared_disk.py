@@ -15,6 +15,7 @@ from skippipe.__main__ import main
 from skippipe.model.checkpoint import done_iterations, find_latest
 from skippipe.model.parts import parts_in
 from skippipe.report.run_folder import read_config
+from skippipe.runtime.processes import DIVERGED_EXIT
 from skippipe.transport.fetching import PART_BYTES
 from tests.end_to_end.conftest import SECONDS, Start, free_ports, wait_for
 
@@ -110,6 +111,23 @@ def test_without_a_stage_all_machines_say_which_and_nothing_is_left_running(
         assert "Traceback" not in errors
     for _, errors in finish(start_all(start, workplace, [machines[0], (2, 6, folders[1], [])], "name=third"), 1):
         assert "it differs in: the iteration to begin with" in errors
+
+
+def test_weights_that_give_no_numbers_are_set_aside_on_every_disk(
+    start: Start, workplace: Path, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "one", tmp_path / "other"]
+    machines: list[Machine] = [(*nodes, folder, []) for nodes, folder in zip(FIRST, folders, strict=True)]
+    fields = ["checkpoint_every=1", "iterations=100", "optimizer.learning_rate=1e9", "optimizer.warmup_iterations=0"]
+    runs = start_all(start, workplace, machines, "name=first", *fields, "optimizer.dropped_in_a_row=2")
+    for _, errors in finish(runs, DIVERGED_EXIT):
+        assert "the last 2 iterations were dropped" in errors
+    kept = [sorted(entry.name for entry in (folder / "first" / "checkpoints").iterdir()) for folder in folders]
+    assert kept[0] == kept[1]
+    aside = [name for name in kept[0] if name.startswith("not-finite-")]
+    good = [name for name in kept[0] if name.startswith("iteration-")]
+    assert aside
+    assert all(name.removeprefix("iteration-") < min(aside).removeprefix("not-finite-") for name in good)
 
 
 def test_one_machine_serves_what_it_saved_and_the_other_gathers_a_whole_checkpoint(
