@@ -9,6 +9,7 @@ from typing import NamedTuple
 from skippipe.errors import UserError
 from skippipe.model.checkpoint import Checkpoint, load_stage
 from skippipe.model.parts import newest_with
+from skippipe.model.stage import Stage
 from skippipe.runtime.job import Job
 from skippipe.runtime.shard import Shard
 from skippipe.runtime.state import Given, Knowledge, awaited, earlier_members, handovers, mean_of_neighbours, restore
@@ -110,7 +111,7 @@ class Holding:
     def restore_stage(self, view: View, given: list[Given], known: Knowledge) -> str:
         """Fill a stage that nobody holds any more: from a checkpoint, or else from what its neighbours hold; which."""
         shard = self.shard
-        checkpoint = self.newest_checkpoint()
+        checkpoint = newest_checkpoint(self.job, shard.stage)
         if checkpoint is not None:
             load_stage(checkpoint, shard.stage, shard.optimizer)
             return f"of the checkpoint of iteration {checkpoint.meta.iteration}"
@@ -122,17 +123,17 @@ class Holding:
         near = " and ".join(str(stage_of[handover.members[0]]) for _, handover in given)
         return f"as the mean of stage {near}, since it has no checkpoint"
 
-    def newest_checkpoint(self) -> Checkpoint | None:
-        """The newest one here that has this stage: of the run, or else of the one that it goes on from.
 
-        The other stages go on with newer weights anyway, so theirs need not be here.
-        """
-        job = self.job
-        before = job.checkpoint.folder if job.checkpoint else job.resume
-        for path in (job.folder, *([before] if before else [])):
-            try:
-                if (checkpoint := newest_with(path, self.shard.stage)) is not None:
-                    return checkpoint
-            except UserError as error:
-                logger.warning("%s", error)
-        return None
+def newest_checkpoint(job: Job, stage: Stage) -> Checkpoint | None:
+    """The newest one here that has what a stage needs: of the run, or else of the one that it goes on from.
+
+    The other stages go on with newer weights anyway, so theirs need not be here.
+    """
+    before = job.checkpoint.folder if job.checkpoint else job.resume
+    for path in (job.folder, *([before] if before else [])):
+        try:
+            if (checkpoint := newest_with(path, stage)) is not None:
+                return checkpoint
+        except UserError as error:
+            logger.warning("%s", error)
+    return None

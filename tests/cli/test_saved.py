@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from skippipe.cli.saved import check_part, newest_checkpoint, saved_after
 from skippipe.config import ModelConfig, RunConfig
-from skippipe.data.batches import Prepared
+from skippipe.data.prepared import TokenFile
 from skippipe.errors import UserError
 from skippipe.model import checkpoint
 from skippipe.model.checkpoint import checkpoint_folder, set_aside, stage_file
@@ -22,7 +22,7 @@ from tests.small_schedule import small_schedule
 VOCABULARY = 300
 CONFIG = RunConfig(model=ModelConfig(d_model=16, heads=2, context=16))
 META = Meta(4, 3, VOCABULARY, "baseline", "0" * 64, "1" * 26, CONFIG)
-PREPARED = Prepared(Path("tokenizer.model"), VOCABULARY, Path("tokens"), 1000, 100)
+PREPARED = TokenFile(Path("tokenizer.model"), VOCABULARY, Path("tokens"), 1000, 100)
 
 
 def save(run: Path, *stages: int, iteration: int = 4) -> Path:

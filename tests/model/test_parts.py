@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from skippipe.config import ModelConfig, RunConfig
-from skippipe.data.batches import Prepared
+from skippipe.data.prepared import Prepared
 from skippipe.errors import UserError
 from skippipe.model.checkpoint import Checkpoint, checkpoint_folder, load_stage, stage_file
 from skippipe.model.checkpoint_meta import Meta, stages_with
@@ -96,13 +96,14 @@ def test_no_other_file_is_needed_to_fill_a_stage(run: Path, prepared: Prepared, 
 
 
 def test_the_newest_that_has_a_stage_is_found_whole_or_not(run: Path, prepared: Prepared) -> None:
-    def newest(layers: int, number: int) -> int | None:
+    def newest(layers: int, number: int, path: Path = run) -> int | None:
         config = ModelConfig(d_model=16, heads=2, context=16, layers_per_stage=layers)
-        found = newest_with(run, Stage(config, number, prepared.vocabulary, 0))
+        found = newest_with(path, Stage(config, number, prepared.vocabulary, 0))
         return found.meta.iteration if found else None
 
     assert [newest(2, number) for number in range(3)] == [3, 2, 3]
     assert [newest(3, number) for number in range(2)] == [2, 2]
+    assert [newest(2, number, checkpoint_folder(run, 2)) for number in range(3)] == [2, 2, 2]
     for done in (2, 3):
         stage_file(checkpoint_folder(run, done), 2).unlink()
     assert newest(2, 2) == 1
