@@ -22,9 +22,17 @@ OWN |= {"data.paths", "data.cache", "data.tokenizer"}
 
 
 def equal_fields(
-    schedule: Schedule, setting: str, config: RunConfig, prepared: Prepared, checkpoint: Meta | None
+    schedule: Schedule,
+    setting: str,
+    config: RunConfig,
+    prepared: Prepared,
+    checkpoint: Meta | None,
+    python: str | None = None,
 ) -> dict[str, str]:
-    """Fields of a training run, which may go on from a checkpoint; of its data too: another machine may join later."""
+    """Fields of a training run, which may go on from a checkpoint; of its data too: another machine may join later.
+
+    `python` is the version of the machine that has tokenised its library, if that was another one.
+    """
     fields = {
         "the code": code_digest(),
         "the schedule": digest(schedule.to_json().encode()),
@@ -35,7 +43,7 @@ def equal_fields(
         **config_fields(dataclasses.asdict(config)),
     }
     if config.data.source == "stdlib":
-        fields["Python, whose library is the text"] = platform.python_version()
+        fields["Python, whose library is the text"] = python or platform.python_version()
     fields["the tokenizer"] = file_digest(prepared.tokenizer)
     fields["the tokens"] = file_digest(prepared.tokens)
     if config.model.init_from is not None:
