@@ -23,7 +23,7 @@ from skippipe.runtime.offer import SCHEDULE, TOKENIZER, TOKENS, Note, Offer, rea
 from skippipe.transport.connected import RefusedError
 from skippipe.transport.handshake import ANSWER_BYTES
 from skippipe.transport.identity import AuthenticationError
-from skippipe.transport.invitation import GuestEnd, UnintelligibleError
+from skippipe.transport.invitation import NewcomerEnd, UnintelligibleError
 from skippipe.transport.membership import Listeners
 from skippipe.transport.records import HEAD, TAG_BYTES, RecordKind, record_shape
 from skippipe.transport.run_identity import differs
@@ -69,7 +69,7 @@ def accept(invitation: Invitation, local: range, setting: str, samples: int, ove
     """
     check_overrides(overrides)
     where = invitation.where
-    end = GuestEnd(invitation.key)
+    end = NewcomerEnd(invitation.key)
     with contextlib.ExitStack() as stack:
         with refused(where):
             connection = stack.enter_context(connect(invitation))
@@ -128,7 +128,7 @@ def connect(invitation: Invitation) -> socket.socket:
     return connection
 
 
-def ask(connection: socket.socket, end: GuestEnd, local: range) -> tuple[bool, bytes]:
+def ask(connection: socket.socket, end: NewcomerEnd, local: range) -> tuple[bool, bytes]:
     """Get nodes: whether the run has begun, and the document."""
     connection.sendall(end.opening())
     connection.sendall(end.ask(receive(connection, ANSWER_BYTES), local))
@@ -156,7 +156,7 @@ def receive_record(connection: socket.socket) -> tuple[RecordKind, bytes, memory
     return kind, head, memoryview(receive(connection, size + TAG_BYTES))
 
 
-def receive_file(connection: socket.socket, end: GuestEnd, note: Note, name: str) -> bytes:
+def receive_file(connection: socket.socket, end: NewcomerEnd, note: Note, name: str) -> bytes:
     """A file's contents; UnintelligibleError if they are not those that were described."""
     data = bytearray()
     while len(data) < note.bytes:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOST_FILE_BYTES = 1 << 26
 """A longer token file stays: at 100 Mbit/s this one takes 5 s, and whoever has more text has it on a disk or a hub from
-which each machine reads it. The default text, the standard library, has 20 MB of tokens."""
+which each machine reads it. The default text, the standard library, has 22 MiB of tokens."""
 SCHEDULE, TOKENIZER, TOKENS = "schedule", "tokenizer", "tokens"
 AT_HOME = {"runs", "name", "device", "threads", "schedule", "data.cache", "data.tokenizer"}
 AT_HOME |= {f"peers.{name}" for name in ("host", "advertise", "first_port", "bootstrap", "secret_file")}

@@ -1,4 +1,4 @@
-"""Serves a guest on its connection, as invitation.py says, for as long as the guest stays."""
+"""Serves a newcomer on its connection, as invitation.py says, for as long as the newcomer stays."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from skippipe.transport.invitation import Desk, HostEnd
 from skippipe.transport.records import HEAD, TAG_BYTES, RecordKind, record_shape
 
 ANSWER_SECONDS = 5.0
-"""For the guest's proof, and for its request."""
+"""For the newcomer's proof, and for its request."""
 LOOK_SECONDS = 60.0
 """For looking at the document, which includes the user's disk; and for each part of a file, however slow the link."""
 IDLE_SECONDS, PROBE_SECONDS, PROBES = 10, 5, 3
-"""A guest whose machine is gone is found out after 25 s, by TCP itself."""
+"""A newcomer whose machine is gone is found out after 25 s, by TCP itself."""
 
 
-async def serve_guest(
+async def serve_newcomer(
     connection: socket.socket,
     opening: bytes,
     desk: Desk,
@@ -28,7 +28,7 @@ async def serve_guest(
     present: Container[bytes],
     proved: Callable[[], None],
 ) -> None:
-    """Tell a guest, whose first message is `opening`, what it needs, until it goes; `proved` once it is no stranger.
+    """Tell a newcomer, whose first message is `opening`, what it needs, until it goes; `proved` once it is no stranger.
 
     Raises AuthenticationError, UnintelligibleError, TimeoutError, OSError for what ends the connection.
     """
@@ -66,7 +66,7 @@ async def receive_record(connection: socket.socket) -> tuple[RecordKind, bytes, 
 
 
 async def say_no(connection: socket.socket, refusal: bytes) -> None:
-    """Refuse, and wait until the guest closes: closed at once, it might not hear."""
+    """Refuse, and wait until the newcomer closes: closed at once, it might not hear."""
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(connection, refusal)
     connection.shutdown(socket.SHUT_WR)

@@ -2,12 +2,12 @@
 
 After a handshake (handshake.py) in which the node's end is called HOST, and not by its node's id, come records:
 
-    FRAME    FIRST and LAST, the nodes that the guest asks for                        from the guest
+    FRAME    FIRST and LAST, the nodes that the newcomer asks for                     from the newcomer
     FRAME    whether the run has begun, and a document; or REFUSED, and why           from the host
-    FRAME    names of files that are described in the document, one a line            from the guest
+    FRAME    names of files that are described in the document, one a line            from the newcomer
     PART ..  the contents of these, one after the other                               from the host
 
-The nodes are kept for the guest while its connection lasts, until they are members of the run.
+The nodes are kept for the newcomer while its connection lasts, until they are members of the run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from skippipe.transport.identity import node_id
 from skippipe.transport.records import MOST_CONTENT_BYTES, PART_BYTES, RecordKind, Session
 from skippipe.transport.run_identity import RunIdentity
 
-HOST, GUEST = (name.ljust(32, b".") for name in (b"who invites", b"who is invited"))
+HOST, NEWCOMER = (name.ljust(32, b".") for name in (b"who invites", b"who is invited"))
 """Who the two ends say that they are; node ids are hashes, so that no node bears these."""
 ASKED = struct.Struct("<II")
 BEGUN = struct.Struct("<?")
@@ -38,7 +38,7 @@ class UnintelligibleError(Exception):
 
 
 class Desk:
-    """What guests are told, and which nodes are theirs to start."""
+    """What newcomers are told, and which nodes are theirs to start."""
 
     def __init__(self, document: bytes, files: Mapping[str, Path], nodes: int, own: Iterable[int]) -> None:
         """`own` are nodes of this machine; `document`, of at most MOST_DOCUMENT_BYTES, describes the `files`."""
@@ -48,7 +48,7 @@ class Desk:
         self.nodes = nodes
         self.own = frozenset(own)
         self.claims: list[set[int]] = []
-        """Nodes that are kept for a guest each, until they have been seen as members."""
+        """Nodes that are kept for a newcomer each, until they have been seen as members."""
         self.has_begun = False
         """Whether the run has."""
         self.members: frozenset[int] | None = None
@@ -61,7 +61,7 @@ class Desk:
             claim.difference_update(self.members)
 
     def claim(self, first: int, last: int, present: Container[bytes]) -> set[int]:
-        """Keep nodes for a guest; RefusedError if they can't be had. `present` has the ids of those that have come."""
+        """Keep nodes for a newcomer; RefusedError if they can't be had. `present` has ids of those that came."""
         if not 0 <= first < last <= self.nodes:
             raise RefusedError(f"the run has nodes 0 to {self.nodes - 1}, so FIRST {first} and LAST {last} can't be")
         asked = set(range(first, last))
@@ -79,7 +79,7 @@ class Desk:
         return asked
 
     def give_back(self, claim: set[int]) -> None:
-        """A guest has gone: whatever of its nodes have not come may be others'."""
+        """A newcomer has gone: whatever of its nodes have not come may be others'."""
         self.claims = [other for other in self.claims if other is not claim]
 
 
@@ -95,11 +95,11 @@ def spans(numbers: Iterable[int]) -> str:
 
 
 def introduction(identity: bytes) -> Introduction:
-    """What an end says of itself: neither a run, which the guest does not know yet, nor a clock is compared."""
+    """What an end says of itself: neither a run, which the newcomer does not know yet, nor a clock is compared."""
     return Introduction(identity, os.urandom(SESSION_BYTES), RunIdentity(), bytes(IDENTITY_BYTES))
 
 
-def is_guest(opening: bytes) -> bool:
+def is_newcomer(opening: bytes) -> bool:
     """Whether the first OPENING_BYTES of a connection are of somebody who was invited, as they say."""
     return bool(OPENING.unpack_from(opening)[2] == HOST)
 
@@ -124,7 +124,7 @@ class HostEnd:
         self.session = self.handshake.proved(proof)
 
     def offer(self, kind: RecordKind, head: bytes, sealed: memoryview) -> bytes:
-        """The record that answers a request, after which the nodes are the guest's; RefusedError if they are not."""
+        """The record that answers a request, after which the nodes are the newcomer's; RefusedError if they are not."""
         request = opened(self.session, RecordKind.FRAME, kind, head, sealed)
         if len(request) != ASKED.size:
             raise UnintelligibleError(f"a request of {len(request)} bytes")
@@ -153,13 +153,13 @@ class HostEnd:
         self.desk.give_back(self.claimed)
 
 
-class GuestEnd:
+class NewcomerEnd:
     """The end that was invited: `opening`, `ask`, `described`, `wish`, and `part` as often as there are some."""
 
     session: Session
 
     def __init__(self, secret: bytes) -> None:
-        self.handshake = ClientHandshake(introduction(GUEST), HOST, secret)
+        self.handshake = ClientHandshake(introduction(NEWCOMER), HOST, secret)
 
     def opening(self) -> bytes:
         """The first message."""

@@ -38,9 +38,9 @@ from skippipe.transport.handshake import (
     Introduction,
     ServerHandshake,
 )
-from skippipe.transport.hosting import serve_guest
+from skippipe.transport.hosting import serve_newcomer
 from skippipe.transport.identity import AuthenticationError
-from skippipe.transport.invitation import Desk, UnintelligibleError, is_guest
+from skippipe.transport.invitation import Desk, UnintelligibleError, is_newcomer
 from skippipe.transport.message import MalformedMessageError
 from skippipe.transport.records import HEAD, TAG_BYTES, RecordKind, Session, record_shape
 from skippipe.transport.run_identity import RunIdentity
@@ -180,8 +180,8 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
             deadline = asyncio.get_running_loop().time() + INTRODUCTION_SECONDS
             async with asyncio.timeout_at(deadline):
                 opening = await receive(connection, OPENING_BYTES)
-            if self.desk is not None and self.secret is not None and is_guest(opening):
-                await serve_guest(connection, opening, self.desk, self.secret, self.neighbours, self.trust)
+            if self.desk is not None and self.secret is not None and is_newcomer(opening):
+                await serve_newcomer(connection, opening, self.desk, self.secret, self.neighbours, self.trust)
                 return
             async with asyncio.timeout_at(deadline):
                 identity, neighbour, session = await self.welcome(connection, opening)

@@ -47,7 +47,7 @@ def weights(folder: Path, node: int) -> str:
 
 
 def said_in(folder: Path) -> bytes:
-    """All that a run has left, but for models."""
+    """All that is in the files below a folder."""
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
@@ -74,22 +74,25 @@ def test_one_line_is_enough(start: Start, workplace: Path, tmp_path: Path) -> No
     assert not any(secret.encode() in said_in(place) for place in (here, tmp_path))
 
 
-def test_an_invitation_serves_later_too_and_at_any_node(start: Start, workplace: Path, tmp_path: Path) -> None:
+def test_an_invitation_serves_later_too_and_at_any_machine(start: Start, workplace: Path, tmp_path: Path) -> None:
+    fields = ["name=later", f"peers.host={HOST}", "peers.silence_seconds=6", "iterations=40"]
+    host = invite(start, workplace, 3, *fields, f"peers.first_port={free_ports(6)}", "emulation.time_scale=1.5")
+    arguments = line(host)[2:]
     port = free_ports(6)
-    fields = ["name=later", f"peers.host={HOST}", f"peers.first_port={port}", "peers.silence_seconds=6"]
-    host = invite(start, workplace, 5, *fields, "iterations=40", "emulation.time_scale=1.5")
-    arguments = line(host)
-    assert arguments[:2] == ["5", "6"]
-    gone = start(*invited(arguments, tmp_path / "gone", f"peers.first_port={free_ports(6)}"))
-    here, folders = workplace / "runs" / "later", [tmp_path / name / "runs" / "later" for name in ("gone", "again")]
+    stays = start(*invited(["3", "5", *arguments], tmp_path / "stays", f"peers.first_port={port}"))
+    gone = start(*invited(["5", "6", *arguments], tmp_path / "gone", f"peers.first_port={free_ports(6)}"))
+    here, there, again = (place / "runs" / "later" for place in (workplace, tmp_path / "stays", tmp_path / "again"))
     wait_for(lambda: (here / "metrics.jsonl").exists())
     os.killpg(gone.pid, signal.SIGKILL)
     wait_for(lambda: 5 not in members(here))
-    moved = [text.replace(f":{port}/", f":{port + 1}/") for text in arguments]
-    again = start(*invited(moved, tmp_path / "again", f"peers.first_port={free_ports(6)}"))
-    _, (_, errors) = end(host, again)
+    # As if the first machine were gone: the second was invited itself.
+    secret = arguments[-1].partition("/#")[2]
+    arguments[-1] = f"skippipe://127.0.0.1:{port + 3}/#{secret}"
+    wait_for(lambda: 5 not in members(there))
+    back = start(*invited(["5", "6", *arguments], tmp_path / "again", f"peers.first_port={free_ports(6)}"))
+    *_, (_, errors) = end(host, stays, back)
     assert re.search(r"node 5 back in iteration \d+ with stage 2 of node 4", errors)
-    assert weights(here, 4) == weights(folders[1], 5)
+    assert weights(there, 4) == weights(again, 5)
 
 
 def test_what_is_wrong_with_an_invitation_is_said(start: Start, workplace: Path, tmp_path: Path) -> None:

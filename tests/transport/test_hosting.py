@@ -1,4 +1,4 @@
-"""A guest's connection as a node serves it: nodes are kept for as long as it lasts, and nobody may hold it up."""
+"""A newcomer's connection as a node serves it: nodes are kept for as long as it lasts, and nobody may hold it up."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from skippipe.transport import hosting
 from skippipe.transport.framing import receive
 from skippipe.transport.handshake import ANSWER_BYTES
-from skippipe.transport.hosting import receive_record, serve_guest
+from skippipe.transport.hosting import receive_record, serve_newcomer
 from skippipe.transport.identity import AuthenticationError
-from skippipe.transport.invitation import Desk, GuestEnd
+from skippipe.transport.invitation import Desk, NewcomerEnd
 
 SECRET = b"s" * 32
-Behaviour = Callable[[socket.socket, GuestEnd], Awaitable[None]]
+Behaviour = Callable[[socket.socket, NewcomerEnd], Awaitable[None]]
 
 
 @pytest.fixture
@@ -27,18 +27,18 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def served(desk: Desk, behave: Behaviour, secret: bytes = SECRET) -> bool:
-    """Serve a guest that behaves so and then closes; whether it has proved the secret. Raises what ends it."""
+    """Serve a newcomer that behaves so and then closes; whether it has proved the secret. Raises what ends it."""
     proved: list[bool] = []
 
     async def both() -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         for end in (ours, theirs):
             end.setblocking(False)
-        guest = GuestEnd(secret)
-        opening = guest.opening()
-        serving = asyncio.create_task(serve_guest(ours, opening, desk, SECRET, (), lambda: proved.append(True)))
+        newcomer = NewcomerEnd(secret)
+        opening = newcomer.opening()
+        serving = asyncio.create_task(serve_newcomer(ours, opening, desk, SECRET, (), lambda: proved.append(True)))
         try:
-            await behave(theirs, guest)
+            await behave(theirs, newcomer)
         finally:
             theirs.close()
             try:
@@ -50,11 +50,11 @@ def served(desk: Desk, behave: Behaviour, secret: bytes = SECRET) -> bool:
     return bool(proved)
 
 
-async def arrive(connection: socket.socket, guest: GuestEnd, nodes: range = range(3, 6)) -> None:
+async def arrive(connection: socket.socket, newcomer: NewcomerEnd, nodes: range = range(3, 6)) -> None:
     """Get the offer."""
-    request = guest.ask(await receive(connection, ANSWER_BYTES), nodes)
+    request = newcomer.ask(await receive(connection, ANSWER_BYTES), nodes)
     await asyncio.get_running_loop().sock_sendall(connection, request)
-    guest.described(*await receive_record(connection))
+    newcomer.described(*await receive_record(connection))
 
 
 @pytest.fixture(autouse=True)
@@ -63,15 +63,15 @@ def _no_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosting, "keep_alive", lambda connection: None)
 
 
-def test_nodes_are_kept_until_the_guest_goes(desk: Desk) -> None:
+def test_nodes_are_kept_until_the_newcomer_goes(desk: Desk) -> None:
     kept: list[set[int]] = []
 
-    async def fetch_and_go(connection: socket.socket, guest: GuestEnd) -> None:
-        await arrive(connection, guest)
-        await asyncio.get_running_loop().sock_sendall(connection, guest.wish(["file"]))
+    async def fetch_and_go(connection: socket.socket, newcomer: NewcomerEnd) -> None:
+        await arrive(connection, newcomer)
+        await asyncio.get_running_loop().sock_sendall(connection, newcomer.wish(["file"]))
         size = 0
         while size < 3_000_000:
-            size += len(guest.part(*await receive_record(connection)))
+            size += len(newcomer.part(*await receive_record(connection)))
         kept.extend(desk.claims)
 
     assert served(desk, fetch_and_go)
@@ -79,10 +79,10 @@ def test_nodes_are_kept_until_the_guest_goes(desk: Desk) -> None:
     assert desk.claims == []
 
 
-def test_a_guest_that_goes_in_the_middle_of_a_file_keeps_nothing(desk: Desk) -> None:
-    async def leave_early(connection: socket.socket, guest: GuestEnd) -> None:
-        await arrive(connection, guest)
-        await asyncio.get_running_loop().sock_sendall(connection, guest.wish(["file"]))
+def test_a_newcomer_that_goes_in_the_middle_of_a_file_keeps_nothing(desk: Desk) -> None:
+    async def leave_early(connection: socket.socket, newcomer: NewcomerEnd) -> None:
+        await arrive(connection, newcomer)
+        await asyncio.get_running_loop().sock_sendall(connection, newcomer.wish(["file"]))
         await receive_record(connection)
 
     with pytest.raises(OSError, match=r"Broken pipe|reset"):
@@ -91,13 +91,13 @@ def test_a_guest_that_goes_in_the_middle_of_a_file_keeps_nothing(desk: Desk) -> 
 
 
 @pytest.mark.parametrize("says", ["nothing", "who it is", "what it asks for"])
-def test_a_guest_that_falls_silent_is_closed(desk: Desk, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newcomer_that_falls_silent_is_closed(desk: Desk, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ANSWER_SECONDS", "LOOK_SECONDS"):
         monkeypatch.setattr(hosting, name, 0.3)
 
-    async def fall_silent(connection: socket.socket, guest: GuestEnd) -> None:
+    async def fall_silent(connection: socket.socket, newcomer: NewcomerEnd) -> None:
         if says != "nothing":
-            said = guest.ask(await receive(connection, ANSWER_BYTES), range(3, 6))
+            said = newcomer.ask(await receive(connection, ANSWER_BYTES), range(3, 6))
             whole = says == "what it asks for"
             await asyncio.get_running_loop().sock_sendall(connection, said if whole else said[:-1])
         # Longer than it may: the one who serves has ended by then.
@@ -110,5 +110,5 @@ def test_a_guest_that_falls_silent_is_closed(desk: Desk, says: str, monkeypatch:
 
 def test_a_stranger_keeps_nothing_and_is_trusted_in_nothing(desk: Desk) -> None:
     with pytest.raises(AuthenticationError):
-        served(desk, lambda connection, guest: asyncio.sleep(0), b"t" * 32)
+        served(desk, lambda connection, newcomer: asyncio.sleep(0), b"t" * 32)
     assert desk.claims == []

@@ -14,10 +14,10 @@ from skippipe.transport.invitation import (
     ASKED,
     MOST_WISH_BYTES,
     Desk,
-    GuestEnd,
     HostEnd,
+    NewcomerEnd,
     UnintelligibleError,
-    is_guest,
+    is_newcomer,
     spans,
 )
 from skippipe.transport.records import HEAD, PART_BYTES, RecordKind, record_shape
@@ -44,25 +44,25 @@ def cut(data: bytes) -> tuple[RecordKind, bytes, memoryview]:
     return kind, data[: HEAD.size], memoryview(data[HEAD.size :])
 
 
-def meet(desk: Desk, nodes: range, secret: bytes = SECRET) -> tuple[GuestEnd, HostEnd, bytes]:
-    """Both ends after the handshake, and the guest's request."""
-    guest, host = GuestEnd(secret), HostEnd(desk, SECRET, NOBODY)
-    opening = guest.opening()
-    assert is_guest(opening)
+def meet(desk: Desk, nodes: range, secret: bytes = SECRET) -> tuple[NewcomerEnd, HostEnd, bytes]:
+    """Both ends after the handshake, and the newcomer's request."""
+    newcomer, host = NewcomerEnd(secret), HostEnd(desk, SECRET, NOBODY)
+    opening = newcomer.opening()
+    assert is_newcomer(opening)
     assert len(opening) == OPENING_BYTES
     answer = host.answer(opening)
     assert len(answer) == ANSWER_BYTES
-    said = guest.ask(answer, nodes)
+    said = newcomer.ask(answer, nodes)
     host.proved(said[:PROOF_BYTES])
-    return guest, host, said[PROOF_BYTES:]
+    return newcomer, host, said[PROOF_BYTES:]
 
 
-def test_a_guest_gets_the_document_and_the_files_that_it_wishes_for(desk: Desk) -> None:
-    guest, host, request = meet(desk, range(3, 6))
+def test_a_newcomer_gets_the_document_and_the_files_that_it_wishes_for(desk: Desk) -> None:
+    newcomer, host, request = meet(desk, range(3, 6))
     offer = host.offer(*cut(request))
-    assert guest.described(*cut(offer)) == (False, DOCUMENT)
-    records = list(host.deliver(*cut(guest.wish(["large", "small"]))))
-    parts = [guest.part(*cut(record)) for record in records]
+    assert newcomer.described(*cut(offer)) == (False, DOCUMENT)
+    records = list(host.deliver(*cut(newcomer.wish(["large", "small"]))))
+    parts = [newcomer.part(*cut(record)) for record in records]
     assert b"".join(parts) == desk.files["large"].read_bytes() + b"few bytes"
     assert max(map(len, parts)) == PART_BYTES
     said = request + offer + b"".join(records)
@@ -70,35 +70,35 @@ def test_a_guest_gets_the_document_and_the_files_that_it_wishes_for(desk: Desk) 
 
 
 def test_who_has_all_files_wishes_for_none(desk: Desk) -> None:
-    guest, host, request = meet(desk, range(3, 6))
-    guest.described(*cut(host.offer(*cut(request))))
-    assert list(host.deliver(*cut(guest.wish([])))) == []
+    newcomer, host, request = meet(desk, range(3, 6))
+    newcomer.described(*cut(host.offer(*cut(request))))
+    assert list(host.deliver(*cut(newcomer.wish([])))) == []
 
 
 def test_without_the_secret_nothing_is_said(desk: Desk) -> None:
     with pytest.raises(AuthenticationError, match="does not hold the cluster's secret"):
         meet(desk, range(3, 6), b"t" * 32)
-    stranger = GuestEnd(SECRET)
+    stranger = NewcomerEnd(SECRET)
     with pytest.raises(AuthenticationError, match="does not hold the cluster's secret"):
         stranger.ask(HostEnd(desk, b"t" * 32, NOBODY).handshake.transcript.speak(b"answer", b"x" * 10), range(3, 6))
     assert desk.claims == []
 
 
-def test_a_guest_is_no_node_and_a_node_no_guest(desk: Desk) -> None:
+def test_a_newcomer_is_no_node_and_a_node_no_newcomer(desk: Desk) -> None:
     run = RunIdentity()
     node = ServerHandshake(Introduction(node_id(0), bytes(16), run, bytes(16)), SECRET)
     with pytest.raises(AuthenticationError, match="looks for another node"):
-        node.answer(GuestEnd(SECRET).opening(), 0.0)
+        node.answer(NewcomerEnd(SECRET).opening(), 0.0)
     opening = client(SECRET).opening()
-    assert not is_guest(opening)
+    assert not is_newcomer(opening)
     with pytest.raises(AuthenticationError, match="looks for another node"):
         HostEnd(desk, SECRET, NOBODY).answer(opening)
 
 
 def test_what_was_overheard_serves_nobody(desk: Desk) -> None:
-    guest = GuestEnd(SECRET)
-    opening = guest.opening()
-    overheard = guest.ask(HostEnd(desk, SECRET, NOBODY).answer(opening), range(3, 6))
+    newcomer = NewcomerEnd(SECRET)
+    opening = newcomer.opening()
+    overheard = newcomer.ask(HostEnd(desk, SECRET, NOBODY).answer(opening), range(3, 6))
     later = HostEnd(desk, SECRET, NOBODY)
     later.answer(opening)
     with pytest.raises(AuthenticationError):
@@ -107,7 +107,7 @@ def test_what_was_overheard_serves_nobody(desk: Desk) -> None:
 
 @pytest.mark.parametrize("place", [0, HEAD.size - 1, HEAD.size, -1])
 def test_a_changed_record_is_not_taken(desk: Desk, place: int) -> None:
-    guest, host, request = meet(desk, range(3, 6))
+    newcomer, host, request = meet(desk, range(3, 6))
     damaged = bytearray(request)
     damaged[place] ^= 1
     with pytest.raises((AuthenticationError, UnintelligibleError)):
@@ -116,16 +116,16 @@ def test_a_changed_record_is_not_taken(desk: Desk, place: int) -> None:
     offer = bytearray(host.session.sealer.seal(RecordKind.FRAME, b"\0" + DOCUMENT))
     offer[place] ^= 1
     with pytest.raises((AuthenticationError, UnintelligibleError)):
-        guest.described(*cut(bytes(offer)))
+        newcomer.described(*cut(bytes(offer)))
 
 
 def test_what_a_holder_of_the_secret_says_must_make_sense_too(desk: Desk) -> None:
     for content, said in ((b"", "a request of 0 bytes"), (b"x" * 100, "a request of 100 bytes")):
-        guest, host, _ = meet(desk, range(3, 6))
+        newcomer, host, _ = meet(desk, range(3, 6))
         # The nonce of its request, which was not sent.
         host.session.opener.records += 1
         with pytest.raises(UnintelligibleError, match=said):
-            host.offer(*cut(guest.session.sealer.seal(RecordKind.FRAME, content)))
+            host.offer(*cut(newcomer.session.sealer.seal(RecordKind.FRAME, content)))
     wishes = [
         b"small\nelsewhere",
         b"../small",
@@ -136,21 +136,21 @@ def test_what_a_holder_of_the_secret_says_must_make_sense_too(desk: Desk) -> Non
         b"x" * (MOST_WISH_BYTES + 1),
     ]
     for wish in wishes:
-        guest, host, request = meet(desk, range(3, 6))
+        newcomer, host, request = meet(desk, range(3, 6))
         host.offer(*cut(request))
         with pytest.raises(UnintelligibleError, match="a wish for"):
-            list(host.deliver(*cut(guest.session.sealer.seal(RecordKind.FRAME, wish))))
+            list(host.deliver(*cut(newcomer.session.sealer.seal(RecordKind.FRAME, wish))))
         host.leave()
-    guest, host, request = meet(desk, range(3, 6))
+    newcomer, host, request = meet(desk, range(3, 6))
     for kind in set(RecordKind) - {RecordKind.FRAME, RecordKind.REFUSED}:
         with pytest.raises(UnintelligibleError, match=f"{kind.name} instead of FRAME"):
-            guest.described(*cut(host.session.sealer.seal(kind, b"\0" + DOCUMENT)))
+            newcomer.described(*cut(host.session.sealer.seal(kind, b"\0" + DOCUMENT)))
     for kind, content in ((RecordKind.PART, b""), (RecordKind.FRAME, b"x")):
         with pytest.raises(UnintelligibleError):
-            guest.part(*cut(host.session.sealer.seal(kind, content)))
+            newcomer.part(*cut(host.session.sealer.seal(kind, content)))
 
 
-def test_nodes_are_kept_for_one_guest_at_a_time(desk: Desk) -> None:
+def test_nodes_are_kept_for_one_newcomer_at_a_time(desk: Desk) -> None:
     first = desk.claim(3, 5, NOBODY)
     with pytest.raises(RefusedError, match="nodes 4 are taken; free ones: 5"):
         desk.claim(4, 6, NOBODY)
@@ -177,7 +177,7 @@ def test_once_the_run_goes_on_those_can_be_had_that_it_has_lost(desk: Desk) -> N
     assert desk.has_begun
     with pytest.raises(RefusedError, match="free ones: none"):
         desk.claim(3, 6, NOBODY)
-    # Its guest is still connected: the nodes have come, and what becomes of them then is another matter.
+    # Its newcomer is still connected: the nodes have come, and what becomes of them then is another matter.
     desk.see([0, 2, 3, 4])
     with pytest.raises(RefusedError, match="nodes 0 are taken; free ones: 1, 5"):
         desk.claim(0, 2, NOBODY)
@@ -194,16 +194,16 @@ def test_a_node_that_joins_the_run_itself_gives_nothing_away(desk: Desk) -> None
     with pytest.raises(RefusedError, match="about to join the run itself"):
         desk.claim(3, 6, NOBODY)
     desk.see([0, 1, 2])
-    guest, host, request = meet(desk, range(3, 6))
-    assert guest.described(*cut(host.offer(*cut(request))))[0]
+    newcomer, host, request = meet(desk, range(3, 6))
+    assert newcomer.described(*cut(host.offer(*cut(request))))[0]
 
 
 def test_a_refusal_is_heard(desk: Desk) -> None:
-    guest, host, request = meet(desk, range(2, 6))
+    newcomer, host, request = meet(desk, range(2, 6))
     with pytest.raises(RefusedError) as refused:
         host.offer(*cut(request))
     with pytest.raises(RefusedError, match="nodes 2 are taken; free ones: 3 to 5"):
-        guest.described(*cut(host.refusal(str(refused.value))))
+        newcomer.described(*cut(host.refusal(str(refused.value))))
 
 
 def test_spans() -> None:
