@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from skippipe.cli import hosting
-from skippipe.cli.entry import enter
+from skippipe.cli.entry import Entry, enter
 from skippipe.cli.hosting import host_run, lines, outward_address
 from skippipe.cli.invitation import Invitation
-from skippipe.cli.invited import check_overrides, free_first_port, is_there, keep
+from skippipe.cli.invited import Invited, check_overrides, free_first_port, is_there, keep
 from skippipe.config import RunConfig
 from skippipe.errors import UserError
-from skippipe.runtime.offer import Note
+from skippipe.runtime.offer import AT_HOME, Note, Offer, holds, travelling
 from skippipe.transport.identity import SECRET_VARIABLE, cluster_secret
 from tests.end_to_end.conftest import free_ports
 
@@ -216,9 +216,16 @@ def test_a_file_that_came_is_taken_again_only_if_it_is_whole(tmp_path: Path) -> 
         keep(Path("/proc/nowhere/tokens.bin"), b"tokens")
 
 
-def test_what_concerns_one_machine_does_not_travel() -> None:
-    from skippipe.runtime.offer import AT_HOME, holds, travelling
+def test_the_python_that_counts_is_of_the_machine_that_made_the_tokens() -> None:
+    there = {"python": "3.99.0", "schedule": Note(1, "0" * 64), "tokenizer": Note(1, "0" * 64)}
+    with socket.socket() as connection:
+        for tokens, python in ((Note(1, "0" * 64), "3.99.0"), (Note(), None)):
+            invited = Invited(RunConfig(), Offer(**there, tokens=tokens), False, {}, connection)
+            assert Entry(invited=invited).python == python
+    assert Entry().python is None
 
+
+def test_what_concerns_one_machine_does_not_travel() -> None:
     everything = json.loads(json.dumps(dataclasses.asdict(RunConfig())))
     assert all(holds(everything, name) for name in AT_HOME), "a field that there is not"
     travels = travelling(everything)

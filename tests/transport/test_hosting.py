@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from skippipe.cli.invited import ask
 from skippipe.transport import hosting
+from skippipe.transport.connected import RefusedError
 from skippipe.transport.framing import receive
 from skippipe.transport.handshake import ANSWER_BYTES
 from skippipe.transport.hosting import receive_record, serve_newcomer
 from skippipe.transport.identity import AuthenticationError
+from skippipe.transport.inbox import Inbox
 from skippipe.transport.invitation import Desk, NewcomerEnd
+from skippipe.transport.links import Links
+from skippipe.transport.membership import Listeners, Membership
+from tests.transport.link_pair import LIMITS
 
 SECRET = b"s" * 32
 Behaviour = Callable[[socket.socket, NewcomerEnd], Awaitable[None]]
@@ -31,7 +38,9 @@ def served(desk: Desk, behave: Behaviour, secret: bytes = SECRET) -> bool:
     proved: list[bool] = []
 
     async def both() -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            theirs = socket.create_connection(listener.getsockname())
+            ours, _ = listener.accept()
         for end in (ours, theirs):
             end.setblocking(False)
         newcomer = NewcomerEnd(secret)
@@ -55,12 +64,6 @@ async def arrive(connection: socket.socket, newcomer: NewcomerEnd, nodes: range 
     request = newcomer.ask(await receive(connection, ANSWER_BYTES), nodes)
     await asyncio.get_running_loop().sock_sendall(connection, request)
     newcomer.described(*await receive_record(connection))
-
-
-@pytest.fixture(autouse=True)
-def _no_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These sockets are pairs, which TCP has nothing to do with."""
-    monkeypatch.setattr(hosting, "keep_alive", lambda connection: None)
 
 
 def test_nodes_are_kept_until_the_newcomer_goes(desk: Desk) -> None:
@@ -112,3 +115,44 @@ def test_a_stranger_keeps_nothing_and_is_trusted_in_nothing(desk: Desk) -> None:
     with pytest.raises(AuthenticationError):
         served(desk, lambda connection, newcomer: asyncio.sleep(0), b"t" * 32)
     assert desk.claims == []
+
+
+@contextlib.contextmanager
+def node(desk: Desk | None, joins: bool = False) -> Iterator[Links]:
+    """Node 0 of six, started."""
+    inbox = Inbox({}, lambda sender: 0.0)
+    listeners = Listeners.bind("127.0.0.1")
+    links = Links(Membership(0, 6, SECRET), listeners, [], LIMITS, inbox, joins=joins, desk=desk)
+    links.start()
+    try:
+        yield links
+    finally:
+        links.close()
+
+
+def come_to(links: Links, secret: bytes = SECRET) -> tuple[bool, bytes]:
+    """What a newcomer is told at a node; EOFError if that hangs up."""
+    with socket.create_connection(("127.0.0.1", links.listeners.stream_port), 60) as connection:
+        return ask(connection, NewcomerEnd(secret), range(3, 6))
+
+
+def test_a_node_tells_newcomers_on_the_port_of_its_links(desk: Desk) -> None:
+    with node(desk) as links:
+        assert come_to(links) == (False, b"document")
+        with pytest.raises(EOFError):
+            come_to(links, b"t" * 32)
+        links.see([0, 1, 2])
+        assert come_to(links) == (True, b"document")
+
+
+def test_a_node_that_joins_others_tells_nobody_before_it_is_one_of_them(desk: Desk) -> None:
+    with node(desk, joins=True) as links:
+        with pytest.raises(RefusedError, match="about to join the run itself"):
+            come_to(links)
+        links.see([0, 1, 2])
+        assert come_to(links) == (True, b"document")
+
+
+def test_a_node_without_a_desk_takes_newcomers_for_strangers() -> None:
+    with node(None) as links, pytest.raises(EOFError):
+        come_to(links)
