@@ -40,6 +40,8 @@ def host_run(arguments: argparse.Namespace, first: int) -> tuple[RunConfig, Invi
     host, port = (peers.host, peers.first_port) if peers.advertise is None else peers.split_advertise()
     secret = given_secret(peers.secret_file) or secrets.token_urlsafe(KEY_BYTES).encode()
     invitation = Invitation((host, port + first), secret)
+    # Before anything is prepared: it may be too short.
+    assert invitation.key
     peers = dataclasses.replace(peers, bootstrap=peers.bootstrap or (invitation.where,))
     return dataclasses.replace(config, peers=peers), invitation
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -50,9 +51,9 @@ class Invitation:
         """The node's address, for messages."""
         return shown_address(self.address)
 
-    @property
+    @cached_property
     def key(self) -> bytes:
-        """What the secret stands for."""
+        """What the secret stands for; UserError if it is too short."""
         return derived(self.secret)
 
 

@@ -116,8 +116,9 @@ def refused(where: str) -> Iterator[None]:
             f"--join: {where} hangs up: the invitation's secret is wrong or of a run that has ended,"
             " or no node of the same version is there"
         ) from None
-    except OSError as error:
-        why = error.strerror or error
+    except (OSError, UnicodeError) as error:
+        # A name with a part that no name may have is the latter.
+        why = getattr(error, "strerror", None) or error
         raise UserError(f"--join: {where} can't be reached ({why}); does the run that invites go on?") from None
 
 
@@ -206,7 +207,8 @@ def own_config(
     peers = fields.get("peers")
     base = {**fields, "name": offer.name, "peers": {**(peers if isinstance(peers, dict) else {}), **own}}
     config = load_config(RunConfig, None, overrides, base)
-    if any(text.startswith("peers.first_port=") for text in overrides):
+    # Ports that are given, or that a router forwards.
+    if any(text.startswith(("peers.first_port=", "peers.advertise=")) for text in overrides):
         return config
     first_port = free_first_port(config.peers.host, local)
     return dataclasses.replace(config, peers=dataclasses.replace(config.peers, first_port=first_port))

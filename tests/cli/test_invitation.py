@@ -118,6 +118,12 @@ def test_what_is_given_to_a_host_stays(tmp_path: Path, monkeypatch: pytest.Monke
     assert host_run(arguments(), 0)[1].secret == b"another secret, of the environment"
 
 
+def test_a_secret_that_is_too_short_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SECRET_VARIABLE, "too short")
+    with pytest.raises(UserError, match="the cluster secret must have at least 16 bytes, not 9"):
+        host_run(arguments(), 0)
+
+
 def test_others_are_told_the_address_at_which_they_reach_a_host() -> None:
     behind_a_router = ("peers.host=0.0.0.0", "peers.advertise=203.0.113.5:14000")
     config, invitation = host_run(arguments(*behind_a_router), 10)
