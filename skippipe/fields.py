@@ -69,12 +69,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return document
 
 
-def load_config(cls: type[T], path: Path | None, overrides: typing.Iterable[str] = ()) -> T:
+def load_config(
+    cls: type[T], path: Path | None, overrides: typing.Iterable[str] = (), base: dict[str, Any] | None = None
+) -> T:
     """Build a configuration dataclass from a YAML file (or nothing but defaults) and `a.b=value` overrides.
 
-    Raises UserError that names the file or argument, the field and the remedy.
+    What neither of them gives is as in `base`, fields as in a file. Raises UserError that names the file or argument,
+    the field and the remedy.
     """
-    document = read_yaml(path) if path else {}
+    document = laid_over(base or {}, read_yaml(path) if path else {})
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -103,6 +106,15 @@ def user_path(text: str, field: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise UserError(f"{field}: {shown(text)}: there is no such home; give a path without ~") from None
+
+
+def laid_over(base: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """A document's fields, and those of another one that it does not have."""
+    over = {
+        name: laid_over(base[name], value) if isinstance(value, dict) and isinstance(base.get(name), dict) else value
+        for name, value in document.items()
+    }
+    return {**base, **over}
 
 
 def set_path(document: dict[str, Any], keys: list[str], value: Any, override: str) -> None:

@@ -42,6 +42,11 @@ class Attack(Case):
         "its opening was used before",
         "a far peer's opening is said again and again while the peer connects again",
     )
+    NEWCOMERS_OPENING_OVERHEARD = (
+        Layer.STRANGER,
+        "its opening was used before",
+        "the opening of a machine that was invited is said again",
+    )
     LOG_FLOODED = Layer.STRANGER, "it does not speak our protocol", "600 strangers, each of them worth a line"
     WRONG_SECRET_THERE = Layer.STRANGER, "ignored a datagram without our secret", "a node that has another secret"
     SAYS_NOTHING = Layer.STRANGER, "", "a connection that says nothing"
@@ -66,6 +71,16 @@ class Attack(Case):
     CHANGED_OPENING = Layer.HANDSHAKE, "it does not ", "any bit of an opening is changed"
     CHANGED_ANSWER = Layer.HANDSHAKE, STRANGERS_SECRET, "any bit of an answer is changed"
     CHANGED_PROOF = Layer.HANDSHAKE, STRANGERS_SECRET, "any bit of a proof is changed"
+
+    NEWCOMER_WITHOUT_SECRET = Layer.INVITATION, STRANGERS_SECRET, "a newcomer with another secret"
+    NEWCOMER_OVERHEARD = Layer.INVITATION, STRANGERS_SECRET, "an opening of an earlier newcomer, and its proof"
+    WISH_ELSEWHERE = Layer.INVITATION, "a wish for 2 files, some of which there are not", "a file that is not offered"
+    WISH_ABOVE = Layer.INVITATION, "a wish for 1 files, some of which there are not", "a path out of the folder"
+    WISH_A_PATH = Layer.INVITATION, "a wish for 1 files, some of which there are not", "a file of the system"
+    WISH_TWICE = Layer.INVITATION, "a wish for 2 files, some of which there are not", "the same file twice"
+    WISH_NO_TEXT = Layer.INVITATION, "a wish for 1 files, some of which there are not", "bytes that are no name"
+    WISH_EMPTY = Layer.INVITATION, "a wish for 2 files, some of which there are not", "names that are empty"
+    WISH_LONG = Layer.INVITATION, "a wish for 1 files, some of which there are not", "a name that is too long"
 
     EARLIER_RUN = Layer.DATAGRAM, "", "datagrams of an earlier run of the same configuration"
     ANOTHER_ADDRESS = Layer.DATAGRAM, "", "datagrams sent again that name another address"

@@ -152,6 +152,19 @@ class Fault(Case):
     SAME_FOLDER_TWICE = Layer.MACHINES, GOES_ON, "another launcher runs node 2", "two launchers of a node in a folder"
     SAME_NODES_TWICE = Layer.MACHINES, GOES_ON, "part of the run already", "another machine starts the same nodes"
 
+    STAGE_ON_NO_DISK = (
+        Layer.NO_SHARED_DISK,
+        ENDS,
+        "error: --resume: no checkpoint is complete over all machines: of iteration {} nobody has stage 1",
+        "a file is gone from the one disk that it was on",
+    )
+    NEVER_FINITE = (
+        Layer.NO_SHARED_DISK,
+        ENDS,
+        "the last 2 iterations were dropped",
+        "weights give no finite numbers, and every machine has some of them on its disk",
+    )
+
     STAGE_TRUNCATED = Layer.CHECKPOINT, ENDS, "truncated or no safetensors file", "its last 100 bytes are missing"
     STAGE_EMPTY = Layer.CHECKPOINT, ENDS, "truncated or no safetensors file", "it has no bytes"
     STAGE_HEADER_CUT = Layer.CHECKPOINT, ENDS, "truncated or no safetensors file", "it ends in its header"

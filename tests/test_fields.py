@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -67,3 +68,14 @@ FIELDS = st.sampled_from(["name", "iterations", "seed", "device", "data.paths", 
 def test_any_text_is_a_value_or_a_users_error(field: str, text: str) -> None:
     with contextlib.suppress(UserError):
         load_config(RunConfig, None, [f"{field}={text}"])
+
+
+def test_what_neither_file_nor_argument_gives_is_as_in_the_base(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("seed: 5\npeers: {host: 10.0.0.9}\n")
+    base = {"seed": 1, "iterations": 2, "peers": {"host": "10.0.0.1", "first_port": 4000, "restart": 7}}
+    config = load_config(RunConfig, tmp_path / "run.yaml", ["peers.first_port=5000"], base)
+    assert (config.seed, config.iterations) == (5, 2)
+    assert (config.peers.host, config.peers.first_port, config.peers.restart) == ("10.0.0.9", 5000, 7)
+    assert base["peers"] == {"host": "10.0.0.1", "first_port": 4000, "restart": 7}, "it was changed"
+    with pytest.raises(UserError, match="peers must be a section"):
+        load_config(RunConfig, None, ["peers=5"], base)

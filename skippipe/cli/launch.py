@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,24 @@ from skippipe.peers import PeersConfig
 if TYPE_CHECKING:
     from skippipe.runtime.endpoint import Endpoint
     from skippipe.runtime.launcher import Launcher
+    from skippipe.runtime.meeting import Meeting
     from skippipe.runtime.processes import NodeFailedError
+    from skippipe.transport.invitation import Desk
+
+
+@dataclass(frozen=True)
+class Company:
+    """How a machine's nodes come together with those of others."""
+
+    joins: bool = False
+    """Whether a run goes on that they get into."""
+    meeting: Meeting | None = None
+    """Under which secret, if an invitation says so."""
+    desk: Desk | None = None
+    """Where machines that are invited get what they need."""
+
+
+ALONE = Company()
 
 
 def launch(
@@ -27,15 +45,14 @@ def launch(
     follow: Callable[[Launcher], int],
     explain: Callable[[NodeFailedError], str],
     farewell: str = "",
-    joins: bool = False,
+    company: Company = ALONE,
 ) -> int:
     """Start the nodes `local` of `nodes`, let `follow` watch them, and end them all whatever happens; the exit code.
 
     That is what `follow` returns, 1 if a node fails and 4 if training diverged (the user reads what `explain` makes of
     it), 2 if all nodes find nothing to resume, 1 if a file or a process can't be had, and 128 and the signal's number
     if one stops this process (the user reads that, and `farewell`). UserError if a port is taken, or a node by another
-    launcher in this folder. `fields` is what must be equal on all machines. If it `joins`, a run goes on that the nodes
-    get into.
+    launcher in this folder. On all machines `fields` must be equal.
     """
     # Imported here: errors in arguments should not wait for torch.
     from skippipe.runtime.claims import Claims
@@ -48,17 +65,17 @@ def launch(
     from skippipe.transport.identity import is_given
 
     with Signals() as signals:
-        claims = Claims(folder)
-        claims.take(local)
-        first_birth, met = (births_from(time.time()), Meeting.find(folder)) if joins else (0, None)
+        (claims := Claims(folder)).take(local)
+        first_birth = births_from(time.time()) if company.joins else 0
+        met = company.meeting or (Meeting.find(folder) if company.joins else None)
         try:
-            endpoints, reader = open_endpoints(peers, nodes, local, folder, fields, first_birth, met)
+            endpoints, reader = open_endpoints(peers, nodes, local, folder, fields, first_birth, met, company.desk)
         except OSError as error:
             raise UserError(f"the nodes' sockets can't be opened ({error.strerror}); see ulimit -n") from None
         launcher = Launcher(endpoints, reader, run_node, signals, claims)
-        meeting, is_own = meeting_file(folder, local.start), not is_given(peers.secret_file)
+        left, is_own = meeting_file(folder, local.start), company.meeting or not is_given(peers.secret_file)
         try:
-            Meeting(tuple(launcher.addresses.values()), endpoints[0].secret if is_own else None).leave(meeting)
+            Meeting(tuple(launcher.addresses.values()), endpoints[0].secret if is_own else None).leave(left)
             launcher.start()
             return follow(launcher)
         except NodeFailedError as error:
@@ -75,7 +92,7 @@ def launch(
             print(f"\nerror: {error}; every node was stopped{farewell}", file=sys.stderr)
             return 1
         finally:
-            meeting.unlink(missing_ok=True)
+            left.unlink(missing_ok=True)
             launcher.stop()
 
 

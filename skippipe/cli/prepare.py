@@ -11,9 +11,9 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from skippipe.config import CONFIGS, RunConfig
+from skippipe.config import CONFIGS, DataConfig, RunConfig
 from skippipe.errors import UserError, shown
 from skippipe.fields import load_config
 
@@ -33,18 +33,32 @@ def whole_number(text: str, name: str, smallest: int) -> int:
     return number
 
 
-def config_from_arguments(arguments: Sequence[str]) -> RunConfig:
-    """The configuration that arguments `[CONFIG] key=value ..` stand for; UserError names the one that is wrong."""
+def config_from_arguments(arguments: Sequence[str], base: dict[str, Any] | None = None) -> RunConfig:
+    """The configuration that arguments `[CONFIG] key=value ..` stand for; UserError names the one that is wrong.
+
+    Fields that these do not give are as in `base`.
+    """
     if arguments and "=" not in arguments[0]:
-        return load_config(RunConfig, Path(arguments[0]), arguments[1:])
-    return load_config(RunConfig, DEFAULT_CONFIG, arguments)
+        return load_config(RunConfig, Path(arguments[0]), arguments[1:], base)
+    return load_config(RunConfig, DEFAULT_CONFIG, arguments, base)
+
+
+def prepare_here(config: DataConfig) -> Prepared:
+    """Prepare the data on this machine; imports torch."""
+    from skippipe.data.batches import prepare
+
+    return prepare(config)
 
 
 class PreparationFailedError(BaseException):
     """The child that prepares the data has ended too early; no Exception, which some import might swallow."""
 
 
-def prepare_and_import(config: RunConfig, check: Callable[[Prepared], None] = lambda prepared: None) -> Prepared:
+def prepare_and_import(
+    config: RunConfig,
+    check: Callable[[Prepared], None] = lambda prepared: None,
+    prepare: Callable[[DataConfig], Prepared] = prepare_here,
+) -> Prepared:
     """Prepare the data, and `check` it, in a child process while this one imports what all nodes need.
 
     If the child fails, whose UserError or other failure is a line on stderr, SystemExit comes without delay.
@@ -61,7 +75,7 @@ def prepare_and_import(config: RunConfig, check: Callable[[Prepared], None] = la
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGCHLD, before)
-        prepare_in_child(config, check, launcher, writer)
+        prepare_in_child(config, check, prepare, launcher, writer)
     try:
         children.append(child)
         # It may have ended before it was noted down.
@@ -99,13 +113,17 @@ def failed_already(child: int) -> bool:
     return ended is not None and ended.si_status != 0
 
 
-def prepare_in_child(config: RunConfig, check: Callable[[Prepared], None], launcher: int, writer: int) -> NoReturn:
+def prepare_in_child(
+    config: RunConfig,
+    check: Callable[[Prepared], None],
+    prepare: Callable[[DataConfig], Prepared],
+    launcher: int,
+    writer: int,
+) -> NoReturn:
     """Prepare the data, check it and the device, write what was prepared into a pipe, and end this process.
 
     What goes wrong is a line on stderr.
     """
-    from skippipe.data.batches import prepare
-
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher ends us

@@ -10,15 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skippipe.cli.joining import find_run
+from skippipe.cli.entry import Entry, enter
+from skippipe.cli.hosting import lines
 from skippipe.cli.launch import launch
-from skippipe.cli.prepare import DEFAULT_CONFIG, config_from_arguments, prepare_and_import, whole_number
+from skippipe.cli.prepare import DEFAULT_CONFIG, prepare_and_import, whole_number
 from skippipe.cli.room import check_model, check_room
 from skippipe.cli.saved import check_part, find_checkpoint, newest_checkpoint
 from skippipe.config import Encoding, RunConfig
 from skippipe.errors import UserError
 from skippipe.peers import check_reachable
-from skippipe.report.run_folder import make_run_folder, write_config
+from skippipe.report.run_folder import write_config
 from skippipe.runtime.claims import goes_on
 from skippipe.schedule import Schedule
 from skippipe.schedule.compression import with_compression
@@ -56,38 +57,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="no training: validate this run's newest checkpoint over live nodes",
     )
-    parser.add_argument(
-        "--join", action="store_true", help="start these nodes for a run that goes on without them (docs/machines.md)"
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument("--host", action="store_true", help="print a line that starts the other nodes elsewhere")
+    others.add_argument(
+        "--join",
+        nargs="?",
+        const="",
+        metavar="INVITATION",
+        help="follow what --host has printed elsewhere; alone: start these nodes for a run that goes on without them"
+        " (docs/machines.md)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, start the nodes, show progress, print the summary."""
     began = time.monotonic()
-    config, schedule, local = check(arguments)
-    if arguments.join and arguments.evaluate:
-        raise UserError("--join: an evaluation can't be joined; leave one of --join and --evaluate out")
+    first, last = (whole_number(getattr(arguments, name), name.upper(), 0) for name in ("first", "last"))
+    samples = whole_number(arguments.samples, "SAMPLES", 1)
+    if not first < last:
+        raise UserError(f"FIRST {first} must be below LAST {last}: LAST is one past the last node")
+    local = range(first, last)
+    config, entry = enter(arguments, local, samples)
+    schedule = check(config, arguments.setting, samples, local, entry)
     if arguments.evaluate:
         from skippipe.cli.live_evaluation import run_evaluation
 
         return run_evaluation(arguments.evaluate, config, schedule, arguments.setting, local)
-    return train(config, schedule, arguments.setting, local, arguments.resume, arguments.join, began)
+    shown = ""
+    if entry.hosts:
+        assert entry.invitation is not None
+        shown = lines(entry.invitation, arguments, schedule.nodes, local, config.peers.connect_seconds)
+    return train(config, schedule, arguments.setting, local, arguments.resume, entry, began, shown)
 
 
 def train(
-    config: RunConfig, schedule: Schedule, setting: str, local: range, resume: Path | None, joins: bool, began: float
+    config: RunConfig,
+    schedule: Schedule,
+    setting: str,
+    local: range,
+    resume: Path | None,
+    entry: Entry,
+    began: float,
+    shown: str = "",
 ) -> int:
     """Train on this machine's nodes, from the beginning or from a checkpoint of the run `resume`; the exit code.
 
-    If they join, a run goes on. `began` is when the command did, in monotonic seconds.
+    `began` is when the command did, in monotonic seconds. `shown` is printed once the nodes have started.
     """
-    folder = (
-        find_run(config, setting, schedule.nodes, local) if joins else make_run_folder(config, setting, local.start)
-    )
+    joins = entry.joins
+    folder = entry.find_folder(config, setting, schedule.nodes, local)
     print(f"nodes {local.start} to {local.stop - 1} of {schedule.nodes}, setting {setting}, run folder {folder}")
     is_shared = joins and goes_on(folder, schedule.nodes)
     prepared = prepare_and_import(
-        config, lambda prepared: check_room(config, schedule, setting, local, prepared, folder)
+        config, lambda prepared: check_room(config, schedule, setting, local, prepared, folder), entry.prepare
     )
     config = with_revision(config, prepared, folder)
     if config.model.init_from is not None:
@@ -107,24 +129,26 @@ def train(
     from skippipe.runtime.job import Job
     from skippipe.runtime.node import run_worker
 
-    fields = equal_fields(schedule, setting, config, prepared, resumes=resume is not None)
+    fields = equal_fields(schedule, setting, config, prepared, resume is not None, entry.python)
+    company = entry.company(config, schedule, setting, folder.name, prepared, local)
 
     def run_node(endpoint: Endpoint) -> None:
         run_worker(Job(endpoint, setting, schedule, config, prepared, checkpoint, spread))
 
     def follow(launcher: Launcher) -> int:
+        if shown:
+            print(shown, flush=True)
         progress = Progress(schedule, setting, config, folder, local, began, joins, not is_shared)
         return watch_training(launcher, progress, saves=config.checkpoint_every is not None)
 
     def explain(error: NodeFailedError) -> str:
         if error.diverged:
             return f"{error}\n{newest_checkpoint(folder, 'newest good checkpoint', is_alone)}"
-        shown = f"{error}; the other nodes here were stopped. The end of {error.log}:"
-        return "\n".join((shown, error.last_lines(), newest_checkpoint(folder, "newest checkpoint", is_alone)))
+        told = f"{error}; the other nodes here were stopped. The end of {error.log}:"
+        return "\n".join((told, error.last_lines(), newest_checkpoint(folder, "newest checkpoint", is_alone)))
 
-    return launch(
-        config.peers, schedule.nodes, local, folder, fields, run_node, follow, explain, f". Logs: {folder}", joins
-    )
+    farewell = f". Logs: {folder}"
+    return launch(config.peers, schedule.nodes, local, folder, fields, run_node, follow, explain, farewell, company)
 
 
 def with_revision(config: RunConfig, prepared: Prepared, folder: Path) -> RunConfig:
@@ -189,17 +213,16 @@ def say_where_it_goes_on(checkpoint: Checkpoint, config: RunConfig, prepared: Pr
         print(warning, file=sys.stderr)
 
 
-def check(arguments: argparse.Namespace) -> tuple[RunConfig, Schedule, range]:
-    """Configuration, schedule and this machine's nodes; UserError before anything is started."""
-    first, last = (whole_number(getattr(arguments, name), name.upper(), 0) for name in ("first", "last"))
-    samples = whole_number(arguments.samples, "SAMPLES", 1)
-    config = config_from_arguments(arguments.overrides)
+def check(config: RunConfig, setting: str, samples: int, local: range, entry: Entry) -> Schedule:
+    """The schedule, for so many samples a microbatch; UserError, before anything is started, if it can't be run."""
     schedule = Schedule.load(config.schedule)
-    schedule.plan(arguments.setting, config.schedule)
-    if not first < last:
-        raise UserError(f"FIRST {first} must be below LAST {last}: LAST is one past the last node")
-    if last > schedule.nodes:
-        raise UserError(f"LAST {last} is beyond the {schedule.nodes} nodes of {config.schedule}; use at most that")
+    schedule.plan(setting, config.schedule)
+    if local.stop > schedule.nodes:
+        raise UserError(
+            f"LAST {local.stop} is beyond the {schedule.nodes} nodes of {config.schedule}; use at most that"
+        )
+    if entry.hosts and len(local) == schedule.nodes:
+        raise UserError(f"--host: all {schedule.nodes} nodes start here, so that nobody is missing; leave it out")
     check_model(config, schedule)
     if samples != schedule.pipeline.samples_per_microbatch:
         print(
@@ -217,10 +240,10 @@ def check(arguments: argparse.Namespace) -> tuple[RunConfig, Schedule, range]:
             file=sys.stderr,
         )
     schedule = with_compression(config.compression, schedule)
-    local = range(first, last)
-    if not arguments.join:
+    # Those that join one of this machine's runs need not be told where the others are.
+    if not entry.joins or entry.invited is not None:
         check_reachable(config.peers, schedule.nodes, local)
-    return config, schedule, local
+    return schedule
 
 
 def describe(encodings: dict[str, Encoding]) -> str:

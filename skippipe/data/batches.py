@@ -65,9 +65,15 @@ def prepare_files(config: DataConfig, cache: Path) -> TokenFile:
         if file is not None:
             write_tokens(tokenizer, corpus, file)
             log.info("tokenised %s in %.1f s", corpus, time.perf_counter() - begin)
-    total = tokens_path.stat().st_size // token_type(tokenizer.vocab_size).itemsize
-    held_out = round(total * config.validation_fraction)
-    return TokenFile(tokenizer_path, tokenizer.vocab_size, tokens_path, total - held_out, held_out)
+    return prepared_from(tokenizer_path, tokens_path, config.validation_fraction)
+
+
+def prepared_from(tokenizer: Path, tokens: Path, validation_fraction: float) -> TokenFile:
+    """The corpus of a token file, whose last part is held out; UserError if the tokenizer is none."""
+    vocabulary = load_tokenizer(tokenizer).vocab_size
+    total = tokens.stat().st_size // token_type(vocabulary).itemsize
+    held_out = round(total * validation_fraction)
+    return TokenFile(tokenizer, vocabulary, tokens, total - held_out, held_out)
 
 
 def find_tokenizer(config: DataConfig, corpus: Corpus | HubText, cache: Path) -> Path:

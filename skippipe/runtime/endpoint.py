@@ -18,6 +18,7 @@ from skippipe.runtime.meeting import Meeting
 from skippipe.transport.addresses import Address, Neighbourhood, family_of, shown_address
 from skippipe.transport.identity import cluster_secret
 from skippipe.transport.inbox import Inbox
+from skippipe.transport.invitation import Desk
 from skippipe.transport.links import Links
 from skippipe.transport.membership import Limits, Listeners, Membership
 from skippipe.transport.message import Encoding
@@ -58,6 +59,8 @@ class Endpoint:
     """Which of the node's processes this is: later ones than the first of all join a run that goes on."""
     first_birth: int = 0
     """Of the node's first process under this launcher."""
+    desk: Desk | None = None
+    """If machines are invited: what they are told."""
 
     @property
     def joins(self) -> bool:
@@ -97,6 +100,7 @@ class Endpoint:
             neighbourhood=self.neighbourhood,
             joins=self.joins,
             proven=self.birth > self.first_birth,
+            desk=self.desk,
         )
         links.start()
         return links
@@ -138,11 +142,13 @@ def open_endpoints(
     fields: dict[str, str],
     first_birth: int = 0,
     meeting: Meeting | None = None,
+    desk: Desk | None = None,
 ) -> tuple[list[Endpoint], int]:
     """Endpoints of this machine's nodes, with their sockets bound, and the reading end of the pipe they report to.
 
-    `fields` must be equal on all machines. Nodes whose `first_birth` is not 0 join a run that goes on, perhaps where a
-    launcher of this machine says (`meeting`). Raises UserError if a port is taken.
+    `fields` must be equal on all machines. Nodes whose `first_birth` is not 0 join a run that goes on. A launcher of
+    this machine may have said where the others are, or an invitation under which secret (`meeting`). Each of the nodes
+    has a `desk` for machines that are invited. Raises UserError if a port is taken.
     """
     secret = None
     if peers.authenticate:
@@ -180,6 +186,7 @@ def open_endpoints(
             local=local,
             birth=first_birth,
             first_birth=first_birth,
+            desk=desk,
         )
         for node in local
     ]

@@ -22,13 +22,19 @@ OWN |= {"data.paths", "data.hub", "data.hub_revision", "data.cache", "data.token
 
 
 def equal_fields(
-    schedule: Schedule, setting: str, config: RunConfig, prepared: Prepared, resumes: bool = False
+    schedule: Schedule,
+    setting: str,
+    config: RunConfig,
+    prepared: Prepared,
+    resumes: bool = False,
+    python: str | None = None,
 ) -> dict[str, str]:
     """Fields of a training run, of its data too: another machine may join later.
 
     If it `resumes`, the machines agree on a checkpoint when they meet (resuming.py), and who joins later needs none.
+    `python` is the version of the machine that has tokenised its library, if that was another one.
     """
-    fields = common_fields(schedule, setting, config)
+    fields = common_fields(schedule, setting, config, python)
     fields["the iteration to begin with"] = "that of a checkpoint" if resumes else "0"
     fields["the tokenizer"] = digest(b"".join(file.read_bytes() for file in tokenizer_files(prepared.tokenizer)))
     fields["the text"] = prepared.digest()[:16]
@@ -37,7 +43,7 @@ def equal_fields(
     return fields
 
 
-def common_fields(schedule: Schedule, setting: str, config: RunConfig) -> dict[str, str]:
+def common_fields(schedule: Schedule, setting: str, config: RunConfig, python: str | None = None) -> dict[str, str]:
     """Those fields of a training run that are known before its data are prepared."""
     fields = {
         "the code": code_digest(),
@@ -47,7 +53,7 @@ def common_fields(schedule: Schedule, setting: str, config: RunConfig) -> dict[s
         **config_fields(dataclasses.asdict(config)),
     }
     if config.data.source == "stdlib":
-        fields["Python, whose library is the text"] = platform.python_version()
+        fields["Python, whose library is the text"] = python or platform.python_version()
     return fields
 
 

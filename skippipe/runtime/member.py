@@ -157,6 +157,7 @@ class Member:
         self.connect()
         self.run = meet(self.group, self.links, self.first)
         self.survivors.start()
+        self.links.see(self.view.members)
         self.reporter.begin(self.view)
         self.job.endpoint.report(Ready(self.job.node))
 
@@ -287,6 +288,7 @@ class Member:
         """Tell what became of the nodes."""
         following = self.plans.of(self.view, self.view.first_iteration + 1)
         self.plans.note(self.view)
+        self.links.see(self.view.members)
         self.reporter.views(views, before, following.expected_step_s)
 
     def close(self) -> None:

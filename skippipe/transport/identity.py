@@ -44,15 +44,24 @@ def cluster_secret(secret_file: str | None, alone: bool) -> bytes:
 
     Raises UserError if none is given for an address that other machines can reach, and for a file that others can read.
     """
-    if secret_file is not None:
-        secret = read_secret(secret_file)
-    elif SECRET_VARIABLE in os.environ:
-        # As bytes: they need not be text.
-        secret = os.environb[SECRET_VARIABLE.encode()]
-    elif alone:
+    secret = given_secret(secret_file)
+    if secret is not None:
+        return derived(secret)
+    if alone:
         return secrets.token_bytes(KEY_BYTES)
-    else:
-        raise UserError("peers.host: other machines can reach it; give every machine the same peers.secret_file")
+    raise UserError("peers.host: other machines can reach it; give every machine the same peers.secret_file")
+
+
+def given_secret(secret_file: str | None) -> bytes | None:
+    """The secret as the user gives it, in a file or in SKIPPIPE_SECRET, if so; UserError as read_secret."""
+    if secret_file is not None:
+        return read_secret(secret_file)
+    # As bytes: they need not be text.
+    return os.environb.get(SECRET_VARIABLE.encode())
+
+
+def derived(secret: bytes) -> bytes:
+    """The key that a secret stands for, KEY_BYTES long; UserError if it is too short to be one."""
     if len(secret) < SHORTEST_SECRET:
         raise UserError(f"the cluster secret must have at least {SHORTEST_SECRET} bytes, not {len(secret)}")
     memory = 2 * 128 * SCRYPT_COST * SCRYPT_BLOCK

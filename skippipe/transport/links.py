@@ -23,11 +23,12 @@ from skippipe.transport.discovery import Discovery, SealedDatagrams, adapt_decco
 from skippipe.transport.greeting import Greetings
 from skippipe.transport.identity import node_id, public_name
 from skippipe.transport.inbox import Inbox, LinksBrokenError, PeerLostError
+from skippipe.transport.invitation import Desk
 from skippipe.transport.losses import Losses
 from skippipe.transport.membership import Limits, Listeners, Membership
 from skippipe.transport.message import HEADER, Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
 from skippipe.transport.network import NetworkThread, check_end
-from skippipe.transport.run_identity import RUN_ID
+from skippipe.transport.run_identity import RUN_ID, differs
 from skippipe.transport.sender import Sender
 from skippipe.transport.streams import PeerStreams
 from skippipe.transport.work import Work, WorkState
@@ -50,8 +51,11 @@ class Links:
         neighbourhood: Neighbourhood | None = None,
         joins: bool = False,
         proven: bool = False,
+        desk: Desk | None = None,
     ) -> None:
         """`bootstrap` are datagram addresses of some of the run's nodes; a node that `joins` comes later than they.
+
+        At the `desk`, if there is one, machines that were invited get what they need.
 
         If it is `proven` that this node runs what they do, whoever runs something else can't end it.
 
@@ -80,6 +84,7 @@ class Links:
         """By the node that they send to."""
         self.losses = Losses(self.node, membership.nodes, notices, self.senders, self.sender, self.lose, joins)
         self.joins = joins
+        self.desk = desk
         self.joined = proven
         """Whether this node was one of the run once: whoever runs something else can't end it from then on."""
         self.axis: float | None = None
@@ -105,12 +110,14 @@ class Links:
         discovery.set_lower(datagrams)
         handlers = Handlers(self.deliver, self.on_refused, self.on_work)
         self.streams = PeerStreams(
-            discovery, secret, run, self.limits.message_bytes, handlers, self.around, self.neighbourhood
+            discovery, secret, run, self.limits.message_bytes, handlers, self.around, self.neighbourhood, self.desk
         )
         if self.joins:
             # Any of them may have a connection to this node's former process in mind.
             self.streams.replaceable.update(self.members)
             self.streams.comes_later = True
+            if self.desk is not None:
+                self.desk.has_begun = True
         await self.loop.create_datagram_endpoint(self.streams.get_lowest, sock=self.listeners.datagrams)
         me = Peer(self.listeners.address, pub_key=public_name(self.node), tcp=self.listeners.stream_port)
         await self.streams.start(me)
@@ -140,7 +147,7 @@ class Links:
     def on_difference(self, address: Address, names: list[str]) -> None:
         """A machine that holds the secret runs something else (network thread)."""
         where = shown_address(address)
-        what = f"{where} runs something else; it differs in: {', '.join(names)}"
+        what = differs(where, names)
         if names == [RUN_ID]:
             what = f"{where} runs the same under another launcher of node 0; end one of the two"
         if self.joined:
@@ -216,6 +223,11 @@ class Links:
                     self.discovery.add_peer(address, Peer(address, pub_key=public_name(node), tcp=port))
 
         asyncio.run_coroutine_threadsafe(add(), self.loop).result()
+
+    def see(self, members: Iterable[int]) -> None:
+        """The run goes on with these nodes: others may be had by machines that are invited."""
+        if self.desk is not None:
+            self.loop.call_soon_threadsafe(self.desk.see, tuple(members))
 
     def axis_offset(self) -> float:
         """Seconds that the run's time, which is node 0's wire clock, is ahead of ours.

@@ -66,6 +66,11 @@ def digest_of(table: bytes) -> bytes:
     return hashlib.blake2b(table, digest_size=32, person=b"skippipe run").digest()
 
 
+def differs(where: str, names: list[str]) -> str:
+    """What is said of a machine that runs something else."""
+    return f"{where} runs something else; it differs in: {', '.join(names)}"
+
+
 def short(text: str) -> bytes:
     """Hash of a text, 4 bytes: enough to see a mistake; attackers don't hold the secret that tables are sent under."""
     return hashlib.blake2b(text.encode(), digest_size=4, person=b"skippipe field").digest()

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import socket
+from functools import partial
 
 from deccom.protocols.streamprotocol import StreamProtocol
 
@@ -38,7 +39,9 @@ from skippipe.transport.handshake import (
     Introduction,
     ServerHandshake,
 )
+from skippipe.transport.hosting import serve_newcomer
 from skippipe.transport.identity import KEY_BYTES, AuthenticationError
+from skippipe.transport.invitation import NEWCOMER, Desk, UnintelligibleError, is_newcomer
 from skippipe.transport.message import MalformedMessageError
 from skippipe.transport.records import HEAD, TAG_BYTES, RecordKind, Session, record_shape
 from skippipe.transport.run_identity import RunIdentity
@@ -63,8 +66,9 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         handlers: Handlers,
         around: Surroundings,
         neighbourhood: Neighbourhood,
+        desk: Desk | None = None,
     ) -> None:
-        """Frames have bodies of at most `most_bytes`."""
+        """Frames have bodies of at most `most_bytes`; if machines are invited, the `desk` is there for them."""
         super().__init__(False)
         self.way = neighbourhood.way
         self.discovery = discovery
@@ -73,6 +77,7 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         self.most_bytes = most_bytes
         self.handlers = handlers
         self.around = around
+        self.desk = desk
         self.session = os.urandom(SESSION_BYTES)
         self.neighbours: dict[bytes, Neighbour] = {}
         """By node id; those that have connected to us."""
@@ -167,11 +172,18 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         """Introduce, then receive frames until the connection ends; whatever goes wrong ends only this connection."""
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            async with asyncio.timeout(INTRODUCTION_SECONDS):
-                identity, neighbour, session = await self.welcome(connection)
-            self.door.leave(current_task())
+            deadline = asyncio.get_running_loop().time() + INTRODUCTION_SECONDS
+            async with asyncio.timeout_at(deadline):
+                opening = await receive(connection, OPENING_BYTES)
+            if self.desk is not None and self.secret is not None and is_newcomer(opening):
+                verified = partial(self.let_in, NEWCOMER, opening)
+                await serve_newcomer(connection, opening, self.desk, self.secret, self.neighbours, verified, self.trust)
+                return
+            async with asyncio.timeout_at(deadline):
+                identity, neighbour, session = await self.welcome(connection, opening)
+            self.trust()
             await self.receive_frames(connection, identity, neighbour, session)
-        except (AuthenticationError, MalformedMessageError) as error:
+        except (AuthenticationError, MalformedMessageError, UnintelligibleError) as error:
             self.log.warning("closed a connection from %s: %s", shown_address(address), error)
         except TimeoutError:
             self.log.warning("closed a connection from %s: it did not introduce itself", shown_address(address))
@@ -180,15 +192,22 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         finally:
             connection.close()
 
-    async def welcome(self, connection: socket.socket) -> tuple[bytes, Neighbour, Session]:
-        """The accepting end of the handshake; AuthenticationError for a stranger."""
+    def let_in(self, identity: bytes, opening: bytes) -> None:
+        """The opening of whoever this task serves verified; AuthenticationError if somebody has overheard it."""
+        self.evict(self.door.call(current_task(), identity, opening[-KEY_BYTES:]))
+
+    def trust(self) -> None:
+        """Whoever this task serves has proved the secret."""
+        self.door.leave(current_task())
+
+    async def welcome(self, connection: socket.socket, opening: bytes) -> tuple[bytes, Neighbour, Session]:
+        """The accepting end of the handshake, from OPENING_BYTES on; AuthenticationError for a stranger."""
         loop = asyncio.get_running_loop()
         handshake = ServerHandshake(self.introduction(), self.secret)
-        opening = await receive(connection, OPENING_BYTES)
         answer = handshake.answer(opening, self.wire_now())
         if handshake.client not in self.discovery.members:
             raise AuthenticationError("it is no node of this run")
-        self.evict(self.door.call(current_task(), handshake.client, opening[-KEY_BYTES:]))
+        self.let_in(handshake.client, opening)
         await loop.sock_sendall(connection, answer)
         session = handshake.proved(await receive(connection, PROOF_BYTES))
         neighbour = self.neighbours.setdefault(handshake.client, Neighbour(handshake.client_session))

@@ -15,7 +15,8 @@ import pytest
 
 from skippipe.__main__ import main
 from skippipe.config import DataConfig, ModelConfig, RunConfig
-from skippipe.data.batches import Prepared, prepare
+from skippipe.data.batches import prepare
+from skippipe.data.prepared import Prepared
 from skippipe.errors import UserError
 from skippipe.model.checkpoint import checkpoint_folder, find_latest, stage_file
 from skippipe.model.checkpoint_meta import Meta

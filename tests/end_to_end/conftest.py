@@ -134,6 +134,31 @@ def can_make_namespaces() -> bool:
     return made
 
 
+def ip(*arguments: str) -> None:
+    """Run the ip command."""
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[str, str]]:
+    """Names of two network namespaces, 10.77.0.1 and 10.77.0.2, joined by a cable."""
+    if not can_make_namespaces():
+        pytest.skip("needs root and iproute2 to make network namespaces")
+    names = (f"skippipe-a-{os.getpid()}", f"skippipe-b-{os.getpid()}")
+    try:
+        for name in names:
+            ip("netns", "add", name)
+            ip("-n", name, "link", "set", "lo", "up")
+        ip("link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1])
+        for number, name in enumerate(names, start=1):
+            ip("-n", name, "address", "add", f"10.77.0.{number}/24", "dev", "cable")
+            ip("-n", name, "link", "set", "cable", "up")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
 def alive(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
     try:

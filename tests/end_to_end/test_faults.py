@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +21,7 @@ from skippipe.report.metrics import read_metrics
 from skippipe.report.run_folder import process_ids
 from skippipe.schedule import Schedule
 from tests.cases import Layer, drives
-from tests.end_to_end.conftest import SECONDS, Start, alive, can_make_namespaces, free_ports, ports_are_free, wait_for
+from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, ip, ports_are_free, wait_for
 from tests.end_to_end.exactness import TOLERANCE
 from tests.faults import Fault
 
@@ -161,28 +159,3 @@ def test_both_machines_go_on_without_the_node_that_was_killed(fault: Fault, star
     losses = [[line.loss for line in read_metrics(folder)] for folder in folders]
     assert len(losses[0]) == 15
     assert losses[0] == losses[1]
-
-
-def ip(*arguments: str) -> None:
-    """Run the ip command."""
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
-@pytest.fixture
-def hosts() -> Iterator[tuple[str, str]]:
-    """Names of two network namespaces, 10.77.0.1 and 10.77.0.2, joined by a cable."""
-    if not can_make_namespaces():
-        pytest.skip("needs root and iproute2 to make network namespaces")
-    names = (f"skippipe-a-{os.getpid()}", f"skippipe-b-{os.getpid()}")
-    try:
-        for name in names:
-            ip("netns", "add", name)
-            ip("-n", name, "link", "set", "lo", "up")
-        ip("link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1])
-        for number, name in enumerate(names, start=1):
-            ip("-n", name, "address", "add", f"10.77.0.{number}/24", "dev", "cable")
-            ip("-n", name, "link", "set", "cable", "up")
-        yield names
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from skippipe.config import RunConfig
+from skippipe.config import DataConfig, RunConfig
 from skippipe.data.prepared import TokenFile
 from skippipe.runtime.equal import OWN, equal_fields, file_digest
 from skippipe.transport.run_identity import RunIdentity
@@ -96,3 +97,11 @@ def test_a_model_of_the_same_sizes_is_another_one(prepared: TokenFile, tmp_path:
     here, there = (fields_of(prepared, config) for config in configs)
     assert named(here, there) == {"the files of model.init_from"}
     assert file_digest(tmp_path / "base" / "config.json") == file_digest(tmp_path / "tuned" / "config.json")
+
+
+def test_another_machines_library_goes_by_that_machines_python(prepared: TokenFile) -> None:
+    name = "Python, whose library is the text"
+    assert fields_of(prepared)[name] == platform.python_version()
+    assert fields_of(prepared, python="3.99.0")[name] == "3.99.0"
+    files = RunConfig(data=DataConfig(source="files", paths=("text",)))
+    assert name not in fields_of(prepared, files, python="3.99.0")

@@ -93,7 +93,9 @@ def test_who_joins_is_told_where_the_text_goes_on(config: RunConfig, prepared: P
     for iteration in range(3):
         read_own(dict.fromkeys(range(6), there), iteration)
         there.go_on(rows_of({0: there.ends()}))
-    known = Knowledge("0123456789abc" * 2, 3.0, 1, 2, 0.5, there.now(), {0: [1.5] * (COUNT + 6), 4: [2.5] * (COUNT + 6)})
+    known = Knowledge(
+        "0123456789abc" * 2, 3.0, 1, 2, 0.5, there.now(), {0: [1.5] * (COUNT + 6), 4: [2.5] * (COUNT + 6)}
+    )
     assert Knowledge.from_tensor(known.to_tensor([0, 4]), [0, 4]) == known
     joins.join(3, known.places)
     for microbatch in range(len(PLAN.paths)):

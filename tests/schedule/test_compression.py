@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from skippipe.cli.entry import Entry
+from skippipe.cli.prepare import config_from_arguments
 from skippipe.cli.run import check
 from skippipe.config import SYNC_BLOCK, CompressionConfig, Encoding
 from skippipe.schedule import Schedule
@@ -73,9 +74,8 @@ def test_a_run_says_so_if_its_messages_are_written_otherwise_than_the_schedules(
     small_schedule().save(tmp_path / "exact.json")
 
     def checked(name: str, *fields: str) -> Schedule:
-        overrides = [f"schedule={tmp_path / name}", *fields]
-        arguments = argparse.Namespace(first="0", last="6", setting="ca-partial", samples="2", overrides=overrides)
-        return check(arguments)[1]
+        config = config_from_arguments([f"schedule={tmp_path / name}", *fields])
+        return check(config, "ca-partial", 2, range(6), Entry())
 
     assert checked("made.json", "compression.encoding=bf16", "compression.sync=int8").to_json() == made.to_json()
     checked("exact.json", "compression.sync=int8")

@@ -18,12 +18,14 @@ from skippipe.transport import streams
 from skippipe.transport.handshake import MAGIC, OPENING_BYTES
 from skippipe.transport.identity import node_id
 from skippipe.transport.inbox import Inbox, PeerLostError
+from skippipe.transport.invitation import Desk, NewcomerEnd
 from skippipe.transport.links import Links
 from skippipe.transport.membership import Limits, Listeners, Membership
 from tests.attacks import Attack
 from tests.cases import Layer, drives
 from tests.transport.link_pair import (
     MESSAGES,
+    SECRET,
     Pair,
     Setup,
     Way,
@@ -33,6 +35,7 @@ from tests.transport.link_pair import (
     wait_for_failure,
     wait_for_line,
 )
+from tests.transport.test_hosting import node
 
 FAR_SECONDS = 0.1
 MANY = 64
@@ -121,6 +124,17 @@ def test_whoever_comes_does_not_keep_a_far_peer_out(attack: Attack, caplog: pyte
             pair.sender.connect([1])
             pair.send(0, torch.ones(1))
             receive(pair.inbox, 0, seconds=20)
+        wait_for_line(caplog, attack.outcome)
+
+
+@drives(Attack.NEWCOMERS_OPENING_OVERHEARD)
+def test_a_newcomers_opening_serves_once(attack: Attack, caplog: pytest.LogCaptureFixture) -> None:
+    opening = NewcomerEnd(SECRET).opening()
+    with node(Desk(b"document", {}, 6, range(3))) as links:
+        for is_first in (True, False):
+            with socket.create_connection(("127.0.0.1", links.listeners.stream_port), 60) as connection:
+                connection.sendall(opening)
+                assert bool(connection.recv(1)) == is_first
         wait_for_line(caplog, attack.outcome)
 
 

@@ -1,0 +1,10 @@
+# A machine of a run; what run.sh takes follows the image's name: docs/machines.md, "Docker".
+FROM python:3.11-slim
+WORKDIR /skippipe
+# What is installed does not change with the sources, so that these come later.
+COPY setup.sh requirements.txt pyproject.toml README.md ./
+RUN mkdir skippipe && touch skippipe/__init__.py && ./setup.sh
+COPY . .
+RUN useradd --create-home trainer && mkdir runs && chown trainer runs
+USER trainer
+ENTRYPOINT ["./run.sh"]
