@@ -30,7 +30,7 @@ class Resumed:
     """That were fetched from others."""
     size: int
     """Of these, in bytes."""
-    warnings: list[str]
+    warnings: tuple[str, ...]
     """What is another one in this run."""
 
 

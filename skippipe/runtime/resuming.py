@@ -72,7 +72,7 @@ class Resumption:
         if self.job.endpoint.first_here:
             size = sum((folder / name).stat().st_size for name in names)
             warnings = warnings_of(checkpoint, self.job.config, self.job.prepared, len(self.job.plan.stages[0]))
-            self.job.endpoint.report(Resumed(str(folder), len(names), size, warnings))
+            self.job.endpoint.report(Resumed(str(folder), len(names), size, tuple(warnings)))
         return checkpoint
 
     def agree(self, parts: list[Part], links: Links) -> Found:

@@ -14,10 +14,11 @@ import pytest
 from skippipe.__main__ import main
 from skippipe.model.checkpoint import done_iterations, find_latest
 from skippipe.model.parts import parts_in
-from skippipe.report.run_folder import read_config
+from skippipe.report.run_folder import process_ids, read_config
 from skippipe.runtime.processes import DIVERGED_EXIT
 from skippipe.transport.fetching import PART_BYTES
 from tests.cases import drives
+from tests.data.conftest import write_dataset
 from tests.end_to_end.conftest import SECONDS, Start, free_ports, wait_for
 from tests.faults import Fault
 
@@ -96,6 +97,59 @@ def test_a_run_goes_on_wherever_its_stages_lie(
         logs = [log.read_text() for folder in (one, other, new) for log in (folder / "second").glob("node-*.log")]
         assert len(logs) == 6
         assert not any("begins with nothing left out" in log for log in logs)
+
+
+def test_a_stream_goes_on_where_all_had_read_it_to(start: Start, workplace: Path, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    write_dataset(tmp_path / "set", files=5, documents=8, words=10)
+    fields = ["data.source=hub", f"data.hub={tmp_path}/set", "data.vocabulary=350", "checkpoint_every=100000"]
+    done = train_and_stop(start, workplace, [one, other], *fields, "threads=1")
+    fields += [f"iterations={done + 2}", "threads=1"]
+    alone = ["0", "6", "ca-partial", "2", f"{workplace}/small.yaml", f"runs={tmp_path}", "name=unbroken", *fields]
+    finish([start(*alone)])
+    expected = {number: loss for number, loss in losses(tmp_path / "unbroken").items() if number >= done}
+    machines: list[Machine] = [
+        (*nodes, folder, ["--resume", str(folder / "first")]) for nodes, folder in zip(FIRST, (other, one), strict=True)
+    ]
+    for (_, errors), folder in zip(
+        finish(start_all(start, workplace, machines, "name=second", *fields)), (other, one), strict=True
+    ):
+        assert losses(folder / "second") == expected
+        assert "warning" not in errors
+
+
+def test_a_node_joins_a_run_that_was_resumed_over_machines_with_the_same_line(
+    start: Start, workplace: Path, tmp_path: Path
+) -> None:
+    one, other, new = (tmp_path / name for name in ("one", "other", "new"))
+    port = free_ports(6)
+    done = train_and_stop(start, workplace, [one, other])
+    common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", "name=second"]
+    common += [f'peers.bootstrap=["127.0.0.1:{port}"]', "peers.restart=0", "emulation.time_scale=0.5"]
+    common += [f"iterations={done + 40}", "peers.replan_seconds=0"]
+
+    def machine(first: int, last: int, runs: Path, *more: str) -> subprocess.Popen[str]:
+        return start(str(first), str(last), *common, f"runs={runs}", *more, **SECRET)
+
+    runs = [machine(0, 2, one, "--resume", str(one / "first")), machine(2, 6, other, "--resume", str(other / "first"))]
+    wait_for(lambda: (one / "second" / "metrics.jsonl").exists())
+    os.kill(process_ids(other / "second")[5], signal.SIGKILL)
+    wait_for(lambda: len((one / "second" / "views.jsonl").read_text().splitlines()) > 1)
+    # Whoever forgets that the run goes on from a checkpoint is told so.
+    wrong = machine(5, 6, new, "--join", "peers.connect_seconds=20")
+    _, errors = wrong.communicate(timeout=SECONDS)
+    assert wrong.returncode == 1
+    assert "it differs in: the iteration to begin with (0 here)" in errors
+    joins = machine(5, 6, new, "--join", "--resume", str(new / "first"))
+    ended = finish([*runs, joins])
+    assert "node 5 of another launcher joins" in ended[0][1]
+    expected = losses(one / "second")
+    assert min(expected) == done
+    joined = losses(new / "second")
+    assert min(joined) > done
+    assert joined == {number: loss for number, loss in expected.items() if number in joined}
+    # It needed nothing of the checkpoint.
+    assert not (new / "first").exists()
 
 
 @drives(Fault.STAGE_ON_NO_DISK)
