@@ -23,19 +23,22 @@ from tests.end_to_end.conftest import SECONDS, Start, free_ports, wait_for
 from tests.faults import Fault
 
 SECRET = {"SKIPPIPE_SECRET": "a secret that all machines know"}
-FIRST = [(0, 2), (2, 6)]
-"""Nodes of the machines that train first; they save stage 0, and stages 1 and 2."""
+FIRST = [(0, 3), (3, 6)]
+"""Nodes of the machines that train first; they save stages 0 and 1, and stage 2. Both have a replica of stage 1."""
 Machine = tuple[int, int, Path, list[str]]
 """First node, one past the last, its own folder for runs, and what else it is told."""
 
 
-def start_all(start: Start, workplace: Path, machines: list[Machine], *fields: str) -> list[subprocess.Popen[str]]:
+def start_all(
+    start: Start, workplace: Path, machines: list[Machine], *fields: str, patched: tuple[str, ...] = ()
+) -> list[subprocess.Popen[str]]:
     """Start a run of several machines."""
     port = free_ports(6)
     common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", *fields]
     common.append(f'peers.bootstrap=["127.0.0.1:{port}"]')
     return [
-        start(str(first), str(last), *common, f"runs={runs}", *own, **SECRET) for first, last, runs, own in machines
+        start(str(first), str(last), *common, f"runs={runs}", *own, patched=patched, **SECRET)
+        for first, last, runs, own in machines
     ]
 
 
@@ -60,7 +63,7 @@ def train_and_stop(start: Start, workplace: Path, folders: list[Path], *fields: 
     for (_, errors), folder in zip(finish(runs, 128 + signal.SIGTERM), folders, strict=True):
         assert f"go on with --resume {folder / 'first'} on every machine" in errors
     parts = [parts_in(folder / "first") for folder in folders]
-    assert [part.stages for part, *_ in parts] == [(0,), (1, 2)]
+    assert [part.stages for part, *_ in parts] == [(0, 1), (2,)]
     done = {done_iterations(part.folder) for part, *_ in parts}
     assert len(done) == 1
     return done.pop()  # type: ignore[return-value]
@@ -90,7 +93,7 @@ def test_a_run_goes_on_wherever_its_stages_lie(
         assert losses(folder / "second") == expected
         assert f"going on from {folder}/first/checkpoints/iteration-{done:06d}; " in output + errors
     stages = {folder: parts_in(folder / "first")[0].stages for folder in (one, other, new)}
-    assert stages == {one: (0, 2), other: (0, 1, 2), new: (1, 2)}
+    assert stages == {one: (0, 1, 2), other: (0, 1, 2), new: (1, 2)}
     file = one / "first" / "checkpoints" / f"iteration-{done:06d}" / "stage-2.safetensors"
     assert (file.stat().st_size > 2 * PART_BYTES) == (width == 256)
     if sync == "int8":
@@ -158,14 +161,16 @@ def test_without_a_stage_all_machines_say_which_and_nothing_is_left_running(
 ) -> None:
     folders = [tmp_path / "one", tmp_path / "other"]
     done = train_and_stop(start, workplace, folders)
-    (folders[1] / "first" / "checkpoints" / f"iteration-{done:06d}" / "stage-1.safetensors").unlink()
+    (folders[0] / "first" / "checkpoints" / f"iteration-{done:06d}" / "stage-1.safetensors").unlink()
     machines: list[Machine] = [
         (*nodes, folder, ["--resume", str(folder / "first")]) for nodes, folder in zip(FIRST, folders, strict=True)
     ]
-    for _, errors in finish(start_all(start, workplace, machines, "name=second", "iterations=100000"), 2):
+    # The others must hear it from a slow node before its machine's launcher tells them anything.
+    runs = start_all(start, workplace, machines, "name=second", "iterations=100000", patched=("chained", "1"))
+    for _, errors in finish(runs, 2):
         assert [line for line in errors.splitlines() if "error" in line] == [fault.line.format(done)]
         assert "Traceback" not in errors
-    for _, errors in finish(start_all(start, workplace, [machines[0], (2, 6, folders[1], [])], "name=third"), 1):
+    for _, errors in finish(start_all(start, workplace, [machines[0], (3, 6, folders[1], [])], "name=third"), 1):
         assert "it differs in: the iteration to begin with" in errors
 
 
