@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from skippipe.runtime.offer import make_desk
 from skippipe.transport.invitation import Desk
 from skippipe.transport.links import Links
 from tests.data.conftest import write_dataset, write_pretrained
+from tests.end_to_end.conftest import free_ports
 from tests.small_schedule import small_schedule
 from tests.transport.link_pair import SECRET
 from tests.transport.test_hosting import node
@@ -88,11 +90,16 @@ def test_who_hangs_up_or_has_no_such_name_is_one_line(follow: Follow) -> None:
             accept(Invitation((name, 4000), b"any secret will do"), range(3, 6), "ca-partial", 8, [])
 
 
-def test_a_given_port_and_those_that_a_router_forwards_stay(desk: Desk, follow: Follow) -> None:
-    with node(desk) as links:
+def test_a_given_port_and_those_that_a_router_forwards_stay(
+    desk: Desk, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = free_ports(6)
+    monkeypatch.setattr("skippipe.cli.invited.FIRST_PORT", first)
+    with node(desk) as links, socket.create_server(("127.0.0.1", first + 3)):
+        assert follow(links).config.peers.first_port > first
         assert follow(links, "peers.first_port=5000").config.peers.first_port == 5000
         peers = follow(links, "peers.advertise=203.0.113.5").config.peers
-        assert (peers.first_port, peers.split_advertise()) == (4000, ("203.0.113.5", 4000))
+        assert (peers.first_port, peers.split_advertise()) == (first, ("203.0.113.5", first))
 
 
 def test_a_stream_and_a_tokenizer_of_transformers_are_the_same_there(follow: Follow, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_an_invitation_serves_later_too_and_at_any_machine(start: Start, workpla
     port = free_ports(6)
     stays = start(*invited(["3", "5", *arguments], tmp_path / "stays", f"peers.first_port={port}"))
     gone = start(*invited(["5", "6", *arguments], tmp_path / "gone", f"peers.first_port={free_ports(6)}"))
-    here, there, again = (place / "runs" / "later" for place in (workplace, tmp_path / "stays", tmp_path / "again"))
+    here, there, again = (place / "runs" / "later" for place in (workplace, tmp_path / "stays", tmp_path / "gone"))
     wait_for(lambda: (here / "metrics.jsonl").exists())
     os.killpg(gone.pid, signal.SIGKILL)
     wait_for(lambda: 5 not in members(here))
@@ -89,10 +89,26 @@ def test_an_invitation_serves_later_too_and_at_any_machine(start: Start, workpla
     secret = arguments[-1].partition("/#")[2]
     arguments[-1] = f"skippipe://127.0.0.1:{port + 3}/#{secret}"
     wait_for(lambda: 5 not in members(there))
-    back = start(*invited(["5", "6", *arguments], tmp_path / "again", f"peers.first_port={free_ports(6)}"))
+    # The machine that was gone itself, whose folder is there.
+    back = start(*invited(["5", "6", *arguments], tmp_path / "gone", f"peers.first_port={free_ports(6)}"))
     *_, (_, errors) = end(host, stays, back)
     assert re.search(r"node 5 back in iteration \d+ with stage 2 of node 4", errors)
     assert weights(there, 4) == weights(again, 5)
+
+
+def test_a_node_that_its_launcher_has_given_up_can_be_had(start: Start, workplace: Path, tmp_path: Path) -> None:
+    fields = ["name=given-up", f"peers.host={HOST}", f"peers.first_port={free_ports(6)}", FOREVER]
+    host = invite(start, workplace, 3, *fields, "peers.restart=0")
+    arguments = line(host)
+    # Its connection is open still, on which it got the nodes.
+    stays = start(*invited(arguments, tmp_path / "stays", f"peers.first_port={free_ports(6)}"))
+    here, there = (place / "runs" / "given-up" for place in (workplace, tmp_path / "stays"))
+    wait_for(lambda: (here / "metrics.jsonl").exists() and (there / "metrics.jsonl").exists())
+    os.kill(process_ids(there)[5], signal.SIGKILL)
+    wait_for(lambda: 5 not in members(here))
+    start(*invited(["5", *arguments[1:]], tmp_path / "other", f"peers.first_port={free_ports(6)}"))
+    wait_for(lambda: 5 in members(here))
+    assert host.poll() is stays.poll() is None
 
 
 def test_what_is_wrong_with_an_invitation_is_said(start: Start, workplace: Path, tmp_path: Path) -> None:
