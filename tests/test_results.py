@@ -145,6 +145,17 @@ def test_budgets() -> None:
             assert shown == (found[columns.index(setting)].split()[0] if found else "-")
 
 
+def test_search_cost() -> None:
+    ((header, _, *found),) = tables((EXPERIMENTS / "search-cost-quick.md").read_text(), "nodes | budget (s)")
+    ((head, *_),) = tables(DOCS.read_text(), "nodes | budget (s)")
+    columns = [cells(header).index(name) for name in cells(head)]
+    file = [[row[column] for column in columns] for row in map(cells, found)]
+    assert lines(DOCS, "nodes | budget (s)") == file
+    trials = {nodes: [f"{int(row[3]):,}" for row in map(cells, found) if row[0] == nodes] for nodes in ("20", "40")}
+    said = "{}, {} and {} trials at 20 nodes and for {}, {} and {} at 40".format(*trials["20"], *trials["40"])
+    assert said in " ".join(DOCS.read_text().split())
+
+
 def test_joint() -> None:
     file = rows(BENCHMARKS / "joint.md", "instance | ca-partial | joint | spread")
     shown = {row[0]: row[1:] for row in lines(DOCS, "instance, 60 s on two cores, median of 5 seeds")}
