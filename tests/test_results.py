@@ -57,10 +57,16 @@ def test_the_main_job() -> None:
 
 
 @pytest.mark.parametrize(
-    "head", ["setup | DT-FM* (full pipeline)", "setup | saved, paper's method", "setup | DT-FM* | DT-FM-skip"]
+    "head",
+    [
+        "setup | DT-FM* (full pipeline)",
+        "setup | saved, paper's method",
+        "setup | paper's method | GCMA's stages, annealed paths",
+        "setup | DT-FM* | DT-FM-skip",
+    ],
 )
 def test_tables_of_the_iteration_time_are_the_files(head: str) -> None:
-    assert tables(DOCS.read_text(), head) == tables(ITERATION_TIME.read_text(), head)
+    assert tables(DOCS.read_text(), head) == tables(ITERATION_TIME.read_text(), head) != []
 
 
 def test_convergence() -> None:
