@@ -230,7 +230,7 @@ def seconds(work: Callable[[], None], before: Callable[[], None], repeats: int =
 PARTS: dict[str, tuple[str, Callable[[argparse.Namespace], list[str]]]] = {
     "runs": ("The main job, ca-partial", runs),
     "expected": ("Expected times on the original's network, simulated", expected),
-    "training": ("Losses with compressed syncs", training),
+    "training": ("Losses with compressed hops and syncs", training),
     "codec": ("Writing and reading a sync", codec),
 }
 

@@ -117,12 +117,12 @@ def beside_ours(theirs: float | None, ours: float) -> str | None:
     """A number reported, and how far ours is above it."""
     if theirs is None:
         return None
-    return f"{theirs:g}" + (f" ({ours / theirs - 1:+.0%})" if ours == ours else "")
+    return f"{theirs:g}" + (f" ({round(ours / theirs - 1, 2) + 0.0:+.0%})" if ours == ours else "")
 
 
 def report_annealed(results: common.Results, kept: Kept) -> None:
     """What annealed paths give, and what stages of our own give on top."""
-    if not (rows := rows_of(kept, "annealed")):
+    if not (rows := [setup for setup in rows_of(kept, "annealed") if setup.rest_of is None]):
         return
     results.text(
         "## Stages or paths\n\nSkipPipe's iteration by the paper's method, then with paths annealed on GCMA's stages "
@@ -154,7 +154,11 @@ def report_baselines(results: common.Results, kept: Kept) -> None:
     table = []
     for setup in setups:
         whole, search = kept.searches[setup.name, "baselines"], kept.searches.get((setup.name, "paper"))
-        trials = f"{min(search.trials)} to {max(search.trials)}" if search and search.trials else None
+        trials = (
+            " to ".join(map(str, sorted({min(search.trials), max(search.trials)})))
+            if search and search.trials
+            else None
+        )
         short = iteration_s(kept, setup, "baseline", "paper") if setup.rest_of is None else []
         names = ("baseline", "random", "random, evenly")
         cells = [spread(whole.iteration_s[name]) if name == "baseline" or not setup.rest_of else None for name in names]

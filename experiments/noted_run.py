@@ -1,4 +1,4 @@
-"""`noted_run.py FILE takeover|redo run ..` is skippipe, but notes each iteration's loss in FILE at once.
+"""`noted_run.py FILE takeover|redo run ..` is skippipe, whose nodes note each loss in FILE before they step.
 
 metrics.jsonl has it an iteration later, too late for runs that are killed. With `redo` it also discards an iteration
 and begins it again whenever a node is lost. The system has no such setting: it does so only if a stage has lost all
@@ -12,39 +12,32 @@ import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from skippipe.__main__ import main
-from skippipe.cli.progress import Progress
-from skippipe.runtime.events import Event, IterationLoss
-
-if TYPE_CHECKING:
-    from skippipe.runtime.plans import Plans
-    from skippipe.schedule import Plan
-    from skippipe.survival.view import View
+from skippipe.runtime.figures import Figures, mean_loss
+from skippipe.runtime.plans import Plans
+from skippipe.runtime.worker import Worker
+from skippipe.schedule import Plan
+from skippipe.survival.succession import StageLostError, plan_of_the_living, plan_of_what_follows
+from skippipe.survival.view import View
 
 REDO = "redo"
 
 
 def note_losses(path: Path) -> None:
-    """Let the launcher write each loss that it hears of into a file, a line an iteration."""
-    on_event = Progress.on_event
+    """Let all nodes, which the launcher forks of this process, write each loss into a file: any of them may die."""
+    step = Worker.step
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def noted(progress: Progress, event: Event) -> None:
-        if isinstance(event, IterationLoss):
-            os.write(file, json.dumps([event.iteration, event.loss]).encode() + b"\n")
-        on_event(progress, event)
+    def noted(worker: Worker, iteration: int, figures: dict[int, Figures]) -> str | None:
+        os.write(file, json.dumps([iteration, mean_loss(figures.values())]).encode() + b"\n")
+        return step(worker, iteration, figures)
 
-    Progress.on_event = noted  # type: ignore[method-assign]
+    Worker.step = noted  # type: ignore[method-assign]
 
 
 def redo_always() -> None:
-    """Let the nodes, which the launcher forks of this process, find no heirs in an iteration that is running."""
-    # Imported here: other runs prepare their data while they import torch.
-    from skippipe.runtime.plans import Plans
-    from skippipe.survival.succession import StageLostError, plan_of_the_living, plan_of_what_follows
-
+    """Let the nodes find no heirs in an iteration that is running."""
     succeed, skip = Plans.succeed, Plans.skip
 
     def refuse(plans: Plans, view: View, iteration: int, lost: Collection[int]) -> Plan:

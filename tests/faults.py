@@ -17,9 +17,9 @@ class Fault(Case):
     A line of a run that goes on is a warning in a log, or what is told to whoever may not take part.
     """
 
-    SLOW_LINK = Layer.LINK, GOES_ON, "", "12 MB take four seconds, twice as long as a peer may be silent"
+    SLOW_LINK = Layer.LINK, GOES_ON, "", "12 MB take six seconds, twice as long as a peer may be silent"
     VERY_SLOW_LINK = Layer.LINK, GOES_ON, "", "64 KB take longer than a peer may be silent"
-    SLOW_WAY_BACK = Layer.LINK, GOES_ON, "", "400 bytes a second are left to acknowledgements"
+    SLOW_WAY_BACK = Layer.LINK, GOES_ON, "", "1000 bytes a second are left to acknowledgements"
     FLIPPED_BIT = Layer.LINK, GOES_ON, "a record's tag does not verify", "a bit changes on the way"
     FLIPPED_BIT_BACK = (
         Layer.LINK,

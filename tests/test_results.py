@@ -57,10 +57,16 @@ def test_the_main_job() -> None:
 
 
 @pytest.mark.parametrize(
-    "head", ["setup | DT-FM* (full pipeline)", "setup | saved, paper's method", "setup | DT-FM* | DT-FM-skip"]
+    "head",
+    [
+        "setup | DT-FM* (full pipeline)",
+        "setup | saved, paper's method",
+        "setup | paper's method | GCMA's stages, annealed paths",
+        "setup | DT-FM* | DT-FM-skip",
+    ],
 )
 def test_tables_of_the_iteration_time_are_the_files(head: str) -> None:
-    assert tables(DOCS.read_text(), head) == tables(ITERATION_TIME.read_text(), head)
+    assert tables(DOCS.read_text(), head) == tables(ITERATION_TIME.read_text(), head) != []
 
 
 def test_convergence() -> None:
@@ -143,6 +149,17 @@ def test_budgets() -> None:
         for budget_s, shown in zip(map(first_number, cells(header)[2:]), row, strict=True):
             found = medians.get((INSTANCES[instance], budget_s))
             assert shown == (found[columns.index(setting)].split()[0] if found else "-")
+
+
+def test_search_cost() -> None:
+    ((header, _, *found),) = tables((EXPERIMENTS / "search-cost-quick.md").read_text(), "nodes | budget (s)")
+    ((head, *_),) = tables(DOCS.read_text(), "nodes | budget (s)")
+    columns = [cells(header).index(name) for name in cells(head)]
+    file = [[row[column] for column in columns] for row in map(cells, found)]
+    assert lines(DOCS, "nodes | budget (s)") == file
+    trials = {nodes: [f"{int(row[3]):,}" for row in map(cells, found) if row[0] == nodes] for nodes in ("20", "40")}
+    said = "{}, {} and {} trials at 20 nodes and for {}, {} and {} at 40".format(*trials["20"], *trials["40"])
+    assert said in " ".join(DOCS.read_text().split())
 
 
 def test_joint() -> None:

@@ -13,7 +13,7 @@ import pytest
 from experiments.trained import Life, Trained, deaths, emulated_seconds, longest_gap
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 300
+SECONDS = 900
 ITERATIONS = 6
 
 

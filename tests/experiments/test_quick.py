@@ -17,10 +17,10 @@ SECONDS = 300
 SMALLEST = {
     "convergence": ["--iterations", "1", "--variants", "skip-25", "--validation-samples", "8"],
     "inference_robustness": ["--iterations", "1", "--draws", "2", "--validation-samples", "8"],
-    "iteration_time": ["--budget", "1", "--setups", "18-nodes-4k", "defaults-27", "--no-run"],
+    "iteration_time": ["--budget", "1", "--setups", "18-nodes-4k", "defaults-27", "--seeds", "1", "--no-run"],
     "bytes_and_time": ["--budget", "1"],
     "drifting_links": ["--budget", "1"],
-    "search_cost": ["--nodes", "20", "--budgets", "1"],
+    "search_cost": ["--nodes", "20", "--budgets", "1", "--seeds", "1"],
 }
 TRAINS = ("convergence", "inference_robustness")
 

@@ -66,14 +66,14 @@ class FlipOnce:
 
 def setup_of(fault: Fault) -> Setup:
     """Nodes to which it happens."""
-    impatient = replace(LIMITS, silence_seconds=2.0)
+    impatient = replace(LIMITS, silence_seconds=3.0)
     match fault:
         case Fault.SLOW_LINK:
-            return Setup(limits=impatient, forth=Way(3e6))
+            return Setup(limits=impatient, forth=Way(2e6))
         case Fault.VERY_SLOW_LINK:
-            return Setup(limits=impatient, forth=Way(2e4))
+            return Setup(limits=impatient, forth=Way(16e3))
         case Fault.SLOW_WAY_BACK:
-            return Setup(limits=impatient, forth=Way(3e6), back=Way(400))
+            return Setup(limits=impatient, forth=Way(2e6), back=Way(1000))
         case Fault.FLIPPED_BIT:
             return Setup(forth=Way(damage=FlipOnce(40)))
         case Fault.FLIPPED_BIT_BACK:
