@@ -10,13 +10,11 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 
 import numpy as np
-import torch
 from deccom.peers.peer import Peer
 from numpy.typing import NDArray
 
 from skippipe.transport.addresses import Address, Neighbourhood, shown_address
 from skippipe.transport.buffers import BufferPool
-from skippipe.transport.collective import Collective, Identity, Outgoing
 from skippipe.transport.connected import Surroundings
 from skippipe.transport.conversation import Handlers
 from skippipe.transport.discovery import Discovery, SealedDatagrams, adapt_deccom
@@ -26,17 +24,18 @@ from skippipe.transport.inbox import Inbox, LinksBrokenError, PeerLostError
 from skippipe.transport.invitation import Desk
 from skippipe.transport.losses import Losses
 from skippipe.transport.membership import Limits, Listeners, Membership
-from skippipe.transport.message import HEADER, Encoding, Header, MalformedMessageError, MessageKind, pack, unpack
+from skippipe.transport.message import Encoding, MalformedMessageError, unpack
+from skippipe.transport.messenger import Messenger
 from skippipe.transport.network import NetworkThread, check_end
 from skippipe.transport.run_identity import RUN_ID, differs
 from skippipe.transport.sender import Sender
 from skippipe.transport.streams import PeerStreams
-from skippipe.transport.work import Work, WorkState
+from skippipe.transport.work import WorkState
 
 logger = logging.getLogger(__name__)
 
 
-class Links:
+class Links(Messenger):
     """Peer-to-peer links of one node; every method is called from the torch thread."""
 
     def __init__(
@@ -62,20 +61,15 @@ class Links:
         `encodings` says how to write what goes to a node, if not in fp32; from the file descriptor `notices` comes what
         the launcher knows of nodes that failed on this machine.
         """
+        super().__init__(membership.node, inbox, encodings or {})
         self.neighbourhood = neighbourhood or Neighbourhood({})
-        self.encodings = encodings or {}
         self.membership = membership
-        self.node = membership.node
         self.members = [node_id(member) for member in range(membership.nodes)]
         self.numbers = {identity: number for number, identity in enumerate(self.members)}
         self.listeners = listeners
         self.bootstrap = [address for address in bootstrap if address != listeners.address]
         self.limits = limits
-        self.inbox = inbox
-        self.work = Work()
-        """What the executor does; it says so itself."""
         self.around = Surroundings(inbox.clock, self.work, BufferPool(), limits.connect_seconds, limits.silence_seconds)
-        self.bytes_sent = 0
         self.network = NetworkThread(self.break_down)
         self.loop = self.network.loop
         self.discovery: Discovery
@@ -241,54 +235,6 @@ class Links:
     def learn_axis(self, node: int, axis_offset: float) -> None:
         """Take the run's time from a node that has sent something, whose axis_offset is given."""
         self.axis = axis_offset - self.streams.neighbours[self.members[node]].offset
-
-    def send(self, node: int, header: Header, tensor: torch.Tensor) -> None:
-        """Send a tensor; returns at once. Its memory must not change until it is delivered."""
-        packed, payload = pack(header, tensor, self.encodings.get(node, Encoding.FP32))
-        self.bytes_sent += HEADER.size + len(payload)
-        self.loop.call_soon_threadsafe(self.send_now, node, packed, payload)
-
-    def send_now(self, node: int, packed: bytes, payload: memoryview) -> None:
-        """Queue a packed message (network thread)."""
-        self.sender(node).send(packed, payload)
-
-    def run(self, collective: Collective, identity: Identity, sent_at: float = 0.0) -> float:
-        """Take part in a collective until it is done; the latest `sent_at` of all from whom something came, and ours.
-
-        These are wire seconds of our clock. Raises PeerLostError if the network's thread has given up a peer.
-        """
-        self.post(identity, collective.begin(), sent_at)
-        latest = sent_at
-        while not collective.done:
-            header, tensor = self.take_arrived(identity)
-            latest = max(latest, header.sent_at)
-            self.post(identity, collective.receive(header, tensor), sent_at)
-        return latest
-
-    def take_arrived(self, identity: Identity) -> tuple[Header, torch.Tensor]:
-        """The next message of a collective. Raises PeerLostError if the network's thread has given up a peer."""
-        with self.work.waiting():
-            return self.inbox.take_arrived(identity)
-
-    def post(self, identity: Identity, messages: Iterable[Outgoing], sent_at: float) -> None:
-        """Send what belongs to a collective, exactly; the tensors' memory must not change until it is delivered."""
-        iteration, sequence, view = identity
-        packed = [
-            (receiver, *pack(Header(kind, iteration, sequence, self.node, sent_at, part, view), tensor))
-            for receiver, kind, part, tensor in messages
-        ]
-        if packed:
-            self.loop.call_soon_threadsafe(self.send_all, packed)
-
-    def send_all(self, packed: list[tuple[int, bytes, memoryview]]) -> None:
-        """Queue packed messages (network thread)."""
-        for message in packed:
-            self.send_now(*message)
-
-    def send_agreement(self, node: int, data: bytes) -> None:
-        """Send bytes by which nodes agree on who goes on (network thread)."""
-        tensor = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        self.send_now(node, *pack(Header(MessageKind.AGREEMENT, 0, 0, self.node, 0.0), tensor))
 
     def part(self) -> None:
         """All nodes are done and leave one after the other: who is gone now is not missed."""
