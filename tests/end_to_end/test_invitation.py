@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from skippipe.model.parts import parts_in
 from skippipe.report.metrics import read_metrics
 from skippipe.report.run_folder import process_ids
 from tests.end_to_end.conftest import SECONDS, Start, free_ports, wait_for
@@ -72,6 +73,28 @@ def test_one_line_is_enough(start: Start, workplace: Path, tmp_path: Path) -> No
     assert [line.loss for line in read_metrics(here)] == [line.loss for line in read_metrics(folder)]
     assert weights(here, 2) == weights(folder, 3)
     assert not any(secret.encode() in said_in(place) for place in (here, tmp_path))
+
+
+def test_an_invited_machine_gets_what_it_needs_of_the_checkpoint_too(
+    start: Start, workplace: Path, tmp_path: Path
+) -> None:
+    alone = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=before", "iterations=4")
+    alone.communicate(timeout=SECONDS)
+    before = workplace / "runs" / "before"
+    fields = ["name=after", f"peers.host={HOST}", f"peers.first_port={free_ports(6)}", "iterations=8"]
+    host = invite(start, workplace, 3, *fields, "--resume", str(before))
+    arguments = line(host)
+    assert arguments[4:7] == ["--resume", str(before), "--join"]
+    # Where this path leads to nothing.
+    arguments[5] = str(tmp_path / "runs" / "before")
+    (output, _), _ = end(host, start(*invited(arguments, tmp_path)))
+    assert f"going on from {before}/checkpoints/iteration-000004" in output
+    parts = parts_in(tmp_path / "runs" / "before")
+    assert [(part.meta.iteration, part.stages) for part in parts] == [(4, (1, 2))]
+    folders = (workplace / "runs" / "after", tmp_path / "runs" / "after")
+    losses = [{line.iteration: line.loss for line in read_metrics(folder)} for folder in folders]
+    assert losses[0] == losses[1]
+    assert list(losses[0]) == [4, 5, 6, 7]
 
 
 def test_an_invitation_serves_later_too_and_at_any_machine(start: Start, workplace: Path, tmp_path: Path) -> None:
