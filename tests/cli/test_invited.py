@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from skippipe.runtime.offer import make_desk
 from skippipe.transport.invitation import Desk
 from skippipe.transport.links import Links
 from tests.data.conftest import write_dataset, write_pretrained
-from tests.end_to_end.conftest import free_ports
+from tests.end_to_end.conftest import free_ports, wait_for
 from tests.small_schedule import small_schedule
 from tests.transport.link_pair import SECRET
 from tests.transport.test_hosting import node
@@ -42,17 +42,26 @@ def desk(tmp_path: Path) -> Desk:
 
 
 @pytest.fixture
-def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Follow:
-    """Follow an invitation to a node, with its secret's key at hand."""
+def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
+    """Follow an invitation to a node, with its secret's key at hand; whoever has followed one before leaves."""
     monkeypatch.setattr("skippipe.cli.invitation.derived", lambda secret: SECRET)
 
+    opened: list[socket.socket] = []
+
     def follow(links: Links, *overrides: str) -> Invited:
+        for connection in opened:
+            connection.close()
+        if links.desk is not None:
+            desk = links.desk
+            wait_for(lambda: not desk.claims)
         invitation = Invitation(("127.0.0.1", links.listeners.stream_port), b"any secret will do")
         invited = accept(invitation, range(3, 6), "ca-partial", 8, [f"data.cache={tmp_path}/cache", *overrides])
-        invited.connection.close()
+        opened.append(invited.connection)
         return invited
 
-    return follow
+    yield follow
+    for connection in opened:
+        connection.close()
 
 
 def test_what_comes_is_kept_under_its_hash_and_not_fetched_again(desk: Desk, follow: Follow, tmp_path: Path) -> None:
@@ -65,6 +74,9 @@ def test_what_comes_is_kept_under_its_hash_and_not_fetched_again(desk: Desk, fol
         assert (config.peers.host, config.peers.bootstrap) == ("127.0.0.1", bootstrap)
         assert Path(config.schedule).parent == Path(str(config.data.tokenizer)).parent == tmp_path / "cache"
         assert not invited.has_begun
+        # For as long as the connection lasts.
+        assert invited.connection.fileno() >= 0
+        assert desk.claims == [{3, 4, 5}]
         for path in desk.files.values():
             path.unlink()
         assert follow(links).files == invited.files
