@@ -17,7 +17,7 @@ ITERATIONS = 500
 
 def test_what_is_shown_is_short_where_nobody_looks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = RunConfig(iterations=ITERATIONS)
-    progress = Progress(small_schedule(), "ca-partial", config, tmp_path, 6, 0.0)
+    progress = Progress(small_schedule(), "ca-partial", config, tmp_path, range(6), 0.0)
     for node in range(6):
         progress.on_event(Ready(node))
     for i in range(ITERATIONS):

@@ -93,7 +93,9 @@ def test_who_joins_is_told_where_the_text_goes_on(config: RunConfig, prepared: P
     for iteration in range(3):
         read_own(dict.fromkeys(range(6), there), iteration)
         there.go_on(rows_of({0: there.ends()}))
-    known = Knowledge("0123456789abc" * 2, 3.0, 1, 2, there.now(), {0: [1.5] * (COUNT + 6), 4: [2.5] * (COUNT + 6)})
+    known = Knowledge(
+        "0123456789abc" * 2, 3.0, 1, 2, 0.0, there.now(), {0: [1.5] * (COUNT + 6), 4: [2.5] * (COUNT + 6)}
+    )
     assert Knowledge.from_tensor(known.to_tensor([0, 4]), [0, 4]) == known
     joins.join(3, known.places)
     for microbatch in range(len(PLAN.paths)):
@@ -125,9 +127,9 @@ def test_machines_compare_what_they_stream(config: RunConfig, prepared: Prepared
         write_dataset(tmp_path / name, files=3, documents=documents)
         data = dataclasses.replace(config.data, hub=str(tmp_path / name), hub_revision=name, cache=str(tmp_path / "c"))
         own = dataclasses.replace(config, data=data)
-        return equal_fields(SCHEDULE, "ca-partial", own, prepare(data), 0, whole=False)
+        return equal_fields(SCHEDULE, "ca-partial", own, prepare(data), None)
 
-    here = equal_fields(SCHEDULE, "ca-partial", config, prepared, 0, whole=False)
+    here = equal_fields(SCHEDULE, "ca-partial", config, prepared, None)
     assert fields("copy", 20) == here
     differing = {name for name, value in fields("other", 21).items() if value != here[name]}
     assert differing == {"the text", "the tokenizer"}

@@ -74,7 +74,9 @@ def test_a_run_says_so_if_its_messages_are_written_otherwise_than_the_schedules(
 
     def checked(name: str, *fields: str) -> Schedule:
         overrides = [f"schedule={tmp_path / name}", *fields]
-        arguments = argparse.Namespace(first="0", last="6", setting="ca-partial", samples="2", overrides=overrides)
+        arguments = argparse.Namespace(
+            first="0", last="6", setting="ca-partial", samples="2", overrides=overrides, join=False
+        )
         return check(arguments)[1]
 
     assert checked("made.json", "compression.encoding=bf16", "compression.sync=int8").to_json() == made.to_json()
