@@ -141,7 +141,7 @@ class Fault(Case):
     HANGS_IN_VALIDATION = Layer.HANG, GOES_ON, r"the validation after iteration \d", "VALIDATION"
     SLOW = Layer.HANG, GOES_ON, "node 2 is slow from iteration 4 on: its tasks take ", "SLOW"
 
-    FULL_PREPARING = Layer.DISK, ENDS, "error: data: can't be prepared (", "no file can have more than 20,000 bytes"
+    FULL_PREPARING = Layer.DISK, ENDS, "can't be written (", "no file can have more than 20,000 bytes"
     FULL_SAVING = Layer.DISK, ENDS, "can't be saved (", "no file can have more than 300,000 bytes"
 
     OTHER_RATE = Layer.MACHINES, ENDS, "optimizer.learning_rate (0.0123 here)", "optimizer.learning_rate=0.0123"

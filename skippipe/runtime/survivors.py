@@ -50,6 +50,8 @@ class Survivors:
         self.detected_at: float | None = None
         self.births: dict[int, int] = {}
         """The largest birth of each node's processes that are known of."""
+        self.hung: set[int] = set()
+        """Suspected nodes that say of themselves that they hang."""
         self.is_left_out = False
         """Whether the others have gone on without this process."""
         self.not_reached: str | None = None
@@ -94,8 +96,10 @@ class Survivors:
 
     # What happens.
 
-    def suspect(self, node: int, reason: str) -> None:
-        """A peer can't be reached, or does nothing any more; whom a joiner can't reach may not be ready for it yet."""
+    def suspect(self, node: int, reason: str, hangs: bool = False) -> None:
+        """A peer can't be reached, or it hangs; whom a joiner can't reach may not be ready for it yet."""
+        if hangs:
+            self.hung.add(node)
         if self.members:
             if node in self.members:
                 self.note_loss()
@@ -163,7 +167,8 @@ class Survivors:
     def report(self, urgent: bool) -> bytes:
         """How far this node is; it keeps to that until the next view."""
         with self.inbox.changed:
-            return self.course.report(urgent, self.agreement.standing.suspected).to_bytes()
+            suspected = self.agreement.standing.suspected
+            return self.course.report(urgent, suspected, self.hung & suspected).to_bytes()
 
     def propose(self, reports: dict[int, bytes], lost: frozenset[int]) -> bytes:
         """The next view: heirs for the lost, or joiners between two iterations."""
@@ -232,6 +237,7 @@ class Survivors:
         # Whatever was suspected of those who have joined was their former process.
         others = {other for other, birth in births.items() if birth > self.births.get(other, FIRST_BIRTH)}
         self.agreement.standing.suspected -= others
+        self.hung -= others
         self.births |= births
         self.be_ready()
 

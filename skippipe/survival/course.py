@@ -57,14 +57,16 @@ class Report:
     has_state: bool
     """False of a joiner until its stage's weights have come."""
     suspects: tuple[int, ...] = ()
-    """Nodes that this one can't reach."""
+    """Nodes that this one can't reach, or that hang."""
+    hung: tuple[int, ...] = ()
+    """Those of them that say of themselves that they hang."""
     view: View | None = None
     """In which the iteration after the committed one is done, if that is not the newest view."""
 
     def to_bytes(self) -> bytes:
         """The report as JSON, and the view's bytes in a line of their own."""
         rows = [[node, *row] for node, row in self.figures.items()]
-        known = [self.committed, rows, self.limit, self.is_frozen, self.has_state, self.suspects]
+        known = [self.committed, rows, self.limit, self.is_frozen, self.has_state, self.suspects, self.hung]
         view = self.view.to_bytes() if self.view is not None else b""
         return json.dumps(known).encode() + b"\n" + view
 
@@ -73,14 +75,14 @@ class Report:
         """What to_bytes wrote; ValueError for anything else."""
         first, _, view = data.partition(b"\n")
         try:
-            committed, rows, limit, is_frozen, has_state, suspects = json.loads(first)
+            committed, rows, limit, is_frozen, has_state, *named = json.loads(first)
             figures = {int(node): [float(figure) for figure in row] for node, *row in rows}
-            suspected = tuple(int(node) for node in suspects)
+            suspected, hung = (tuple(int(node) for node in nodes) for nodes in named)
             committed, limit = int(committed), int(limit)
         except (TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"a report is malformed ({error})") from None
         running = View.from_bytes(view, nodes) if view else None
-        return cls(committed, figures, limit, bool(is_frozen), bool(has_state), suspected, running)
+        return cls(committed, figures, limit, bool(is_frozen), bool(has_state), suspected, hung, running)
 
 
 @dataclass
@@ -106,7 +108,7 @@ class Course:
         """The last view that was decided."""
         return self.waiting[-1] if self.waiting else self.running
 
-    def report(self, is_urgent: bool, suspects: Collection[int] = ()) -> Report:
+    def report(self, is_urgent: bool, suspects: Collection[int] = (), hung: Collection[int] = ()) -> Report:
         """Tell how far this node is, and keep to it until the next view: see Report."""
         self.is_frozen = self.is_frozen or is_urgent
         if self.limit is None:
@@ -114,8 +116,8 @@ class Course:
             self.limit = max(self.begun + 1, self.newest.first_iteration if self.newest is not None else 0)
         view = self.view_of(self.committed + 1)
         other = view if self.is_frozen and view is not self.newest else None
-        suspected = tuple(sorted(suspects))
-        return Report(self.committed, self.figures, self.limit, self.is_frozen, self.has_state, suspected, other)
+        named = tuple(sorted(suspects)), tuple(sorted(hung))
+        return Report(self.committed, self.figures, self.limit, self.is_frozen, self.has_state, *named, other)
 
     def view_of(self, iteration: int) -> View | None:
         """The view that an iteration is done in, as far as is decided."""
@@ -245,7 +247,9 @@ def after_a_loss(newest: View, reports: Mapping[int, Report], planner: Planner, 
 
     Nor with those who can't be reached by all others, though they have reported: the links that they need are gone.
     """
-    cut_off = to_exclude({node: report.suspects for node, report in reports.items()})
+    # Who hangs says so itself: nobody else has to leave for that.
+    hung = {node for report in reports.values() for node in report.hung}
+    cut_off = hung | to_exclude({node: report.suspects for node, report in reports.items() if node not in hung})
     able = {node: report for node, report in reports.items() if report.has_state and node not in cut_off}
     if not able:
         raise StageLostError([stage for stage, nodes in enumerate(newest.plan.stages) if nodes])

@@ -136,7 +136,7 @@ class Links(Messenger):
         """A heartbeat says how far a peer's executor is (network thread)."""
         if state.hangs(self.limits.work_seconds):
             node = self.numbers[peer]
-            self.losses.give_up(node, f"node {node} hangs: {state.what} has taken {state.seconds:.0f} s")
+            self.losses.give_up(node, f"node {node} hangs: {state.what} has taken {state.seconds:.0f} s", hangs=True)
 
     def on_difference(self, address: Address, names: list[str]) -> None:
         """A machine that holds the secret runs something else (network thread)."""

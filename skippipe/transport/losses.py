@@ -30,8 +30,8 @@ MOST_UNHEARD = 256
 class Listener(Protocol):
     """Keeps training going when nodes are lost; every method is called in the network's thread."""
 
-    def suspect(self, node: int, reason: str) -> None:
-        """A peer can't be reached, or does nothing any more."""
+    def suspect(self, node: int, reason: str, hangs: bool = False) -> None:
+        """A peer can't be reached, or says of itself that it hangs."""
 
     def died(self, node: int, birth: int) -> None:
         """A node's process, the one with this birth, has certainly ended."""
@@ -127,11 +127,11 @@ class Losses:
                 sender.send(packed, payload)
         return news
 
-    def give_up(self, node: int, reason: str) -> None:
-        """A peer is lost."""
+    def give_up(self, node: int, reason: str, hangs: bool = False) -> None:
+        """A peer is lost, or says of itself that it hangs."""
         if self.listener is not None:
             logger.warning(reason)
-            self.listener.suspect(node, reason)
+            self.listener.suspect(node, reason, hangs)
         else:
             logger.error(reason)
             self.lose(node, reason)

@@ -46,7 +46,7 @@ def test_a_member_keeps_to_what_it_said_first() -> None:
 
 
 def test_a_report_survives_its_bytes() -> None:
-    report = Report(3, {0: [1.5, float("inf")], 7: [0.0, 2.0]}, 5, True, False, (1, 2))
+    report = Report(3, {0: [1.5, float("inf")], 7: [0.0, 2.0]}, 5, True, False, (1, 2), (2,))
     assert Report.from_bytes(report.to_bytes(), 8) == report
 
 
@@ -82,7 +82,7 @@ def test_bytes_that_are_no_report_are_refused_as_such(data: bytes) -> None:
         Report.from_bytes(data, 6)
 
 
-@pytest.mark.parametrize("place", range(6))
+@pytest.mark.parametrize("place", range(7))
 @pytest.mark.parametrize("value", [None, "x", [1], {"a": 1}, [[None, 2]], [["x"]], 1e400])
 def test_a_report_with_something_else_in_a_place_is_refused_or_read(place: int, value: object) -> None:
     view = View(0, 0, "start", "the run begins", small_schedule().plan("ca-partial"), -1)
@@ -92,5 +92,5 @@ def test_a_report_with_something_else_in_a_place_is_refused_or_read(place: int, 
         report = Report.from_bytes(json.dumps(document).encode(), 6)
     except ValueError:
         return
-    numbers = (report.committed, report.limit, *report.figures, *report.suspects)
+    numbers = (report.committed, report.limit, *report.figures, *report.suspects, *report.hung)
     assert all(isinstance(number, int) for number in numbers)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Collection
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,17 +42,30 @@ def test_nobody_that_stays_suspects_anybody_that_stays(suspicions: dict[int, set
         assert any(other in suspicions[member] or member in suspicions[other] for other in suspicions)
 
 
-def test_a_takeover_is_without_the_end_of_a_link_that_is_lost_for_good() -> None:
+class Heirs(Planner):
+    """Lets living replicas take over."""
+
+    def succeed(self, view: View, iteration: int, lost: Collection[int]) -> Plan:
+        return plan_of_the_living(view.plan, lost, small_schedule().costs, np.ones((6, 6)), [1.0] * 3)
+
+
+@pytest.mark.parametrize(
+    ("suspect", "hangs", "lost"),
+    [
+        pytest.param(3, False, 3, id="of the two ends of a link the higher leaves"),
+        pytest.param(0, False, 1, id="even if it is the one that noticed"),
+        pytest.param(3, True, 3, id="a node that hangs leaves"),
+        pytest.param(0, True, 0, id="and not whoever has heard so, whose number is higher"),
+    ],
+)
+def test_a_takeover_is_without_the_end_of_a_lost_link_and_without_who_hangs(
+    suspect: int, hangs: bool, lost: int
+) -> None:
     plan = small_schedule().plan("ca-partial")
     view = View(0, 0, "start", "the run begins", plan, -1)
-    reports = {node: Course(view, 0).report(True, [3] if node == 1 else ()) for node in range(6)}
+    named = {1: ([suspect], [suspect] if hangs else ())}
+    reports = {node: Course(view, 0).report(True, *named.get(node, ((), ()))) for node in range(6)}
     sent = {node: Report.from_bytes(report.to_bytes(), 6) for node, report in reports.items()}
     assert sent == reports
-    costs = small_schedule().costs
-
-    class Heirs(Planner):
-        def succeed(self, view: View, iteration: int, lost: Collection[int]) -> Plan:
-            return plan_of_the_living(view.plan, lost, costs, np.ones((6, 6)), [1.0] * 3)
-
     following = next_view(view, sent, (), Heirs(), None)
-    assert (following.way, following.lost) == ("takeover", (3,))
+    assert (following.way, following.lost) == ("takeover", (lost,))
