@@ -26,6 +26,7 @@ from skippipe.cli.room import (
 )
 from skippipe.config import RunConfig
 from skippipe.errors import UserError
+from skippipe.fields import user_path
 from skippipe.peers import PeersConfig, check_reachable
 from skippipe.report.run_folder import log_file
 from skippipe.schedule import Schedule
@@ -185,13 +186,13 @@ def check_writable(folder: Path, field: str) -> None:
 def look_at_disk(config: RunConfig, schedule: Schedule, setting: str, local: range, every: list[Needs]) -> Finding:
     """What checkpoints need against what is free."""
     count, saved = checkpoint_bytes(config, schedule, setting, local, every)
-    free, cache = free_disk_bytes(Path(config.runs)), Path(config.data.cache).expanduser()
+    free = free_disk_bytes(Path(config.runs))
     text = f"{count * saved / GB:.1f} GB for {count} checkpoints, {free / GB:.1f} GB are free"
     return judged(
         "disk",
         text,
         lambda: check_enough(f"{count} checkpoints", count * saved, free, DISK_REMEDY),
-        lambda: check_writable(cache, "data.cache"),
+        lambda: check_writable(user_path(config.data.cache, "data.cache"), "data.cache"),
     )
 
 

@@ -134,6 +134,9 @@ def test_a_folder_that_holds_a_run_and_one_that_can_not_be_made(check: Check, tm
         code, lines = check(field)
         assert (code, lines[what][0]) == (2, "STOP")
         assert f"{tmp_path}/file can't be written" in lines[what][1]
+    code, lines = check("data.cache=~nobody-here/cache")
+    assert (code, lines["disk"][0]) == (2, "STOP")
+    assert "there is no such home" in lines["disk"][1]
 
 
 def test_what_is_missing_for_several_machines_and_wrong_arguments(
