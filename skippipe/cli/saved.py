@@ -86,8 +86,9 @@ def newest_checkpoint(folder: Path, name: str, is_alone: bool) -> str:
         if is_alone:
             return f"{name}: {find_latest(folder).folder}; go on from it with --resume {folder}"
         for part in parts_in(folder, 1):
-            here = "" if part.is_whole else f" (stage {', '.join(map(str, part.stages))} of it is here)"
-            return f"{name}: {part.folder}{here}; go on from it with --resume {folder} on every machine"
+            stages = ", ".join(map(str, part.stages))
+            here = "" if part.is_whole else f", of which stage {stages} is here; if other machines have the rest,"
+            return f"{name}: {part.folder}{here or ';'} go on from it with --resume {folder} on every machine"
     except UserError as error:
         said = str(error)
     else:

@@ -58,7 +58,8 @@ def test_a_failed_run_says_from_where_to_go_on(tmp_path: Path) -> None:
     folder = save(tmp_path, 1)
     said = newest_checkpoint(tmp_path, "newest checkpoint", is_alone=False)
     assert said == (
-        f"newest checkpoint: {folder} (stage 1 of it is here); go on from it with --resume {tmp_path} on every machine"
+        f"newest checkpoint: {folder}, of which stage 1 is here; if other machines have the rest,"
+        f" go on from it with --resume {tmp_path} on every machine"
     )
     assert "no complete checkpoint" in newest_checkpoint(tmp_path, "newest checkpoint", is_alone=True)
     save(tmp_path, 0, 2)
