@@ -26,4 +26,5 @@ def test_a_full_disk_is_said_in_one_line(fault: Fault, start: Start, workplace: 
     assert run.returncode == (2 if fault is Fault.FULL_PREPARING else 1), errors
     assert fault.line in errors
     assert "Traceback" not in errors
-    assert [path.name for path in tmp_path.rglob("*") if path.suffix in (".tmp", ".safetensors")] == []
+    # What a node was writing when all were ended is cleaned up by the next one that saves there.
+    assert not list(tmp_path.rglob("*.safetensors"))

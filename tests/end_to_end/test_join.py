@@ -86,7 +86,8 @@ def test_a_machine_that_is_gone_is_replaced_by_another_one(start: Start, workpla
     folder = workplace / "runs" / "stays"
     wait_for(lambda: (folder / "metrics.jsonl").exists())
     os.killpg(gone.pid, signal.SIGKILL)
-    wait_for(lambda: 5 not in members(folder))
+    wait_for(lambda: 5 not in members(folder) or here.poll() is not None)
+    assert here.poll() is None, here.communicate()
     # Another machine: the node is at another address than all know.
     replacing = machine(5, 6, "replaces", ports[1], "--join")
     (_, errors), (_, back) = end(here, replacing)
