@@ -35,9 +35,9 @@ def test_a_node_that_hangs_is_named_and_the_others_go_on(fault: Fault, start: St
 
 @drives(Fault.SLOW)
 def test_a_slow_node_is_told_and_stays(fault: Fault, start: Start, workplace: Path) -> None:
-    line = ("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=slow", "iterations=8")
+    line = ("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=slow-node", "iterations=8")
     run = start(*line, patched=("hanging", fault.what, str(NODE)))
     _, errors = run.communicate(timeout=SECONDS)
     assert run.returncode == 0, errors
     assert fault.line in errors
-    assert len((workplace / "runs" / "slow" / "views.jsonl").read_text().splitlines()) == 1
+    assert len((workplace / "runs" / "slow-node" / "views.jsonl").read_text().splitlines()) == 1

@@ -51,17 +51,17 @@ def end(*runs: subprocess.Popen[str]) -> list[tuple[str, str]]:
 
 
 def test_nodes_that_stay_away_are_brought_back_by_hand(start: Start, workplace: Path) -> None:
-    fields = ["peers.restart=0", f"checkpoint_every={ITERATIONS}", "name=by-hand"]
+    fields = ["peers.restart=0", f"checkpoint_every={ITERATIONS}", "name=join-by-hand"]
     line = common(workplace, *fields)
     first = start("0", "6", *line)
-    folder = workplace / "runs" / "by-hand"
+    folder = workplace / "runs" / "join-by-hand"
     wait_for(lambda: (folder / "metrics.jsonl").exists())
     # The first node of a launcher speaks for it, and the one that speaks for another launcher must not fall silent.
     for node in (0, 3):
         kill_for_good(folder, node)
     again = start("0", "1", *line, "--join")
     # Without a name: the one run that goes on there.
-    unnamed = start("3", "4", *[field for field in line if field != "name=by-hand"], "--join")
+    unnamed = start("3", "4", *[field for field in line if field != "name=join-by-hand"], "--join")
     (_, errors), (_, again_errors), (_, unnamed_errors) = end(first, again, unnamed)
     assert re.search(r"node 0 back in iteration \d+ with stage 0 of node 1", again_errors)
     assert re.search(r"node 3 back in iteration \d+ with stage 1 of node 2", unnamed_errors)
@@ -82,28 +82,29 @@ def test_a_machine_that_is_gone_is_replaced_by_another_one(start: Start, workpla
         fields = [f"name={name}", f"peers.first_port={port}", meeting, "peers.silence_seconds=6"]
         return start(str(first), str(last), *common(workplace, *fields), *more, **secret)
 
-    here, gone = machine(0, 5, "stays", ports[0]), machine(5, 6, "gone", ports[0])
-    folder = workplace / "runs" / "stays"
+    here, gone = machine(0, 5, "join-stays", ports[0]), machine(5, 6, "join-gone", ports[0])
+    folder = workplace / "runs" / "join-stays"
     wait_for(lambda: (folder / "metrics.jsonl").exists())
     os.killpg(gone.pid, signal.SIGKILL)
     wait_for(lambda: 5 not in members(folder) or here.poll() is not None)
     assert here.poll() is None, here.communicate()
     # Another machine: the node is at another address than all know.
-    replacing = machine(5, 6, "replaces", ports[1], "--join")
+    replacing = machine(5, 6, "join-replaces", ports[1], "--join")
     (_, errors), (_, back) = end(here, replacing)
     assert re.search(r"node 5 back in iteration \d+ with stage 2 of node 4", back)
     assert "node 5 of another launcher joins" in errors
     assert members(folder) == list(range(6))
     logs = [
-        (workplace / "runs" / name / f"node-{node}.log").read_text() for name, node in (("stays", 4), ("replaces", 5))
+        (workplace / "runs" / name / f"node-{node}.log").read_text()
+        for name, node in (("join-stays", 4), ("join-replaces", 5))
     ]
     assert len({re.findall(r"weights (\w+)", log)[0] for log in logs}) == 1
 
 
 def test_a_node_that_is_there_is_not_replaced(start: Start, workplace: Path) -> None:
-    line = common(workplace, "name=there", "iterations=100000")
+    line = common(workplace, "name=join-there", "iterations=100000")
     run = start("0", "6", *line)
-    folder = workplace / "runs" / "there"
+    folder = workplace / "runs" / "join-there"
     wait_for(lambda: (folder / "metrics.jsonl").exists())
     second = start("3", "4", *line, "--join")
     _, errors = second.communicate(timeout=SECONDS)
@@ -115,9 +116,9 @@ def test_a_node_that_is_there_is_not_replaced(start: Start, workplace: Path) -> 
 
 
 def test_who_runs_something_else_is_told_so_at_once(start: Start, workplace: Path) -> None:
-    line = common(workplace, "name=differs", "iterations=100000", "peers.restart=0")
+    line = common(workplace, "name=join-differs", "iterations=100000", "peers.restart=0")
     run = start("0", "6", *line)
-    folder = workplace / "runs" / "differs"
+    folder = workplace / "runs" / "join-differs"
     wait_for(lambda: (folder / "metrics.jsonl").exists())
     kill_for_good(folder, 3)
     other = start("3", "4", *line, "optimizer.learning_rate=0.0123", "peers.connect_seconds=3600", "--join")
