@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from skippipe.config import RunConfig
 from skippipe.data.prepared import TokenFile
 from skippipe.errors import UserError
 from skippipe.fields import load_config
 from skippipe.runtime import offer as offers
+from skippipe.runtime.equal import code_digest
 from skippipe.runtime.offer import MOST_FILE_BYTES, TOKENS, make_desk, read_document
 
 THERE = "10.0.0.1:4000"
@@ -108,3 +112,17 @@ def test_what_makes_no_sense_is_refused_with_the_other_machines_name(
 def test_what_is_no_document_is_refused(data: bytes) -> None:
     with pytest.raises(UserError, match=f"--join: {THERE}"):
         read_document(data, THERE)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+NAMES = st.sampled_from(["schedule", "tokenizer", "tokens", "name", "samples", "setting", "python", "config"])
+
+
+@given(st.dictionaries(NAMES | st.text(), VALUES))
+def test_any_document_is_an_offer_or_a_users_error(document: dict[str, Any]) -> None:
+    with contextlib.suppress(UserError):
+        read_document(json.dumps({"config": {}, **document, "code": code_digest()}).encode(), THERE)
