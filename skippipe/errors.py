@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterable
 
 SHORT = reprlib.Repr()
 SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxother, SHORT.maxlong = 2, 4, 4, 60, 60, 40
@@ -31,3 +32,14 @@ def shown(value: object) -> str:
     except ValueError:
         # Python does not write whole numbers of more than 4,300 digits.
         return "a number of thousands of digits"
+
+
+def numbers_shown(numbers: Iterable[int]) -> str:
+    """Whole numbers, such as those of nodes, as a message shows them: "0 to 3, 7"."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if run[1:] else str(run[0]) for run in runs)

@@ -8,18 +8,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.tables import cells, rows, tables
+from experiments.common import LABELS
 from tests.test_readme import ROOT, RUNS
 
 DOCS = ROOT / "docs/results.md"
 BENCHMARKS, EXPERIMENTS = ROOT / "benchmarks/results", ROOT / "experiments/results"
 ITERATION_TIME = EXPERIMENTS / "iteration-time-quick.md"
-LABELS = {
-    "baseline": "DT-FM* (full pipeline)",
-    "random": "DT-FM-skip (random skips)",
-    "non-ca-partial": "SkipPipe without TC2",
-    "ca-partial": "SkipPipe",
-    "joint": "joint search (ours)",
-}
 INSTANCES = {
     "the original's schedule, its stages": "original-20-nodes, its stages",
     "the original's defaults": "the original's defaults",

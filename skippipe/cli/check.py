@@ -24,13 +24,13 @@ from skippipe.cli.machine import (
     look_at_versions,
     versions,
 )
-from skippipe.cli.prepare import DEFAULT_CONFIG, config_from_arguments, whole_number
+from skippipe.cli.prepare import whole_number
+from skippipe.cli.setting_choice import add_setting_arguments, chosen
 from skippipe.cli.vocabulary import vocabulary_of
 from skippipe.config import RunConfig
 from skippipe.errors import UserError
 from skippipe.peers import PeersConfig, split_address
 from skippipe.schedule import Schedule
-from skippipe.schedule.compression import with_compression
 from skippipe.transport.addresses import Address, family_of
 
 if TYPE_CHECKING:
@@ -42,14 +42,10 @@ WAIT_SECONDS = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A configuration, and what run.sh would be given besides."""
-    parser.add_argument(
-        "overrides", nargs="*", metavar="[CONFIG] key=value", help=f"as for run.sh (default {DEFAULT_CONFIG})"
-    )
+    add_setting_arguments(parser)
     parser.add_argument(
         "--nodes", nargs=2, metavar=("FIRST", "LAST"), help="nodes of this machine, as for run.sh; by default all"
     )
-    parser.add_argument("--setting", help="of the schedule; by default the one with the shortest step")
-    parser.add_argument("--samples", help="sequences in a microbatch; by default the schedule's")
     parser.add_argument(
         "--wait", default=str(WAIT_SECONDS), metavar="SECONDS", help="most time to look for others (%(default)s)"
     )
@@ -57,13 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look, print the table; 2 if something would stop the run."""
-    config = config_from_arguments(arguments.overrides)
-    schedule = Schedule.load(config.schedule)
-    if arguments.samples is not None:
-        schedule = schedule.with_samples(whole_number(arguments.samples, "--samples", 1))
-    schedule = with_compression(config.compression, schedule)
-    setting = arguments.setting or min(schedule.settings, key=lambda name: schedule.settings[name].expected_step_s)
-    schedule.plan(setting, config.schedule)
+    config, schedule, setting = chosen(arguments)
     first, last = (whole_number(text, "--nodes", 0) for text in arguments.nodes or ("0", str(schedule.nodes)))
     if not first < last <= schedule.nodes:
         raise UserError(f"--nodes: FIRST {first} must be below LAST {last}, and that at most {schedule.nodes}")

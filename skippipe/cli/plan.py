@@ -9,36 +9,25 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from skippipe.cli.prepare import DEFAULT_CONFIG, config_from_arguments, whole_number
+from skippipe.cli.setting_choice import add_setting_arguments, chosen
 from skippipe.cli.vocabulary import vocabulary_of
-from skippipe.schedule import Schedule
-from skippipe.schedule.compression import with_compression
 
 if TYPE_CHECKING:
     from skippipe.config import RunConfig
     from skippipe.runtime.needs import Needs
+    from skippipe.schedule import Schedule
 
 MB, GB = 1e6, 1e9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A configuration, a setting of its schedule, and samples."""
-    parser.add_argument(
-        "overrides", nargs="*", metavar="[CONFIG] key=value", help=f"as for run.sh (default {DEFAULT_CONFIG})"
-    )
-    parser.add_argument("--setting", help="of the schedule; by default the one with the shortest step")
-    parser.add_argument("--samples", help="sequences in a microbatch; by default the schedule's")
+    add_setting_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table."""
-    config = config_from_arguments(arguments.overrides)
-    schedule = Schedule.load(config.schedule)
-    if arguments.samples is not None:
-        schedule = schedule.with_samples(whole_number(arguments.samples, "--samples", 1))
-    schedule = with_compression(config.compression, schedule)
-    setting = arguments.setting or min(schedule.settings, key=lambda name: schedule.settings[name].expected_step_s)
-    schedule.plan(setting, config.schedule)
+    config, schedule, setting = chosen(arguments)
     from skippipe.cli.room import check_model
     from skippipe.runtime.needs import needs
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
 
 from skippipe.cli.machine import Finding, Verdict
+from skippipe.errors import numbers_shown
 from skippipe.transport.addresses import Address, shown_address
 from skippipe.transport.probe import Probe, Way, Word
 from skippipe.transport.run_identity import FOREIGN, RunIdentity
@@ -35,7 +35,9 @@ def judge(probe: Probe, identity: RunIdentity, versions: dict[str, str], waited_
     here = {*probe.own, *(node for word in probe.words.values() for node in word.nodes)}
     missing = [node for node in range(probe.nodes) if node not in here]
     if missing and not any(way.table is not None for way in rest):
-        text = f"nobody answers for nodes {spans(missing)} in {waited_s:.0f} s; start check, or the run, there too"
+        text = (
+            f"nobody answers for nodes {numbers_shown(missing)} in {waited_s:.0f} s; start check, or the run, there too"
+        )
         findings.append(Finding("peers", Verdict.NOTE, text))
     if missing and probe.strangers:
         text = f"{', '.join(sorted(probe.strangers))}: called under another secret; copy the same one to every machine"
@@ -47,11 +49,11 @@ def judge_machine(
     probe: Probe, word: Word, ways: list[Way], identity: RunIdentity, versions: dict[str, str]
 ) -> Finding:
     """Of a machine that runs the doctor too, and the ways to its nodes."""
-    what = f"nodes {spans(word.nodes)}"
+    what = f"nodes {numbers_shown(word.nodes)}"
     first = shown_address(word.nodes[min(word.nodes)])
     if twice := sorted(word.nodes.keys() & probe.own.keys()):
         return Finding(
-            what, Verdict.STOP, f"{first}: nodes {spans(twice)} are here too; give each machine its own nodes"
+            what, Verdict.STOP, f"{first}: nodes {numbers_shown(twice)} are here too; give each machine its own nodes"
         )
     for way in ways:
         if not way.is_open:
@@ -93,7 +95,7 @@ def judge_clocks(probe: Probe) -> Finding:
             ahead, error = min(clocks, key=lambda clock: clock[1])
             is_near = abs(ahead) < SOON_S + error
             how = "agrees with" if is_near else f"is {abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead of'}"
-            told.append((is_near, f"{how} that of nodes {spans(word.nodes)}"))
+            told.append((is_near, f"{how} that of nodes {numbers_shown(word.nodes)}"))
     if not told:
         return Finding("clock", Verdict.FINE, "not compared: nobody else runs check; a run needs no equal clocks")
     verdict = Verdict.FINE if all(is_near for is_near, _ in told) else Verdict.NOTE
@@ -126,14 +128,3 @@ def table_of(word: Word) -> bytes:
         return base64.b64decode(word.about.get(TABLE, ""), validate=True)
     except binascii.Error:
         return b""
-
-
-def spans(numbers: Iterable[int]) -> str:
-    """Numbers in words: "0 to 3, 7"."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(f"{run[0]} to {run[-1]}" if run[1:] else str(run[0]) for run in runs)

@@ -26,7 +26,7 @@ NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Offer:
+class Stored:
     """What a machine has of a checkpoint."""
 
     iteration: int
@@ -36,19 +36,19 @@ class Offer:
     """Sizes in bytes by name, relative to the checkpoint's folder."""
 
 
-def offered(path: Path) -> list[Offer]:
+def offered(path: Path) -> list[Stored]:
     """What this machine has of the checkpoints of a run's folder, or up to a checkpoint's own, the newest first."""
     return [offer_of(part) for part in parts_in(path)]
 
 
-def offer_of(part: Part) -> Offer:
+def offer_of(part: Part) -> Stored:
     """What a part has, its stages and all that lies beside them."""
     names = {str(file.relative_to(part.folder)): file for file in part.folder.rglob("*") if file.is_file()}
     files = {name: file.stat().st_size for name, file in sorted(names.items()) if NAME.fullmatch(name)}
-    return Offer(part.meta.iteration, part.meta.identity, part.meta.stages, files)
+    return Stored(part.meta.iteration, part.meta.identity, part.meta.stages, files)
 
 
-def read_offers(data: bytes) -> list[Offer]:
+def read_offers(data: bytes) -> list[Stored]:
     """Offers as another machine has sent them; ValueError for anything else."""
     try:
         offers = []
@@ -56,13 +56,13 @@ def read_offers(data: bytes) -> list[Offer]:
             files = {str(name): int(size) for name, size in entry["files"].items()}
             if not all(NAME.fullmatch(name) and size >= 0 for name, size in files.items()):
                 raise ValueError("a file that no checkpoint has")
-            offers.append(Offer(int(entry["iteration"]), str(entry["identity"]), int(entry["stages"]), files))
+            offers.append(Stored(int(entry["iteration"]), str(entry["identity"]), int(entry["stages"]), files))
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"no list of checkpoints ({error})") from None
     return offers
 
 
-def merged(offers: Mapping[int, Sequence[Offer]]) -> list[Found]:
+def merged(offers: Mapping[int, Sequence[Stored]]) -> list[Found]:
     """The checkpoints that machines, by a number each, have together, the newest first."""
     found: dict[tuple[int, str], Found] = {}
     for machine, own in offers.items():
@@ -141,14 +141,14 @@ async def with_call(address: Address, service: Service, talk: Callable[[Call], A
         made.close()
 
 
-async def ask(address: Address, service: Service) -> list[Offer]:
+async def ask(address: Address, service: Service) -> list[Stored]:
     """What a machine has; UserError if it does not say."""
 
-    async def talk(made: Call) -> list[Offer]:
+    async def talk(made: Call) -> list[Stored]:
         await made.send(WHAT_IS_THERE)
         return read_offers(await made.receive(MOST_BYTES))
 
-    offers: list[Offer] = await with_call(address, service, talk)
+    offers: list[Stored] = await with_call(address, service, talk)
     return offers
 
 

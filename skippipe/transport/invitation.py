@@ -17,6 +17,7 @@ import struct
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from skippipe.errors import numbers_shown
 from skippipe.transport.clocks import IDENTITY_BYTES
 from skippipe.transport.connected import RefusedError
 from skippipe.transport.handshake import OPENING, SESSION_BYTES, ClientHandshake, Introduction, ServerHandshake
@@ -73,25 +74,14 @@ class Desk:
             taken = self.members
         taken = taken.union(*self.claims)
         if asked & taken:
-            free = spans(set(range(self.nodes)) - taken) or "none"
-            raise RefusedError(f"nodes {spans(asked & taken)} are taken; free ones: {free}")
+            free = numbers_shown(set(range(self.nodes)) - taken) or "none"
+            raise RefusedError(f"nodes {numbers_shown(asked & taken)} are taken; free ones: {free}")
         self.claims.append(asked)
         return asked
 
     def give_back(self, claim: set[int]) -> None:
         """A newcomer has gone: whatever of its nodes have not come may be others'."""
         self.claims = [other for other in self.claims if other is not claim]
-
-
-def spans(numbers: Iterable[int]) -> str:
-    """Whole numbers in words, such as "0 to 3, 7"."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(f"{run[0]} to {run[-1]}" if run[1:] else str(run[0]) for run in runs)
 
 
 def introduction(identity: bytes) -> Introduction:

@@ -12,7 +12,7 @@ import pytest
 
 from skippipe.__main__ import main
 from skippipe.cli.machine import Verdict, look_at_versions, versions
-from skippipe.cli.ways import judge, spans, told
+from skippipe.cli.ways import judge, told
 from skippipe.transport.addresses import Address
 from skippipe.transport.identity import SECRET_VARIABLE
 from skippipe.transport.membership import Listeners
@@ -265,8 +265,3 @@ def test_strangers_matter_while_somebody_is_missing() -> None:
     found = verdicts(probe)
     assert found["strangers"] == (STOP, "10.0.0.9: called under another secret; copy the same one to every machine")
     assert found["peers"][0] is NOTE
-
-
-def test_numbers_in_words() -> None:
-    assert spans([7, 0, 1, 2]) == "0 to 2, 7"
-    assert spans([3]) == "3"

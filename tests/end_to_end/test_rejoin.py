@@ -115,6 +115,19 @@ def test_the_node_that_speaks_and_proposes_comes_back_and_another_dies_too_often
     assert "node 3 back" not in errors
 
 
+def test_a_node_that_can_not_be_started_again_stays_away(start: Start, workplace: Path) -> None:
+    run = Run(start, workplace, "unstartable", 12, "peers.restart=2")
+    process = process_ids(run.folder)[3]
+    # Its next processes find no place for their id.
+    taken = run.folder / "node-3.pid"
+    taken.unlink()
+    (taken / "occupied").mkdir(parents=True)
+    os.kill(process, signal.SIGKILL)
+    _, errors = run.finish(lost={3})
+    assert "node 3 (killed by SIGKILL) has ended once and stays away" in errors
+    assert run.views[-1]["members"] == [0, 1, 2, 4, 5]
+
+
 def test_the_donor_is_killed_and_the_joiner_finds_another(start: Start, workplace: Path) -> None:
     schedule = workplace / "wide.json"
     save_wide_schedule(schedule)

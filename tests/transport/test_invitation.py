@@ -18,7 +18,6 @@ from skippipe.transport.invitation import (
     NewcomerEnd,
     UnintelligibleError,
     is_newcomer,
-    spans,
 )
 from skippipe.transport.records import HEAD, PART_BYTES, RecordKind, record_shape
 from skippipe.transport.run_identity import RunIdentity
@@ -212,8 +211,3 @@ def test_a_refusal_is_heard(desk: Desk) -> None:
         host.offer(*cut(request))
     with pytest.raises(RefusedError, match="nodes 2 are taken; free ones: 3 to 5"):
         newcomer.described(*cut(host.refusal(str(refused.value))))
-
-
-def test_spans() -> None:
-    assert spans([]) == ""
-    assert spans({7, 3, 0, 1, 2}) == "0 to 3, 7"

@@ -1,0 +1,71 @@
+"""A launcher's processes are ended, and one that can't be ended does not hold up its launcher."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from skippipe.errors import UserError
+from skippipe.runtime import stopping
+from skippipe.runtime.claims import Claims, goes_on
+from skippipe.runtime.processes import Process
+from skippipe.runtime.signals import Signals
+
+
+@pytest.fixture
+def child() -> Iterator[Process]:
+    """A process that ends of SIGTERM at once."""
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        while True:
+            signal.pause()
+    notices, to_node = os.pipe()
+    os.close(notices)
+    yield Process(3, pid, os.pidfd_open(pid), to_node)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def test_a_process_is_ended_and_reaped(child: Process) -> None:
+    processes = {3: child}
+    with Signals() as signals:
+        stopping.stop_all(processes, signals)
+    assert processes == {}
+    with pytest.raises(ProcessLookupError):
+        os.kill(child.pid, 0)
+
+
+def test_a_process_that_can_not_be_killed_is_named_and_left(
+    child: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # As of one that waits for a disk or a driver: signals reach it, and nothing comes of them.
+    monkeypatch.setattr(signal, "pidfd_send_signal", lambda handle, number: None)
+    monkeypatch.setattr(stopping, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(stopping, "KILLED_SECONDS", 0.1)
+    processes, began = {3: child}, time.monotonic()
+    with caplog.at_level(logging.WARNING), Signals() as signals:
+        stopping.stop_all(processes, signals)
+    assert processes == {}
+    assert f"node 3 (process {child.pid}) does not end, even killed" in caplog.text
+    assert time.monotonic() - began < 10
+    os.kill(child.pid, 0)
+
+
+def test_where_no_file_can_be_locked_is_said() -> None:
+    with pytest.raises(UserError, match=r"runs: /proc/launchers.lock can't be written"):
+        Claims(Path("/proc"))
+
+
+def test_a_folder_without_a_launcher_does_not_go_on(tmp_path: Path) -> None:
+    assert not goes_on(tmp_path / "nowhere", 6)
+    assert not goes_on(tmp_path, 6)
