@@ -1,4 +1,4 @@
-"""A disk that is full ends a run with one line, and leaves nothing half written."""
+"""A disk that is full ends a run with one line, and leaves no file of a checkpoint that is not whole."""
 
 from __future__ import annotations
 
