@@ -160,7 +160,15 @@ def test_search_cost() -> None:
     assert lines(DOCS, "nodes | budget (s)") == file
     trials = {nodes: [f"{int(row[3]):,}" for row in map(cells, found) if row[0] == nodes] for nodes in ("20", "40")}
     said = "{}, {} and {} trials at 20 nodes and for {}, {} and {} at 40".format(*trials["20"], *trials["40"])
-    assert said in " ".join(DOCS.read_text().split())
+    text = " ".join(DOCS.read_text().split())
+    assert said in text
+    step = cells(header).index("step of SkipPipe")
+    steps = [first_number(row[step]) for row in map(cells, found)]
+    assert "does fall: {}, {} and {} s".format(*steps[:3]) in text
+    assert "does not fall ({}, {} and {} s)".format(*steps[3:]) in text
+    spreads = [re.findall(r"[0-9.]+", row[columns[2]])[1:] for row in map(cells, found)]
+    apart = [float(largest) - float(least) for least, largest in spreads]
+    assert f"Seeds lie {min(apart):.1f} to {max(apart):.1f} s apart." in text
 
 
 def test_joint() -> None:

@@ -116,6 +116,17 @@ def test_trials_and_even_draws() -> None:
     assert "take {} s (8k), {} (16k), {} and {} (42 nodes, all trials) and {} s".format(*even) in TOLD
 
 
+def test_where_random_is_slower_than_full_pipelines() -> None:
+    slower = [
+        name
+        for name, row in SIMULATED.items()
+        if first_number(row[LABELS["random"]]) > first_number(row[LABELS["baseline"]]) and "own run" not in name
+    ]
+    assert slower == [EIGHT, SIXTEEN, FORTY_TWO, SIX_SAMPLES, DEFAULTS]
+    assert "slower than DT-FM* in five rows: 8k and 16k tokens, 42 nodes twice, and the original's defaults" in TOLD
+    assert "`random` is slower than `baseline`, as in five rows" in TOLD
+
+
 def test_what_our_part_buys() -> None:
     paths, small = percents(PARTS, "by the paths"), percents(PARTS, "by the stages", lambda name: name.startswith("18"))
     wide = percents(PARTS, "by the stages", lambda name: name.startswith("20"))
