@@ -152,6 +152,15 @@ def test_budgets() -> None:
             assert shown == (found[columns.index(setting)].split()[0] if found else "-")
 
 
+def test_the_budgets_file_says_where_more_time_hurt() -> None:
+    before: dict[str, list[float]] = {}
+    for name, _, *found, said in lines(BENCHMARKS / "budgets.md", "instance"):
+        medians = [first_number(cell) for cell in found]
+        above = any(now > 1.01 * then for now, then in zip(medians, before.get(name, medians), strict=True))
+        assert said == (("yes" if above else "no") if name in before else "")
+        before[name] = medians
+
+
 def test_search_cost() -> None:
     ((header, _, *found),) = tables((EXPERIMENTS / "search-cost-quick.md").read_text(), "nodes | budget (s)")
     ((head, *_),) = tables(DOCS.read_text(), "nodes | budget (s)")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.tables import rows
+from benchmarks.tables import cells, rows, tables
 from experiments.common import LABELS
 from tests.test_readme import ROOT, RUNS
 from tests.test_results import BENCHMARKS, DOCS, EXPERIMENTS, ITERATION_TIME, beyond, first_number
@@ -154,6 +154,23 @@ def test_the_main_job_against_others() -> None:
     assert f"runtime took {from_to(less)} less than its file promises" in TOLD
     over = [first_number(row["iteration"]) / float(row["iteration"].partition("(")[2].rstrip(")")) for row in skipping]
     assert 1 <= min(over) <= max(over) <= 1.01
+
+
+def test_real_links() -> None:
+    text = (BENCHMARKS / "real_links.md").read_text()
+    cables, uplinks = (
+        [float(cells(line)[3]) for line in table[2:]]
+        for table in tables(text, "setting | step measured s | expected s | measured over expected | of tasks")
+    )
+    (alone,) = tables(
+        text, "setting | step measured s | expected s | measured over expected | before the changes below"
+    )
+    slow = [float(cells(line)[3]) for line in alone[2:]]
+    told = (
+        f"links: {min(cables)} to {max(cables)}; {min(uplinks):.1f} to {max(uplinks):.1f} where nodes have one uplink"
+    )
+    assert told in SEARCH
+    assert f"{min(slow):.1f} to {max(slow):.1f} for four nodes on two cores" in SEARCH
 
 
 def test_losses_of_compressed_trainings() -> None:
