@@ -81,9 +81,8 @@ def report(results: common.Results, scale: Scale, trained: dict[Variant, Lines])
     )
     if scale.name == "quick":
         results.text(
-            "That skipping models come out ahead says little: the training is short. What can be read from here is "
-            "that skipping a third of the stages, swapping them and the choice of paths do not hurt; uneven visits "
-            "(no CC3) cost about as much as the settings differ among themselves, with one seed each."
+            "Who comes out ahead says little: models of this size, so few tokens and one seed each tell nothing of "
+            "the paper's claim. Uneven visits (no CC3) cost about as much as the settings differ among themselves."
         )
         results.text(training.NOT_RUN)
     results.figure(curves(trained), f"{results.name}-curves", "Validation perplexity over tokens")

@@ -35,6 +35,11 @@ def first_number(cell: str) -> float:
     return float(cell.split()[0].rstrip("%"))
 
 
+def beyond(seconds: str | float, reported: float) -> str:
+    """How far a number is above a reported one."""
+    return f"{round(float(seconds) / reported - 1, 2) + 0.0:+.0%}"
+
+
 def test_the_main_job() -> None:
     file = {row[0]: row for row in lines(BENCHMARKS / "main_job.md", "setting | iterations")}
     (shown,) = tables(DOCS.read_text(), "setting | iteration | step")
@@ -47,7 +52,10 @@ def test_the_main_job() -> None:
         saved = [f"{1 - float(now) / full:.0%}" for now, full in zip((iteration, step), base, strict=True)]
         assert row[2:5] == [*(["-", "-"] if setting == "baseline" else saved), over]
         if setting != "joint":
-            assert float(row[6]) == float(original[LABELS[setting]]["original, iteration"])
+            promised, taken = (first_number(cell) for cell in row[5:])
+            assert row[5].endswith(f" ({beyond(iteration_expected, promised)})")
+            assert row[6].endswith(f" ({beyond(iteration, taken)})")
+            assert taken == float(original[LABELS[setting]]["original, iteration"])
 
 
 @pytest.mark.parametrize(
@@ -144,6 +152,15 @@ def test_budgets() -> None:
             assert shown == (found[columns.index(setting)].split()[0] if found else "-")
 
 
+def test_the_budgets_file_says_where_more_time_hurt() -> None:
+    before: dict[str, list[float]] = {}
+    for name, _, *found, said in lines(BENCHMARKS / "budgets.md", "instance"):
+        medians = [first_number(cell) for cell in found]
+        above = any(now > 1.01 * then for now, then in zip(medians, before.get(name, medians), strict=True))
+        assert said == (("yes" if above else "no") if name in before else "")
+        before[name] = medians
+
+
 def test_search_cost() -> None:
     ((header, _, *found),) = tables((EXPERIMENTS / "search-cost-quick.md").read_text(), "nodes | budget (s)")
     ((head, *_),) = tables(DOCS.read_text(), "nodes | budget (s)")
@@ -152,7 +169,15 @@ def test_search_cost() -> None:
     assert lines(DOCS, "nodes | budget (s)") == file
     trials = {nodes: [f"{int(row[3]):,}" for row in map(cells, found) if row[0] == nodes] for nodes in ("20", "40")}
     said = "{}, {} and {} trials at 20 nodes and for {}, {} and {} at 40".format(*trials["20"], *trials["40"])
-    assert said in " ".join(DOCS.read_text().split())
+    text = " ".join(DOCS.read_text().split())
+    assert said in text
+    step = cells(header).index("step of SkipPipe")
+    steps = [first_number(row[step]) for row in map(cells, found)]
+    assert "does fall: {}, {} and {} s".format(*steps[:3]) in text
+    assert "does not fall ({}, {} and {} s)".format(*steps[3:]) in text
+    spreads = [re.findall(r"[0-9.]+", row[columns[2]])[1:] for row in map(cells, found)]
+    apart = [float(largest) - float(least) for least, largest in spreads]
+    assert f"Seeds lie {min(apart):.1f} to {max(apart):.1f} s apart." in text
 
 
 def test_joint() -> None:
