@@ -12,10 +12,10 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-from skippipe.transport.addresses import Address, family_of
+from skippipe.transport.addresses import Address, family_of, network_of
 from skippipe.transport.clocks import Clock, ClockOffset
 from skippipe.transport.framing import receive
-from skippipe.transport.guests import BoundedLog, Guests
+from skippipe.transport.guests import MOST_OF_A_NETWORK, MOST_STRANGERS, BoundedLog, Guests
 from skippipe.transport.handshake import (
     ANSWER_BYTES,
     OPENING_BYTES,
@@ -34,8 +34,6 @@ logger = logging.getLogger(__name__)
 INTRODUCTION_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
 """How long the next record of a message may take."""
-MOST_STRANGERS = 64
-"""Connections that have not proved the secret; the oldest is closed if one too many comes."""
 ACCEPT_AGAIN_SECONDS = 0.2
 
 
@@ -190,7 +188,8 @@ class Switchboard:
         self.service = service
         self.take = take
         self.on_trouble = on_trouble
-        self.guests: Guests[asyncio.Task[None]] = Guests(MOST_STRANGERS, MOST_STRANGERS)
+        self.guests: Guests[asyncio.Task[None]] = Guests(MOST_STRANGERS, MOST_OF_A_NETWORK)
+        """Callers that have not proved the secret."""
         self.log = BoundedLog(logger)
 
     async def serve(self, listener: socket.socket) -> None:
@@ -206,7 +205,7 @@ class Switchboard:
                     continue
                 task = calls.create_task(self.take_one(connection, address))
                 task.add_done_callback(self.guests.leave)
-                leaving = self.guests.arrive(task, address[0])
+                leaving = self.guests.arrive(task, network_of(address[0]))
                 if leaving is not None:
                     leaving.cancel()
 
