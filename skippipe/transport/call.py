@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from skippipe.transport.addresses import Address, family_of, network_of
 from skippipe.transport.clocks import Clock, ClockOffset
-from skippipe.transport.framing import receive
 from skippipe.transport.guests import MOST_OF_A_NETWORK, MOST_STRANGERS, BoundedLog, Guests
 from skippipe.transport.handshake import (
     ANSWER_BYTES,
@@ -26,8 +25,9 @@ from skippipe.transport.handshake import (
     ServerHandshake,
 )
 from skippipe.transport.identity import AuthenticationError, WrongSecretError
-from skippipe.transport.records import HEAD, PART_BYTES, TAG_BYTES, RecordKind, Session, record_shape
+from skippipe.transport.records import PART_BYTES, RecordKind, Session
 from skippipe.transport.run_identity import RunIdentity
+from skippipe.transport.sockets import receive, receive_record
 
 logger = logging.getLogger(__name__)
 
@@ -92,10 +92,8 @@ class Call:
         """The parts of the next message as they come; OSError or AuthenticationError if its end does not."""
         while True:
             async with asyncio.timeout(SILENCE_SECONDS):
-                head = await receive(self.connection, HEAD.size)
-                kind, size = record_shape(head)
-                sealed = await receive(self.connection, size + TAG_BYTES)
-            content = self.session.opener.open(head, memoryview(sealed))
+                kind, head, sealed = await receive_record(self.connection)
+            content = self.session.opener.open(head, sealed)
             if kind is RecordKind.FRAME:
                 return
             if kind is not RecordKind.PART:
