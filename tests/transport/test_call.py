@@ -46,11 +46,12 @@ async def echo(made: Call) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, PART_BYTES, 3 * PART_BYTES + 7])
 def test_messages_of_any_size_go_there_and_back(size: int) -> None:
+    message = bytes(i % 251 for i in range(size))
+    parts = [message[begin : begin + PART_BYTES] for begin in range(0, size, PART_BYTES)]
+
     async def talk() -> None:
         async with answering(echo) as (address, _):
             made = await call(address, Service("test", SECRET))
-            message = bytes(i % 251 for i in range(size))
-            parts = [message[begin : begin + PART_BYTES] for begin in range(0, size, PART_BYTES)]
             for _ in range(2):
                 await made.send_parts(parts)
                 assert await made.receive(size) == message
