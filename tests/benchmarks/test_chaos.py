@@ -47,6 +47,7 @@ def test_links_are_cut_and_slowed_down_and_nothing_is_lost(
     }.items():
         monkeypatch.setattr(chaos, name, value)
     chaos.misbehave(tmp_path)
+    cuts = tmp_path / "cuts-0"
     bootstrap = [listeners[0].address]
     sender, _ = make_node(0, 2, listeners[0], bootstrap, limits=PATIENT)
     receiver, inbox = make_node(1, 2, listeners[1], bootstrap, limits=PATIENT)
@@ -58,7 +59,7 @@ def test_links_are_cut_and_slowed_down_and_nothing_is_lost(
         assert torch.equal(receive(inbox, 0)[1], tensor)
         assert time.monotonic() - began > 0.4
         monkeypatch.setattr(chaos, "CUT_PART", 1.0)
-        wait_for(lambda: (tmp_path / "cuts-0").read_text() not in ("", "0"))
+        wait_for(lambda: cuts.exists() and cuts.read_text() not in ("", "0"))
         monkeypatch.setattr(chaos, "CUT_PART", 0.0)
         send(sender, 1, tensor)
         assert torch.equal(receive(inbox, 1)[1], tensor)
