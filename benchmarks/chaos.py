@@ -1,6 +1,6 @@
 """The main job while its network misbehaves but nobody is lost: the weights must be those of the undisturbed job.
 
-    python benchmarks/chaos.py [--iterations 125]          # about twelve minutes; --iterations 12 for a first look
+    python benchmarks/chaos.py [--iterations 125]          # about a quarter of an hour; --iterations 3 for a first look
 
 Two launchers share the nodes, and the clocks of their "machines" are off by up to an hour each. The link from node
 SLOW_FROM to node SLOW_TO carries 1 MB/s, every second a tenth of all connections is cut, and 200 strangers connect, say
@@ -43,6 +43,8 @@ CUT_EVERY_S, CUT_PART = 1.0, 0.1
 SLOW_FROM, SLOW_TO, SLOW_BYTES_A_SECOND = 0, 14, 1e6
 """A link that six microbatches of ca-partial cross in the original's schedule."""
 MOST_SKEW_S = 3600.0
+SECONDS = 3600.0
+"""More than a run may take, whatever is done to it."""
 REFERENCE_TIME_SCALE = 0.02
 """The undisturbed job may run faster: its weights do not depend on it."""
 
@@ -91,10 +93,10 @@ class SlowRelay:
                 end.shutdown(socket.SHUT_RDWR)
 
 
-def cut_at_random(connections: list[socket.socket], cuts: Path) -> None:
-    """Every second cut a tenth of this process's outgoing connections; the number of cuts goes to a file."""
+def cut_at_random(links: Links, connections: list[socket.socket], cuts: Path) -> None:
+    """Every second cut a tenth of a node's outgoing connections, until it ends; the number of cuts goes to a file."""
     generator, count = random.Random(os.getpid()), 0
-    while True:
+    while links.network.thread.is_alive():
         time.sleep(CUT_EVERY_S)
         for connection in list(connections):
             if connection.fileno() < 0:
@@ -117,7 +119,8 @@ def misbehave(folder: Path) -> None:
             target = ("127.0.0.1", PORT + SLOW_TO)
             relay = SlowRelay(target).listener.getsockname()
             links.streams.way = lambda address: relay if address == target else address
-        threading.Thread(target=cut_at_random, args=(connections, folder / f"cuts-{links.node}"), daemon=True).start()
+        cuts = folder / f"cuts-{links.node}"
+        threading.Thread(target=cut_at_random, args=(links, connections, cuts), daemon=True).start()
 
     async def introduce_and_remember(streams: PeerStreams, connection: socket.socket, *rest: Any) -> Any:
         connected = await introduce(streams, connection, *rest)
@@ -154,7 +157,7 @@ def run(name: str, iterations: int, time_scale: float, disturbed: bool) -> Path:
     folder = Path("runs") / f"{name}-{time.strftime('%H%M%S')}"
     fields = [f"iterations={iterations}", f"emulation.time_scale={time_scale}", f"name={folder.name}"]
     if not disturbed:
-        whole_runs.finish(whole_runs.start(["0", str(NODES), "ca-partial", "8", *fields]))
+        whole_runs.finish(whole_runs.start(["0", str(NODES), "ca-partial", "8", *fields]), SECONDS)
         return folder
     fields += [f"peers.first_port={PORT}", f"peers.bootstrap=[127.0.0.1:{PORT}]"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", SECRET_VARIABLE: secrets.token_hex(), "CHAOS": str(folder)}
@@ -172,9 +175,12 @@ def run(name: str, iterations: int, time_scale: float, disturbed: bool) -> Path:
     threading.Thread(target=strangers, args=(stop,), daemon=True).start()
     try:
         for process in processes:
-            whole_runs.finish(process)
+            whole_runs.finish(process, SECONDS)
     finally:
         stop.set()
+        for process in processes:
+            # With a launcher the kernel ends its nodes.
+            process.kill()
     return folder
 
 

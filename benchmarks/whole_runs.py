@@ -38,9 +38,9 @@ def wait_for_iteration(process: subprocess.Popen[str], folder: Path) -> None:
         time.sleep(0.1)
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    """The run's output and errors when it has ended; RuntimeError if it failed."""
-    output, errors = process.communicate(timeout=SECONDS)
+def finish(process: subprocess.Popen[str], seconds: float = SECONDS) -> str:
+    """The run's output and errors when it has ended; RuntimeError if it failed, TimeoutExpired if it takes longer."""
+    output, errors = process.communicate(timeout=seconds)
     if process.returncode != 0:
         raise RuntimeError(errors[-2000:])
     return output + errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from benchmarks.tables import rows
 from skippipe.config import RunConfig
 from skippipe.fields import load_config
 from skippipe.schedule import Schedule
+from skippipe.transport.identity import read_secret
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -97,3 +99,15 @@ def test_links_lead_somewhere(name: str) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 120
+
+
+def test_the_command_for_a_secret_makes_one_that_is_taken_and_not_committed(tmp_path: Path) -> None:
+    found = [re.search(r"\(umask[^)]*\)", text) for text in (README, (ROOT / "docs/machines.md").read_text())]
+    commands = {" ".join(match[0].split()) for match in found if match}
+    assert None not in found
+    assert len(commands) == 1
+    subprocess.run(["bash", "-c", f"umask 022; {commands.pop()}"], cwd=tmp_path, check=True)
+    secret = tmp_path / "secret"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert len(read_secret(str(secret))) >= 32
+    assert "/secret" in (ROOT / ".gitignore").read_text().splitlines()

@@ -212,6 +212,19 @@ def test_links() -> None:
     assert next(result for what, result in shown.items() if what.startswith(f"{int(inputs):,} mut")) == "no crash"
 
 
+def test_collectives() -> None:
+    shown = {row[0]: row[1] for row in lines(DOCS, "what | result")}
+    file = lines(BENCHMARKS / "collectives.md", "replicas | size")
+    for replicas, what, rest in (
+        ("3", "all-reduce of 1, 16, 64, 256 MB among 3", " of its"),
+        ("5", "the same among 5", ""),
+    ):
+        ratios = {row[1]: row[4].split()[0] for row in file if row[0] == replicas}
+        assert list(ratios) == ["1 MB", "16 MB", "64 MB", "256 MB"]
+        told = next(result for name, result in shown.items() if name.startswith(what))
+        assert told.startswith(", ".join(ratios.values()) + rest)
+
+
 def test_survival() -> None:
     shown = {row[0]: row[1:] for row in lines(DOCS, "what | measured | simulated, death known after 1 s / 6 s")}
     text = " ".join((BENCHMARKS / "survival.md").read_text().split())

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import socket
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from skippipe.model.parts import Part
     from skippipe.runtime.catalogue import Found
     from skippipe.transport.call import Service
+
+logger = logging.getLogger(__name__)
 
 MB = 1e6
 HERE = -1
@@ -128,7 +130,7 @@ def serve(path: Path, peers: PeersConfig, service: Service) -> None:
     """Answer whoever gathers, until Ctrl-C; UserError if nothing is here, or the port is taken."""
     from skippipe.model.parts import parts_in
     from skippipe.runtime.gathering import Source
-    from skippipe.transport.call import Switchboard, reason_of
+    from skippipe.transport.call import Switchboard
 
     parts = parts_in(path)
     if not parts:
@@ -148,11 +150,21 @@ def serve(path: Path, peers: PeersConfig, service: Service) -> None:
         print(f"iteration {part.meta.iteration}: {stages_of(part)}", flush=True)
     source = Source(path, lambda name, size: print(f"sent {name}, {size / MB:.1f} MB", flush=True))
 
-    def on_trouble(caller: Address, error: Exception) -> None:
-        print(f"a call from {shown_address(caller)} ended: {reason_of(error)}", file=sys.stderr)
-
     with listener:
-        asyncio.run(Switchboard(service, source.take, on_trouble).serve(listener))
+        asyncio.run(Switchboard(service, source.take, teller_of_trouble()).serve(listener))
+
+
+def teller_of_trouble() -> Callable[[Address, Exception], None]:
+    """What says who called in vain, and why: in few lines, for strangers may call as often as they like."""
+    from skippipe.transport.call import reason_of
+    from skippipe.transport.guests import BoundedLog
+
+    log = BoundedLog(logger)
+
+    def tell(caller: Address, error: Exception) -> None:
+        log.warning("a call from %s ended: %s", shown_address(caller), reason_of(error))
+
+    return tell
 
 
 def gather(path: Path, others: Mapping[int, Address], service: Service) -> None:

@@ -12,10 +12,9 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-from skippipe.transport.addresses import Address, family_of
+from skippipe.transport.addresses import Address, family_of, network_of
 from skippipe.transport.clocks import Clock, ClockOffset
-from skippipe.transport.framing import receive
-from skippipe.transport.guests import BoundedLog, Guests
+from skippipe.transport.guests import MOST_OF_A_NETWORK, MOST_STRANGERS, BoundedLog, Guests
 from skippipe.transport.handshake import (
     ANSWER_BYTES,
     OPENING_BYTES,
@@ -26,16 +25,15 @@ from skippipe.transport.handshake import (
     ServerHandshake,
 )
 from skippipe.transport.identity import AuthenticationError, WrongSecretError
-from skippipe.transport.records import HEAD, PART_BYTES, TAG_BYTES, RecordKind, Session, record_shape
+from skippipe.transport.records import PART_BYTES, RecordKind, Session
 from skippipe.transport.run_identity import RunIdentity
+from skippipe.transport.sockets import receive, receive_record
 
 logger = logging.getLogger(__name__)
 
 INTRODUCTION_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
 """How long the next record of a message may take."""
-MOST_STRANGERS = 64
-"""Connections that have not proved the secret; the oldest is closed if one too many comes."""
 ACCEPT_AGAIN_SECONDS = 0.2
 
 
@@ -94,10 +92,8 @@ class Call:
         """The parts of the next message as they come; OSError or AuthenticationError if its end does not."""
         while True:
             async with asyncio.timeout(SILENCE_SECONDS):
-                head = await receive(self.connection, HEAD.size)
-                kind, size = record_shape(head)
-                sealed = await receive(self.connection, size + TAG_BYTES)
-            content = self.session.opener.open(head, memoryview(sealed))
+                kind, head, sealed = await receive_record(self.connection)
+            content = self.session.opener.open(head, sealed)
             if kind is RecordKind.FRAME:
                 return
             if kind is not RecordKind.PART:
@@ -190,7 +186,8 @@ class Switchboard:
         self.service = service
         self.take = take
         self.on_trouble = on_trouble
-        self.guests: Guests[asyncio.Task[None]] = Guests(MOST_STRANGERS, MOST_STRANGERS)
+        self.guests: Guests[asyncio.Task[None]] = Guests(MOST_STRANGERS, MOST_OF_A_NETWORK)
+        """Callers that have not proved the secret."""
         self.log = BoundedLog(logger)
 
     async def serve(self, listener: socket.socket) -> None:
@@ -206,7 +203,7 @@ class Switchboard:
                     continue
                 task = calls.create_task(self.take_one(connection, address))
                 task.add_done_callback(self.guests.leave)
-                leaving = self.guests.arrive(task, address[0])
+                leaving = self.guests.arrive(task, network_of(address[0]))
                 if leaving is not None:
                     leaving.cancel()
 

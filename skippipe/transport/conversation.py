@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from skippipe.transport.beat import ANSWER, unpack_beat
 from skippipe.transport.connected import Surroundings
-from skippipe.transport.framing import STATE, FrameReceiver, Incoming, SocketReader, send_at_once
+from skippipe.transport.framing import STATE, FrameReceiver, Incoming
 from skippipe.transport.life import Refusals
 from skippipe.transport.records import RecordKind, Session
+from skippipe.transport.sockets import SocketReader, send_at_once
 from skippipe.transport.work import WorkState
 
 ACKNOWLEDGE_SECONDS = 0.02

@@ -7,10 +7,9 @@ import socket
 from collections.abc import Callable, Container
 
 from skippipe.transport.connected import RefusedError
-from skippipe.transport.framing import receive
 from skippipe.transport.handshake import PROOF_BYTES
 from skippipe.transport.invitation import Desk, HostEnd
-from skippipe.transport.records import HEAD, TAG_BYTES, RecordKind, record_shape
+from skippipe.transport.sockets import receive, receive_record
 
 ANSWER_SECONDS = 5.0
 """For the newcomer's proof, and for its request."""
@@ -60,13 +59,6 @@ async def serve_newcomer(
         await loop.sock_recv(connection, 1)
     finally:
         end.leave()
-
-
-async def receive_record(connection: socket.socket) -> tuple[RecordKind, bytes, memoryview]:
-    """Kind, head, and sealed content of the next record; AuthenticationError for what can't be one."""
-    head = await receive(connection, HEAD.size)
-    kind, size = record_shape(head)
-    return kind, head, memoryview(await receive(connection, size + TAG_BYTES))
 
 
 async def say_no(connection: socket.socket, refusal: bytes) -> None:

@@ -14,7 +14,6 @@ from skippipe.transport.discovery import PeerNotFoundError
 from skippipe.transport.framing import (
     ONE_WRITE_BYTES,
     Frame,
-    SocketReader,
     frame_record,
     frame_records,
     unpack_refusal,
@@ -24,6 +23,7 @@ from skippipe.transport.identity import AuthenticationError
 from skippipe.transport.life import Life, Refusals
 from skippipe.transport.message import MalformedMessageError
 from skippipe.transport.records import RecordKind, RecordStream
+from skippipe.transport.sockets import SocketReader
 
 logger = logging.getLogger(__name__)
 

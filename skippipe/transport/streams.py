@@ -20,15 +20,7 @@ from skippipe.transport.clocks import ClockOffset
 from skippipe.transport.connected import Connected, RefusedError, Surroundings
 from skippipe.transport.conversation import Conversation, Handlers, Neighbour
 from skippipe.transport.discovery import Discovery
-from skippipe.transport.framing import (
-    STATE,
-    SocketReader,
-    receive,
-    refusal,
-    send_at_once,
-    unpack_refusal,
-    unpack_state,
-)
+from skippipe.transport.framing import STATE, refusal, unpack_refusal, unpack_state
 from skippipe.transport.guests import BoundedLog, Door
 from skippipe.transport.handshake import (
     ANSWER_BYTES,
@@ -43,8 +35,9 @@ from skippipe.transport.hosting import serve_newcomer
 from skippipe.transport.identity import KEY_BYTES, AuthenticationError
 from skippipe.transport.invitation import NEWCOMER, Desk, UnintelligibleError, is_newcomer
 from skippipe.transport.message import MalformedMessageError
-from skippipe.transport.records import HEAD, TAG_BYTES, RecordKind, Session, record_shape
+from skippipe.transport.records import RecordKind, Session
 from skippipe.transport.run_identity import RunIdentity
+from skippipe.transport.sockets import SocketReader, receive, receive_record, send_at_once
 
 logger = logging.getLogger(__name__)
 
@@ -277,9 +270,8 @@ def current_task() -> asyncio.Task[None]:
 
 async def first_record(connection: socket.socket, session: Session) -> tuple[int, int]:
     """How far the accepting end has our frames; RefusedError if it refuses the connection."""
-    head = await receive(connection, HEAD.size)
-    kind, size = record_shape(head)
-    content = session.opener.open(head, memoryview(await receive(connection, size + TAG_BYTES)))
+    kind, head, sealed = await receive_record(connection)
+    content = session.opener.open(head, sealed)
     if kind is RecordKind.REFUSED:
         raise RefusedError(unpack_refusal(content)[1])
     if kind is not RecordKind.STATE:

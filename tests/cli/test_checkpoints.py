@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from skippipe.__main__ import main
+from skippipe.cli.checkpoints import teller_of_trouble
 from skippipe.config import DataConfig, ModelConfig, RunConfig
 from skippipe.data.batches import prepare
 from skippipe.data.prepared import Prepared
@@ -25,6 +26,7 @@ from skippipe.runtime.gathering import SERVICE, Source, read_offers
 from skippipe.schedule import Plan
 from skippipe.transport.addresses import shown_address
 from skippipe.transport.call import Call, Service, Switchboard, call
+from skippipe.transport.guests import LINES_AT_ONCE
 from skippipe.transport.identity import SECRET_VARIABLE, cluster_secret
 
 PHRASE = "a secret of all machines"
@@ -153,6 +155,14 @@ def test_what_can_not_be_gathered_is_one_line(
     with serving(other) as (address, trouble):
         assert "closed by the other end" in refused("--gather", address)
     assert "truncated or no safetensors file" in trouble[0]
+
+
+def test_strangers_do_not_fill_the_terminal(caplog: pytest.LogCaptureFixture) -> None:
+    tell = teller_of_trouble()
+    for port in range(1000):
+        tell(("127.0.0.1", port), ConnectionError("it hangs up"))
+    assert len(caplog.records) == LINES_AT_ONCE
+    assert caplog.records[1].getMessage() == "a call from 127.0.0.1:1 ended: it hangs up"
 
 
 def test_only_what_is_offered_is_sent(machine: Callable[..., Path], tmp_path: Path) -> None:

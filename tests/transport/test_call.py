@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from skippipe.transport.addresses import Address
-from skippipe.transport.call import Call, Service, Switchboard, call, connect, knock
+from skippipe.transport.call import Call, Service, Switchboard, call, connect, knock, opened
 from skippipe.transport.clocks import Clock
-from skippipe.transport.handshake import OPENING_BYTES, Introduction
+from skippipe.transport.guests import MOST_OF_A_NETWORK
+from skippipe.transport.handshake import OPENING_BYTES, ClientHandshake, Introduction
 from skippipe.transport.identity import AuthenticationError, WrongSecretError, node_id
 from skippipe.transport.records import PART_BYTES
 from skippipe.transport.run_identity import RunIdentity
@@ -45,11 +46,12 @@ async def echo(made: Call) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, PART_BYTES, 3 * PART_BYTES + 7])
 def test_messages_of_any_size_go_there_and_back(size: int) -> None:
+    message = bytes(i % 251 for i in range(size))
+    parts = [message[begin : begin + PART_BYTES] for begin in range(0, size, PART_BYTES)]
+
     async def talk() -> None:
         async with answering(echo) as (address, _):
             made = await call(address, Service("test", SECRET))
-            message = bytes(i % 251 for i in range(size))
-            parts = [message[begin : begin + PART_BYTES] for begin in range(0, size, PART_BYTES)]
             for _ in range(2):
                 await made.send_parts(parts)
                 assert await made.receive(size) == message
@@ -94,6 +96,24 @@ def test_what_breaks_in_one_call_leaves_the_others() -> None:
             assert await second.receive(10) == b"fine"
             second.close()
             assert [type(error) for error in troubles] == [AuthenticationError]
+
+    asyncio.run(talk())
+
+
+def test_strangers_of_one_address_do_not_hang_up_on_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skippipe.transport.call.INTRODUCTION_SECONDS", 600.0)
+
+    async def talk() -> None:
+        async with answering(echo) as (address, _):
+            with socket.create_connection(address, source_address=("127.0.0.2", 0)) as slow:
+                slow.setblocking(False)
+                strangers = [await connect(address, 60) for _ in range(100)]
+                last_to_leave = strangers[-MOST_OF_A_NETWORK - 1]
+                assert await asyncio.get_running_loop().sock_recv(last_to_leave, 1) == b""
+                service = Service("test", SECRET)
+                await opened(slow, ClientHandshake(service.introduction(), service.identity, SECRET))
+                for stranger in strangers:
+                    stranger.close()
 
     asyncio.run(talk())
 

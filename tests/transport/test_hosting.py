@@ -13,14 +13,14 @@ import pytest
 from skippipe.cli.invited import ask
 from skippipe.transport import hosting
 from skippipe.transport.connected import RefusedError
-from skippipe.transport.framing import receive
 from skippipe.transport.handshake import ANSWER_BYTES
-from skippipe.transport.hosting import receive_record, serve_newcomer
+from skippipe.transport.hosting import serve_newcomer
 from skippipe.transport.identity import AuthenticationError
 from skippipe.transport.inbox import Inbox
 from skippipe.transport.invitation import Desk, NewcomerEnd
 from skippipe.transport.links import Links
 from skippipe.transport.membership import Listeners, Membership
+from skippipe.transport.sockets import receive, receive_record
 from tests.transport.link_pair import LIMITS
 
 SECRET = b"s" * 32
