@@ -50,7 +50,12 @@ def pause_after(restarts: Restarts, now: float, iterations: int | None, left_out
 def test_pauses_are_short_again_once_a_process_has_trained_well() -> None:
     restarts = Restarts(20)
     # The first process; then one that never joins, and some that die at once.
-    assert [pause_after(restarts, 0.0, iterations) for iterations in (None, None, 0, WELL_ITERATIONS - 1)] == [1, 2, 4, 8]
+    assert [pause_after(restarts, 0.0, iterations) for iterations in (None, None, 0, WELL_ITERATIONS - 1)] == [
+        1,
+        2,
+        4,
+        8,
+    ]
     assert [pause_after(restarts, 1e6, WELL_ITERATIONS + 7 * far) for far in range(9)] == [1.0] * 9
     assert [pause_after(restarts, 2e6, iterations) for iterations in (1, 1, 500)] == [2, 4, 1]
     assert restarts.deaths[7] == 16, "all count, however long the process had trained"

@@ -62,7 +62,9 @@ def test_the_cause_is_named_before_those_that_only_received_it(poison: Poison) -
 
 @pytest.mark.parametrize("figure", [math.nan, math.inf, -math.inf, -1.0, 1.5, 7.0, 1e300])
 def test_what_is_no_finding_is_refused_and_whose_it_is_named(figure: float) -> None:
-    with pytest.raises(MalformedMessageError, match=r"^node 2 shares what can't be read: \S+ is no whole number from 1 to 6$"):
+    with pytest.raises(
+        MalformedMessageError, match=r"^node 2 shares what can't be read: \S+ is no whole number from 1 to 6$"
+    ):
         first_cause({0: 0.0, 1: float(Poison.LOSS), 2: figure}, STAGE_OF)
 
 
