@@ -25,6 +25,7 @@ from skippipe.runtime.processes import (
 )
 from skippipe.runtime.signals import Signals
 from skippipe.transport.inbox import PeerLostError
+from skippipe.transport.message import MalformedMessageError
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ EXITS: dict[type[Exception], int] = {
     NothingToResumeError: NOTHING_TO_RESUME_EXIT,
     UserError: USER_ERROR_EXIT,
     PeerLostError: PEER_LOST_EXIT,
+    # Shared with all, so that nobody can go on with it.
+    MalformedMessageError: PEER_LOST_EXIT,
     DivergedError: DIVERGED_EXIT,
     LeftOutError: LEFT_OUT_EXIT,
 }

@@ -28,8 +28,6 @@ from skippipe.transport.membership import Listeners
 logger = logging.getLogger(__name__)
 
 PIPE_BYTES = 65536
-SOON_ITERATIONS = 10
-"""A process that the others go on without so soon after it has come back counts as one that has died."""
 
 
 class Launcher:
@@ -189,12 +187,14 @@ class Launcher:
                 started.append(self.start_again(node, birth))
             except OSError as error:
                 logger.warning("node %d can't be started again (%s)", node, error)
-                self.plan_another(node, True, stays_away)
+                self.plan_another(node, stays_away)
         return started
 
-    def plan_another(self, node: int, has_died: bool, stays_away: Callable[[int], None]) -> None:
-        """A node begins again later, or stays away: then another launcher may have it."""
-        if not self.restarts.plan(node, time.monotonic(), has_died):
+    def plan_another(
+        self, node: int, stays_away: Callable[[int], None], iterations: int | None = None, left_out: bool = False
+    ) -> None:
+        """A node begins again later (Restarts.plan), or stays away: then another launcher may have it."""
+        if not self.restarts.plan(node, time.monotonic(), iterations, left_out):
             self.claims.give_back(node)
             stays_away(node)
 
@@ -221,9 +221,8 @@ class Launcher:
             self.diverged = self.diverged or failed
         elif self.trains and (survives(failed) or process.is_joining):
             self.notify(DIED, failed.node, process.birth)
-            # What is left out again and again refuses something, or hangs: it must not disturb the others for ever.
-            in_vain = process.back_in is not None and self.iteration - process.back_in < SOON_ITERATIONS
-            self.plan_another(failed.node, in_vain or not failed.left_out, stays_away)
+            iterations = None if process.back_in is None else self.iteration - process.back_in
+            self.plan_another(failed.node, stays_away, iterations, failed.left_out)
         else:
             raise failed
 

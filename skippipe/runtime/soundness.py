@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skippipe.errors import DivergedError
 from skippipe.schedule.plan import Kind
+from skippipe.transport.message import MalformedMessageError, whole_number
 
 
 class Poison(IntEnum):
@@ -55,9 +56,20 @@ def poison_of_task(kind: Kind, received: Tensor | None, result: Tensor | None, l
     return Poison.ACTIVATION if kind is Kind.FORWARD else Poison.GRADIENT
 
 
+def poison_told(node: int, figure: float) -> Poison:
+    """What a node says was not finite; MalformedMessageError if that is no number of a Poison."""
+    try:
+        return Poison(whole_number(figure, max(Poison), least=min(Poison)))
+    except MalformedMessageError as error:
+        raise MalformedMessageError(f"node {node} shares what can't be read: {error}") from None
+
+
 def first_cause(poisons: Mapping[int, float], stage_of: dict[int, int]) -> str | None:
-    """A sentence on where the numbers began, from what every node found (0: nothing); None if all are finite."""
-    found = sorted((Poison(int(poison)), node) for node, poison in poisons.items() if poison)
+    """A sentence on where the numbers began, from what every node found (0: nothing); None if all are finite.
+
+    MalformedMessageError if a node says something else.
+    """
+    found = sorted((poison_told(node, poison), node) for node, poison in poisons.items() if poison)
     if not found:
         return None
     poison, node = found[0]

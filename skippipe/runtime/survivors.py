@@ -89,6 +89,7 @@ class Survivors:
 
     def be_ready(self) -> None:
         """Open the links over which the next view would be agreed on: finding a peer takes longer than agreeing."""
+        self.links.around.trains = bool(self.members)
         first = sorted(self.members)[:PROPOSERS]
         for node in self.members if self.node in first else first:
             if node != self.node:

@@ -43,7 +43,7 @@ ReportLost = Callable[[int, str], None]
 """Is told which node is lost, and why."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Surroundings:
     """What all links of a node have in common."""
 
@@ -51,9 +51,16 @@ class Surroundings:
     work: Work
     buffers: BufferPool
     connect_seconds: float
-    """How long a peer is looked for at first."""
+    """How long a peer is looked for before training."""
     silence_seconds: float
     """How long it may be without life later."""
+    trains: bool = False
+    """Whether this node is one of those that train: all of them are there, or lost."""
+
+    @property
+    def first_seconds(self) -> float:
+        """How long a peer is looked for to which there was no connection yet."""
+        return self.silence_seconds if self.trains else self.connect_seconds
 
     @property
     def beat_seconds(self) -> float:

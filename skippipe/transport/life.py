@@ -24,7 +24,8 @@ class Life:
     """What counts as life of a peer: progress that it acknowledges, and answers only while it owes us nothing else.
 
     A new connection is no progress, nor are bytes that came before: a frame that is sent again and again and never
-    arrives whole is as good as a dead peer. Times are seconds of any one clock.
+    arrives whole is as good as a dead peer. Nor is it life that we send something: a peer that was silent already stays
+    so, whatever it is asked. Times are seconds of any one clock.
     """
 
     def __init__(self, now: float) -> None:
@@ -35,6 +36,8 @@ class Life:
         """Bytes of the next one that the peer has had at most."""
         self.queued = 0
         """The newest frame."""
+        self.asked_at = now
+        """When the peer began to owe us frames, if it does."""
         self.met = False
 
     @property
@@ -48,9 +51,9 @@ class Life:
             self.met, self.heard_at = True, max(self.heard_at, now)
 
     def queue(self, sequence: int, now: float) -> None:
-        """A frame is to be sent; if it is the first, the peer has from now on to take it."""
-        if not self.owed and self.met:
-            self.heard_at = max(self.heard_at, now)
+        """A frame is to be sent."""
+        if not self.owed:
+            self.asked_at = now
         self.queued = sequence
 
     def acknowledged(self, delivered: int, partial: int, now: float) -> None:
@@ -60,9 +63,8 @@ class Life:
             self.heard_at = max(self.heard_at, now)
 
     def answered(self, now: float) -> None:
-        """A heartbeat was answered."""
-        if not self.owed:
-            self.heard_at = max(self.heard_at, now)
+        """A heartbeat was answered: whoever owes frames has as long to take them as if it had been heard before."""
+        self.heard_at = max(self.heard_at, self.asked_at if self.owed else now)
 
     def silent(self, now: float) -> float:
         """Seconds without life."""

@@ -128,7 +128,7 @@ class Sender:
     async def keep_going(self) -> None:
         """Connect and send until the peer is given up."""
         while True:
-            patience = self.around.silence_seconds if self.connected.is_set() else self.around.connect_seconds
+            patience = self.around.silence_seconds if self.connected.is_set() else self.around.first_seconds
             try:
                 connected = await self.connect(self.life.heard_at + patience, self.offset)
             except RefusedError as error:

@@ -7,10 +7,16 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from skippipe.runtime.child import NodeLog, set_up_log
+from skippipe.runtime.child import NodeLog, become, set_up_log
+from skippipe.runtime.endpoint import Endpoint
+from skippipe.runtime.processes import PEER_LOST_EXIT
+from skippipe.runtime.signals import Signals
+from skippipe.transport.message import whole_number
 
 MOST = 3000
 
@@ -59,3 +65,21 @@ def test_a_node_goes_on_with_the_log_of_its_former_process(tmp_path: Path) -> No
 def test_a_log_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         NodeLog(tmp_path)
+
+
+def test_what_a_peer_shares_and_nobody_can_read_ends_a_node_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "node-3.log"
+    endpoint, signals = cast(Endpoint, SimpleNamespace(node=3)), cast(Signals, None)
+    monkeypatch.setattr("skippipe.runtime.child.be_a_child", lambda *_: set_up_log(NodeLog(log)))
+
+    def run_node(_: Endpoint) -> None:
+        whole_number(99.0, 6)
+
+    child = multiprocessing.get_context("fork").Process(target=become, args=(endpoint, run_node, 0, signals, -1, []))
+    child.start()
+    child.join()
+    assert child.exitcode == PEER_LOST_EXIT
+    (line,) = log.read_text().splitlines()
+    assert line.endswith(" ERROR 99.0 is no whole number from 0 to 6")

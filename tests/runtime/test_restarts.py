@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from skippipe.runtime.restarts import MOST_BIRTHS, Restarts, births_from, of_one_launcher
+from skippipe.runtime.restarts import (
+    MOST_BIRTHS,
+    SOON_ITERATIONS,
+    WELL_ITERATIONS,
+    Restarts,
+    births_from,
+    of_one_launcher,
+)
 
 
 def test_pauses_double_and_end() -> None:
@@ -24,11 +31,42 @@ def test_pauses_double_and_end() -> None:
 def test_what_has_not_died_may_begin_again_as_often_as_it_likes() -> None:
     restarts = Restarts(1)
     for birth in range(1, 5):
-        assert restarts.plan(7, 0.0, has_died=False)
+        assert restarts.plan(7, 0.0, left_out=True)
         assert restarts.take_due(1.0) == [(7, birth)]
     assert restarts.plan(7, 0.0)
-    assert not restarts.plan(7, 0.0, has_died=False)
+    assert not restarts.plan(7, 0.0, left_out=True)
     assert not Restarts(0).plan(7, 0.0)
+
+
+def pause_after(restarts: Restarts, now: float, iterations: int | None, left_out: bool = False) -> float:
+    """Let a process of node 7 end after so many iterations; how long the next one is waited for."""
+    assert restarts.plan(7, now, iterations, left_out)
+    pause = restarts.wait_s(now)
+    assert pause is not None
+    assert len(restarts.take_due(now + pause)) == 1
+    return pause
+
+
+def test_pauses_are_short_again_once_a_process_has_trained_well() -> None:
+    restarts = Restarts(20)
+    # The first process; then one that never joins, and some that die at once.
+    assert [pause_after(restarts, 0.0, iterations) for iterations in (None, None, 0, WELL_ITERATIONS - 1)] == [
+        1,
+        2,
+        4,
+        8,
+    ]
+    assert [pause_after(restarts, 1e6, WELL_ITERATIONS + 7 * far) for far in range(9)] == [1.0] * 9
+    assert [pause_after(restarts, 2e6, iterations) for iterations in (1, 1, 500)] == [2, 4, 1]
+    assert restarts.deaths[7] == 16, "all count, however long the process had trained"
+
+
+def test_what_is_left_out_soon_after_it_is_back_has_died() -> None:
+    restarts = Restarts(20)
+    for iterations, deaths in ((None, 0), (0, 1), (SOON_ITERATIONS - 1, 2), (SOON_ITERATIONS, 2)):
+        pause_after(restarts, 0.0, iterations, left_out=True)
+        assert restarts.deaths[7] == deaths
+    assert [pause_after(restarts, 0.0, iterations, left_out=True) for iterations in (0, 1, 2, 3)] == [1, 2, 4, 1]
 
 
 def test_no_pause_is_longer_than_half_a_minute() -> None:
@@ -57,7 +95,7 @@ def test_births_tell_launchers_apart_and_later_ones_are_larger() -> None:
 def test_a_node_never_gets_the_births_of_another_launcher() -> None:
     restarts = Restarts(1, births_from(1.0))
     for _ in range(MOST_BIRTHS - 1):
-        assert restarts.plan(7, 0.0, has_died=False)
+        assert restarts.plan(7, 0.0, left_out=True)
         ((_, birth),) = restarts.take_due(1.0)
     assert of_one_launcher(birth, births_from(1.0))
-    assert not restarts.plan(7, 0.0, has_died=False)
+    assert not restarts.plan(7, 0.0, left_out=True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from skippipe.errors import DivergedError
 from skippipe.runtime.soundness import Drops, Poison, first_cause, is_finite, poison_of_task
 from skippipe.schedule.plan import Kind
+from skippipe.transport.message import MalformedMessageError
 
 STAGE_OF = {0: 0, 1: 0, 2: 1, 3: 1}
 FINE, BAD = torch.ones(3), torch.tensor([1.0, math.nan, 1.0])
@@ -57,6 +58,14 @@ def test_the_cause_is_named_before_those_that_only_received_it(poison: Poison) -
     assert named is not None
     assert ("node 2 (stage 1)" in named) == (poison is not Poison.INPUT)
     assert named.endswith("; 2 other nodes met such numbers too")
+
+
+@pytest.mark.parametrize("figure", [math.nan, math.inf, -math.inf, -1.0, 1.5, 7.0, 1e300])
+def test_what_is_no_finding_is_refused_and_whose_it_is_named(figure: float) -> None:
+    with pytest.raises(
+        MalformedMessageError, match=r"^node 2 shares what can't be read: \S+ is no whole number from 1 to 6$"
+    ):
+        first_cause({0: 0.0, 1: float(Poison.LOSS), 2: figure}, STAGE_OF)
 
 
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 5))

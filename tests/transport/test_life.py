@@ -34,6 +34,23 @@ def test_connecting_again_and_again_is_no_life_and_neither_are_answers_while_fra
     assert life.silent(60.0) == 40
 
 
+def test_what_a_silent_peer_is_sent_does_not_make_its_silence_shorter() -> None:
+    life = Life(0.0)
+    life.connected(0.0)
+    life.answered(10.0)
+    life.queue(1, 11.0)
+    assert life.silent(16.0) == 6
+    # One that was there all the time has as long as any other to take what it is sent.
+    life.answered(16.5)
+    assert life.silent(17.0) == 6
+    life.acknowledged(1, 0, 18.0)
+    life.queue(2, 19.0)
+    life.queue(3, 20.0)
+    life.acknowledged(2, 0, 20.5)
+    life.answered(23.0)
+    assert life.silent(23.0) == 2.5
+
+
 def test_bytes_are_life_only_once() -> None:
     life = Life(0.0)
     life.connected(0.0)
@@ -54,7 +71,7 @@ def test_bytes_are_life_only_once() -> None:
 def test_whatever_happens_life_needs_progress(seed: int) -> None:
     generator = random.Random(seed)
     life, now, progressed_at = Life(0.0), 0.0, 0.0
-    best, queued, met = (0, 0), 0, False
+    best, queued, met, asked_at = (0, 0), 0, False, 0.0
     for _ in range(300):
         now += generator.random()
         choice = generator.randrange(4)
@@ -62,8 +79,8 @@ def test_whatever_happens_life_needs_progress(seed: int) -> None:
             life.connected(now)
             progressed_at, met = (progressed_at if met else now), True
         elif choice == 1:
-            if queued == best[0] and met:
-                progressed_at = now
+            if queued == best[0]:
+                asked_at = now
             queued += 1
             life.queue(queued, now)
         elif choice == 2 and met:
@@ -73,8 +90,7 @@ def test_whatever_happens_life_needs_progress(seed: int) -> None:
                 best, progressed_at = position, now
         elif met:
             life.answered(now)
-            if queued == best[0]:
-                progressed_at = now
+            progressed_at = max(progressed_at, asked_at if queued > best[0] else now)
         assert life.silent(now) == pytest.approx(now - progressed_at)
 
 
