@@ -37,6 +37,8 @@ class Trainer(Process):
     is_running: bool = False
     pace_s: float = 0.0
     """Longest time between two things that it does."""
+    began_at: float = 0.0
+    """When it began the iteration that it is in, or was last in."""
     stage: int | None = None
     """That it holds the state of."""
     former: int | None = None
@@ -107,7 +109,7 @@ class Trainer(Process):
         elif self.is_running:
             self.run(iteration)
         elif self.course.may_begin(iteration):
-            self.course.begun, self.is_running = iteration, True
+            self.course.begun, self.is_running, self.began_at = iteration, True, self.world.now
             self.take_up(iteration)
 
     def arrive(self) -> None:
@@ -214,7 +216,8 @@ class Trainer(Process):
         if self.stage != view.plan.stage_of()[self.node]:
             raise ViolationError(f"node {self.node} works on stage {self.stage} in view {view.number}")
         done = self.training.done[view.number, iteration]
-        done.add(self.node)
+        if self.world.now >= self.began_at + self.training.step_s:
+            done.add(self.node)
         if done >= set(view.members) and not self.course.is_frozen:
             self.course.commit(iteration, {node: [float(view.number)] for node in view.members})
             self.committed = iteration
@@ -236,6 +239,8 @@ class Training(Torture):
         self.left_out = 0.0
         self.donors_killed = self.random.choice([0.0, 0.5])
         """Share of donors that die soon, and of others while nodes move."""
+        self.step_s = 0.0
+        """That an iteration takes at least."""
         self.has_ended = False
         self.has_two_stages = self.first > 3
         self.reports: list[Report] = []
