@@ -62,7 +62,7 @@ def test_whoever_has_the_figures_of_others_hands_them_on() -> None:
     assert behind.adopt(view)
     # Node 0, whose state it was, is lost, and nobody else had heard what it had of iteration 3.
     reports = {1: behind.report(is_urgent=True), 2: joiner.report(is_urgent=True)}
-    following = next_view(view, reports, (), Planner(behind), None)
+    following = next_view(behind, reports, (), Planner(behind), None)
     assert (following.committed, following.first_iteration, following.members) == (3, 4, (1, 2))
     assert following.figures == {0: (1.0,), 1: (2.0,)}
     assert behind.adopt(following)

@@ -63,13 +63,12 @@ class Trainer(Process):
 
     def propose(self, reports: dict[int, bytes], lost: frozenset[int]) -> bytes:
         known = {node: self.training.reports[int(report)] for node, report in reports.items()}
-        standing, newest, ballot = self.machine.standing, self.course.newest, self.machine.ballot
-        assert newest is not None
+        standing, ballot = self.machine.standing, self.machine.ballot
         assert ballot is not None
         joiners = {node for node, birth in standing.joining.items() if standing.is_news(node, birth)} - known.keys()
         content, members = None, tuple(sorted(known))
         try:
-            content = next_view(newest, known, joiners, self.planner, None)
+            content = next_view(self.course, known, joiners, self.planner, None)
             members = content.members
         except StageLostError:
             self.world.counts["lost a stage"] += 1
@@ -88,6 +87,11 @@ class Trainer(Process):
         else:
             self.world.counts["left out in between"] += 1
             self.world.at(self.world.random.random(), lambda: self.world.come_back(self))
+
+    def joins_again(self) -> bool:
+        if not self.course.has_state:
+            self.course.give_up()
+        return not self.course.has_state
 
     # As the torch thread.
 
