@@ -147,9 +147,10 @@ class Course:
         """
         newest = self.newest
         is_next = newest is None or view.number == newest.number + 1
-        if not is_next and self.has_state:
+        if self.has_state and not is_next:
             return False
-        if newest is not None and not self.has_state and not (is_next and newest.first_iteration < view.first_iteration):
+        is_sooner = newest is not None and view.first_iteration <= newest.first_iteration
+        if not self.has_state and (is_sooner or not is_next):
             self.give_up()
         if self.newest is None:
             self.begun = view.first_iteration - 1

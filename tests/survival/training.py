@@ -88,6 +88,10 @@ class Trainer(Process):
             self.world.counts["left out in between"] += 1
             self.world.at(self.world.random.random(), lambda: self.world.come_back(self))
 
+    def joining(self, node: int) -> None:
+        if not self.training.has_ended:
+            super().joining(node)
+
     def joins_again(self) -> bool:
         if not self.course.has_state:
             self.course.give_up()
