@@ -143,13 +143,14 @@ class Course:
         """The next view is decided; False if this process must end: it was left out of the one in between.
 
         That may be if what it had said to join comes late. One that has no state yet begins with this view then, and
-        also if it begins no later than the one before, in which nobody will have given it any.
+        also if it begins no later than the one that it joined with, in which nobody will have given it any.
         """
         newest = self.newest
         is_next = newest is None or view.number == newest.number + 1
         if self.has_state and not is_next:
             return False
-        is_sooner = newest is not None and view.first_iteration <= newest.first_iteration
+        entered = self.running or next(iter(self.waiting), None)
+        is_sooner = entered is not None and view.first_iteration <= entered.first_iteration
         if not self.has_state and (is_sooner or not is_next):
             self.give_up()
         if self.newest is None:
