@@ -114,7 +114,9 @@ class Course:
         """Tell how far this node is, and keep to it until the next view: see Report."""
         self.is_frozen = self.is_frozen or is_urgent
         if self.limit is None:
-            self.limit = self.begun
+            # What takes an iteration over is gone on in for it, even if this node has not begun it.
+            chain = [self.running, *self.waiting]
+            self.limit = max([self.begun, *(view.first_iteration for view in chain if view and view.way != "boundary")])
         view = self.view_of(self.committed + 1)
         other = view if self.is_frozen and view is not self.newest else None
         named = tuple(sorted(suspects)), tuple(sorted(hung))
@@ -145,8 +147,7 @@ class Course:
         That may be if what it had said to join comes late. One that has no state yet begins with this view then, and
         also if it begins no later than the one that it joined with, in which nobody will have given it any.
         """
-        newest = self.newest
-        is_next = newest is None or view.number == newest.number + 1
+        is_next = self.newest is None or view.number == self.newest.number + 1
         if self.has_state and not is_next:
             return False
         entered = self.running or next(iter(self.waiting), None)
@@ -196,8 +197,7 @@ def next_view(
     If all of them hold still, somebody is lost: the others go on without. Else joiners come in at a boundary, or all
     change to a better plan. StageLostError if nothing can follow.
     """
-    newest = course.newest
-    assert newest is not None
+    assert (newest := course.newest) is not None
     if all(report.is_frozen for report in reports.values()):
         return after_a_loss(newest, reports, planner, detected_s)
     first = max(report.limit for report in reports.values()) + 1
