@@ -197,7 +197,8 @@ def next_view(
     If all of them hold still, somebody is lost: the others go on without. Else joiners come in at a boundary, or all
     change to a better plan. StageLostError if nothing can follow.
     """
-    assert (newest := course.newest) is not None
+    newest = course.newest
+    assert newest is not None
     if all(report.is_frozen for report in reports.values()):
         return after_a_loss(newest, reports, planner, detected_s)
     first = max(report.limit for report in reports.values()) + 1
