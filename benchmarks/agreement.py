@@ -35,6 +35,7 @@ COLUMNS = {
     "usurp": "all of lower number suspected at once",
     "want_change": "changes wanted",
     "excluded": "left out and told",
+    "joined again": "of these, joined again as the same process",
     "no majority": "no majority",
     "sent": "messages",
     "lost": "messages lost",

@@ -13,7 +13,7 @@ from skippipe.model.feedback import Replica, load_feedback
 from skippipe.model.gradient_codec import GradientCodec
 from skippipe.runtime.emulation import Emulation, RunClock
 from skippipe.runtime.endpoint import STOP_SIGNAL
-from skippipe.runtime.events import NodeBack, Ready
+from skippipe.runtime.events import Ready
 from skippipe.runtime.executor import Executor, expected_senders
 from skippipe.runtime.figures import meet, widths
 from skippipe.runtime.gradients import Exchange, Group
@@ -33,7 +33,7 @@ from skippipe.runtime.survivors import NO_VIEW, Survivors
 from skippipe.survival.course import Course
 from skippipe.survival.view import View
 from skippipe.transport.clocks import Clock
-from skippipe.transport.inbox import Inbox, PeerLostError, ViewChangedError
+from skippipe.transport.inbox import Inbox, ViewChangedError
 
 logger = logging.getLogger(__name__)
 
@@ -169,42 +169,6 @@ class Member:
             receivers.add(0)
         self.work.wait("the other nodes")
         self.links.connect(sorted(receivers))
-
-    def join(self) -> None:
-        """Get into the run, with the state of a replica of the same stage; PeerLostError if nobody lets it in."""
-        self.work.wait("a view to join")
-        self.survivors.start()
-        view = self.wait_for_view()
-        self.links.joined = True
-        self.first = view.first_iteration
-        if self.first >= self.job.config.iterations:
-            logger.info("the run ends before iteration %d, in which this node would join", self.first)
-            self.pace.wait_for_the_end()
-        if not self.job.endpoint.with_first_node and 0 in view.members:
-            # Its clock is the run's time.
-            self.links.connect([0])
-        with self.inbox.changed:
-            self.inbox.iteration = self.first
-            self.take_up(self.first)
-        known, restored = self.receive_state(self.first)
-        self.run, self.drops.in_a_row, self.drops.proven = known.run, known.dropped_in_a_row, known.proven
-        self.links.learn_axis(restored.donor, known.axis_s)
-        self.pace.complete(self.first - 1, known.figures)
-        self.microbatches.join(self.first, known.places)
-        self.hand_on(self.first)
-        if self.shard.codec is not None:
-            logger.info("what this node's compressed syncs had left out is lost with its former process")
-        self.job.endpoint.report(
-            NodeBack(self.job.node, self.first, self.shard.index, restored.source, restored.size, restored.seconds)
-        )
-
-    def wait_for_view(self) -> View:
-        """The first view that names this joiner; PeerLostError says why there is none."""
-        try:
-            return self.pace.wait_for_view(self.job.config.peers.connect_seconds)
-        except PeerLostError as error:
-            why = self.survivors.not_reached
-            raise PeerLostError(f"{error} ({why})" if why else str(error)) from None
 
     def receivers(self) -> set[int]:
         """Nodes that this one sends to in the view."""

@@ -11,6 +11,7 @@ import torch
 from skippipe.errors import LeftOutError
 from skippipe.model.stage import Stage
 from skippipe.runtime.job import Job
+from skippipe.runtime.joining import join
 from skippipe.runtime.share import take_threads
 from skippipe.runtime.worker import Worker
 from skippipe.transport.inbox import PeerLostError
@@ -25,7 +26,7 @@ def run_worker(job: Job) -> None:
     worker = Worker(job)
     try:
         if worker.joins:
-            worker.join()
+            join(worker)
         else:
             worker.meet()
         train(worker, started)

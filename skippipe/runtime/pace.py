@@ -21,7 +21,7 @@ class Pace:
         self.course, self.inbox = course, inbox
 
     def wait_for_view(self, seconds: float) -> View:
-        """The first view that names this joiner; PeerLostError if there is none for so long."""
+        """The next view that names this joiner; PeerLostError if there is none for so long."""
         with self.inbox.changed:
             self.inbox.changed.wait_for(lambda: self.course.newest or self.inbox.failure, seconds)
             self.inbox.check_failure()

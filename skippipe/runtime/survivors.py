@@ -173,11 +173,9 @@ class Survivors:
 
     def propose(self, reports: dict[int, bytes], lost: frozenset[int]) -> bytes:
         """The next view: heirs for the lost, or joiners between two iterations."""
-        newest = self.course.newest
-        assert newest is not None
         known = {node: report for node, data in reports.items() if (report := self.read_report(node, data))}
         try:
-            view = next_view(newest, known, self.joiners() - known.keys(), self.planner, self.detected_s)
+            view = next_view(self.course, known, self.joiners() - known.keys(), self.planner, self.detected_s)
         except StageLostError as error:
             return ending(reports, f"{name_nodes(lost)} lost, and {error}")
         return view.to_bytes()
@@ -201,7 +199,8 @@ class Survivors:
             if is_ending(value):
                 read_ending(value)
             else:
-                View.from_bytes(value, self.nodes).check_same_work(self.course.newest)
+                view = View.from_bytes(value, self.nodes)
+                view.check_same_work(self.course.newest, self.course.view_of(view.first_iteration - 1))
         except ValueError as error:
             logger.error("a proposed view can't be run: %s", error)
             return False
@@ -227,8 +226,11 @@ class Survivors:
                 self.end_left_out(view.number - 1)
                 return
             self.detected_at = None
-            if view.way == "boundary":
-                # Whoever waits to begin an iteration, or to join.
+            if self.course.running is None:
+                # This node joins, and what it may have begun to get in another view is void.
+                self.inbox.leave_views()
+            elif view.way == "boundary":
+                # Whoever waits to begin an iteration.
                 self.inbox.changed.notify_all()
             else:
                 self.inbox.change()
@@ -242,10 +244,18 @@ class Survivors:
         self.births |= births
         self.be_ready()
 
-    def excluded(self, number: int) -> None:
-        """The others go on without this node."""
+    def excluded(self, number: int) -> bool:
+        """The others go on without this node; whether it asks to join again, since it has no state yet."""
         self.note_decision()
-        self.end_left_out(number)
+        with self.inbox.changed:
+            joins_again = not self.course.has_state
+            if joins_again:
+                logger.info("view %d is without this node, which had no state yet: it asks again", number)
+                self.course.give_up()
+                self.inbox.leave_views()
+        if not joins_again:
+            self.end_left_out(number)
+        return joins_again
 
     def note_decision(self) -> None:
         """Leave what was decided for those who hear of this process's death, before anybody is told of it."""

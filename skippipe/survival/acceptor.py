@@ -48,13 +48,15 @@ class Application(Protocol):
     def adopt(self, number: int, value: bytes) -> None:
         """A view begins. Before this returns, the launcher must have got Agreement.decision."""
 
-    def excluded(self, number: int) -> None:
-        """A view has begun without this node, whose machine ends: one with another birth may join. As with adopt, the
-        launcher must have got Agreement.decision, which this node may be the only one to know.
+    def excluded(self, number: int) -> bool:
+        """A view has begun without this node: whether it asks to join again, since it had nothing to work on yet.
+
+        Else its machine ends, and one with another birth may join. As with adopt, the launcher must have got
+        Agreement.decision, which this node may be the only one to know.
         """
 
     def joining(self, node: int) -> None:
-        """This member is the proposer, and a process of that node asks to join: see want_change."""
+        """This member is the proposer, and a process of that node asks to join: see want_change. Once in each view."""
 
     def no_majority(self, reachable: tuple[int, ...], members: tuple[int, ...]) -> None:
         """A change is wanted, and these members, all that can be reached, have been no quorum for too long."""

@@ -23,6 +23,7 @@ A death of a process that had begun a newer view does not count; its launcher br
 (`certainly_dead`), so nobody waits for what only the dead knew.
 
 A process that starts again has another birth and has promised nothing; it is nobody's member until a view names it.
+A member that is left out and joins again votes no more in the views before: what follows on them is decided.
 """
 
 from __future__ import annotations
@@ -160,10 +161,11 @@ class Agreement(Proposer):
                 self.begin_ballot()
         elif self.wanted:
             self.ask_for_change()
-        self.watch_quorum()
-        outsiders = self.outsiders()
-        if outsiders and self.telling.elapsed(self.now):
-            for node in outsiders:
+        if self.number >= 0:
+            self.watch_quorum()
+            self.announce()
+            outsiders = self.outsiders()
+            for node in outsiders if outsiders and self.telling.elapsed(self.now) else []:
                 self.send(node, Excluded(self.number))
 
     def outsiders(self) -> list[int]:
@@ -268,11 +270,13 @@ class Agreement(Proposer):
 
     def leave(self, number: int) -> None:
         """A view has begun without us."""
-        self.is_excluded = True
-        self.application.excluded(number)
+        if self.application.excluded(number):
+            self.begin_view(-1, {})
+        else:
+            self.is_excluded = True
 
     def take_join(self, message: Join) -> None:
-        """A process asks to join: the application of the proposer hears of it."""
+        """A process asks to join: the proposer has to know of it."""
         node, birth = message.node, message.birth
         self.standing.learn(message.deaths)
         if any(death.view > self.number for death in message.deaths):
@@ -284,7 +288,11 @@ class Agreement(Proposer):
             self.standing.joining[node] = max(birth, self.standing.joining.get(node, birth))
             if self.proposer != self.node:
                 self.send(self.proposer, message)
-            elif (node, birth) not in self.announced:
+
+    def announce(self) -> None:
+        """Tell our application, if we are the proposer, who asks to join; before this view too."""
+        for node, birth in self.standing.joining.items() - self.announced if self.proposer == self.node else ():
+            if self.standing.is_news(node, birth):
                 self.announced.add((node, birth))
                 self.application.joining(node)
 

@@ -2,7 +2,9 @@
 
 The nodes agree on a view before they go on in it. A takeover begins at once, wherever each node is, for which all hold
 still first (`is_frozen`). A boundary view begins with an iteration that nobody has begun: every node says which one it
-may still begin without it (`limit`), keeps to that until the view is decided, and the view begins after all of these.
+may still begin without it (`limit`: what it has begun), keeps to that until the view is decided, and the view begins
+after all of these: agreeing takes a blink of an iteration, and whoever has joined is of use the sooner the better.
+Of two boundary views that begin with the same iteration the later one holds: it has those too who asked meanwhile.
 Nodes that move to another stage with it keep what they held until its first iteration is done everywhere: if somebody
 is lost before, that iteration is dropped and begun again by those who are left, in the stages of before.
 """
@@ -112,8 +114,9 @@ class Course:
         """Tell how far this node is, and keep to it until the next view: see Report."""
         self.is_frozen = self.is_frozen or is_urgent
         if self.limit is None:
-            # Each view is gone on in for an iteration at least: the next one's donors hold what it says they do.
-            self.limit = max(self.begun + 1, self.newest.first_iteration if self.newest is not None else 0)
+            # What takes an iteration over is gone on in for it, even if this node has not begun it.
+            chain = [self.running, *self.waiting]
+            self.limit = max([self.begun, *(view.first_iteration for view in chain if view and view.way != "boundary")])
         view = self.view_of(self.committed + 1)
         other = view if self.is_frozen and view is not self.newest else None
         named = tuple(sorted(suspects)), tuple(sorted(hung))
@@ -141,10 +144,16 @@ class Course:
     def adopt(self, view: View) -> bool:
         """The next view is decided; False if this process must end: it was left out of the one in between.
 
-        That may be if what it had said to join comes late.
+        That may be if what it had said to join comes late. One that has no state yet begins with this view then, and
+        also if it begins no later than the one that it joined with, in which nobody will have given it any.
         """
-        if self.newest is not None and view.number != self.newest.number + 1:
+        is_next = self.newest is None or view.number == self.newest.number + 1
+        if self.has_state and not is_next:
             return False
+        entered = self.running or next(iter(self.waiting), None)
+        is_sooner = entered is not None and view.first_iteration <= entered.first_iteration
+        if not self.has_state and (is_sooner or not is_next):
+            self.give_up()
         if self.newest is None:
             self.begun = view.first_iteration - 1
         self.waiting.append(view)
@@ -152,6 +161,12 @@ class Course:
         if view.committed > self.committed:
             self.committed, self.figures = view.committed, {node: list(row) for node, row in view.figures.items()}
         return True
+
+    def give_up(self) -> None:
+        """A joiner without a state is in no view any more."""
+        assert not self.has_state
+        self.running, self.waiting = None, []
+        self.is_frozen, self.limit = False, None
 
     def take_up(self, iteration: int) -> list[View]:
         """Go on in the last view that is due in an iteration, which is running or about to begin: those up to it.
@@ -171,26 +186,32 @@ class Course:
 
 
 def next_view(
-    newest: View,
+    course: Course,
     reports: Mapping[int, Report],
     joiners: Collection[int],
     planner: Planner,
     detected_s: float | None,
 ) -> View:
-    """What follows on the newest view that was decided, whose members report; StageLostError if nothing can.
+    """What follows on the newest view that was decided, whose members report, in the proposer's course.
 
     If all of them hold still, somebody is lost: the others go on without. Else joiners come in at a boundary, or all
-    change to a better plan.
+    change to a better plan. StageLostError if nothing can follow.
     """
+    newest = course.newest
+    assert newest is not None
     if all(report.is_frozen for report in reports.values()):
         return after_a_loss(newest, reports, planner, detected_s)
     first = max(report.limit for report in reports.values()) + 1
-    joined = tuple(sorted(joiners))
-    if joined or reports.keys() != set(newest.members):
-        plan = planner.settle({*reports, *joined}, newest.plan)
+    # The newest view may be one that nobody has begun: it is passed over then, if that brings joiners in sooner.
+    before = course.view_of(first - 1) if joiners else None
+    if before is None:
+        before, first = newest, max(first, newest.first_iteration + 1)
+    if joiners or reports.keys() != set(newest.members):
+        plan = planner.settle({*reports, *joiners}, before.plan)
     else:
         plan = planner.better(newest) or planner.succeed(newest, first, ())
-    donors, restored = donors_of(newest.plan, plan)
+    joined = tuple(sorted(plan.stage_of().keys() - before.plan.stage_of().keys()))
+    donors, restored = donors_of(before.plan, plan)
     moved = sorted((donors.keys() | restored.keys()) - set(joined))
     changes = {"joined": joined, "moved": moved}
     told = ", ".join(f"{what}: {', '.join(map(str, nodes))}" for what, nodes in changes.items() if nodes)
@@ -204,7 +225,7 @@ def next_view(
         joined=joined,
         donors=donors,
         restored=restored,
-        fallback=newest.plan if moved else None,
+        fallback=before.plan if moved else None,
         detected_s=detected_s,
     )
 

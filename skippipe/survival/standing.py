@@ -50,7 +50,8 @@ class Standing:
     def begin_view(self, members: Mapping[int, int]) -> None:
         """Forget what no longer matters when a view begins."""
         self.seen.update(members)
-        self.joining = {node: birth for node, birth in self.joining.items() if birth > members.get(node, birth)}
+        # Whoever this view came too early for need not ask again.
+        self.joining = {node: birth for node, birth in self.joining.items() if birth > members.get(node, -1)}
         newest = {death.node: death for death in sorted(self.deaths)}
         self.deaths = {
             death

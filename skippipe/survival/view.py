@@ -56,7 +56,7 @@ class View:
     lost: tuple[int, ...] = ()
     """Members of the view before that this one is without, ascending."""
     joined: tuple[int, ...] = ()
-    """Members that the view before was without, ascending."""
+    """Members that the iteration before was done without, ascending."""
     donors: dict[int, int] = field(default_factory=dict)
     """Who hands its stage's state, as it is when the view begins, to each member that did not hold that stage."""
     restored: dict[int, tuple[int, ...]] = field(default_factory=dict)
@@ -173,17 +173,20 @@ class View:
         if (self.fallback is None) != (not self.moved):
             raise UserError("fallback must be there if nodes move between stages, and only then")
 
-    def check_same_work(self, before: View | None) -> None:
-        """Raise UserError if the plan has other microbatches or stages than that of a view before."""
-        if before is None:
+    def check_same_work(self, newest: View | None, before: View | None) -> None:
+        """Raise UserError if the plan has other microbatches or stages than the newest view.
+
+        `before` is the view of the iteration before, if this node knows it: with its plan the fallback must agree.
+        """
+        if newest is None:
             return
         for name, ours, theirs in (
-            ("microbatches", len(self.plan.paths), len(before.plan.paths)),
-            ("stages", len(self.plan.stages), len(before.plan.stages)),
+            ("microbatches", len(self.plan.paths), len(newest.plan.paths)),
+            ("stages", len(self.plan.stages), len(newest.plan.stages)),
         ):
             if ours != theirs:
                 raise UserError(f"the view's plan has {ours} {name}, the one before {theirs}")
-        if self.fallback is not None and self.fallback.paths != before.plan.paths:
+        if self.fallback is not None and before is not None and self.fallback.paths != before.plan.paths:
             raise UserError("the view's fallback is not the plan of the view before")
 
 

@@ -190,6 +190,13 @@ class Inbox:
             self.changing = True
             self.changed.notify_all()
 
+    def leave_views(self) -> None:
+        """The others go on without this node, which may join again (network thread): what they had sent is void."""
+        with self.changed:
+            self.oldest = self.view + 1
+            self.senders, self.messages, self.taken = {}, {}, set()
+            self.change()
+
     def take_up(
         self,
         view: int,

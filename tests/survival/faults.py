@@ -30,7 +30,7 @@ class Torture(World):
         self.are_deaths_told = self.random.random() < 0.85
         self.are_decisions_told = self.random.random() < 0.6
         self.loss = choice([0, 0, 0.1] if self.is_storm else [0, 0.05, 0.2, 0.4])
-        self.repeated, self.left_out = 0.1, 0.05
+        self.repeated, self.left_out, self.joining_again = 0.1, 0.05, 0.5
         self.delay_s = choice([0.01, 0.1, 0.5])
         self.late = 0.4 if self.is_storm else choice([0, 0.02, 0.2])
         self.pause_s = 0.3 if self.is_storm else choice([0.5, 1.5, 4.0])

@@ -94,7 +94,7 @@ class Process:
         self.is_frozen = False
         self.joiners.clear()
 
-    def excluded(self, number: int) -> None:
+    def excluded(self, number: int) -> bool:
         if self.dies == "before it tells":
             raise EndedError
         self.told = self.machine.decision
@@ -104,7 +104,17 @@ class Process:
         if decided is None or (self.node, self.birth) in decided.proposal.members:
             raise ViolationError(f"node {self.node} is told that it is not in view {number}")
         self.world.counts["excluded"] += 1
+        if self.joins_again():
+            self.world.counts["joined again"] += 1
+            self.is_frozen = False
+            self.joiners.clear()
+            return True
         self.world.at(self.world.random.random(), lambda: self.world.come_back(self))
+        return False
+
+    def joins_again(self) -> bool:
+        """Whether it is as good as new, though it was left out."""
+        return self.world.random.random() < self.world.joining_again
 
     def joining(self, node: int) -> None:
         self.joiners.add(node)
@@ -127,6 +137,8 @@ class World:
     """Of an ordinary message, on average."""
     left_out = 0.0
     """Share of proposals without somebody who reported."""
+    joining_again = 0.0
+    """Share of those that are left out and ask to join again as the same process."""
     are_deaths_told = True
     """Whether launchers tell others of deaths."""
     are_decisions_told = True

@@ -35,14 +35,13 @@ def test_a_member_keeps_to_what_it_said_first() -> None:
     for iteration in range(3):
         course.begun = iteration
         course.commit(iteration, {0: [0.0], 1: [0.0]})
-    assert course.report(is_urgent=False).limit == 3
-    course.begun = 3
+    assert course.report(is_urgent=False).limit == 2
     # Another proposer may ask again while the first one's view is being decided on.
-    assert course.report(is_urgent=True).limit == 3
-    assert [course.may_begin(iteration) for iteration in (3, 4)] == [True, False]
-    course.adopt(View(1, 4, "boundary", "joined: 2", plan_of([0, 1, 2]), -1, joined=(2,), donors={2: 0}))
-    assert course.may_begin(4)
-    assert [course.take_up(iteration) for iteration in (3, 4)] == [[], [course.running]]
+    assert course.report(is_urgent=True).limit == 2
+    assert [course.may_begin(iteration) for iteration in (2, 3)] == [True, False]
+    course.adopt(View(1, 3, "boundary", "joined: 2", plan_of([0, 1, 2]), -1, joined=(2,), donors={2: 0}))
+    assert course.may_begin(3)
+    assert [course.take_up(iteration) for iteration in (2, 3)] == [[], [course.running]]
 
 
 def test_a_report_survives_its_bytes() -> None:
@@ -54,7 +53,7 @@ def test_whoever_has_the_figures_of_others_hands_them_on() -> None:
     view = View(1, 4, "boundary", "joined: 2", plan_of([0, 1, 2]), -1, joined=(2,), donors={2: 0})
     joiner = Course(None, -1, has_state=False)
     assert joiner.adopt(view)
-    assert joiner.report(is_urgent=False).limit == 4
+    assert joiner.report(is_urgent=False).limit == 3
     joiner.take_up(4)
     figures = {0: [1.0], 1: [2.0]}
     joiner.complete(3, figures)
@@ -62,7 +61,7 @@ def test_whoever_has_the_figures_of_others_hands_them_on() -> None:
     assert behind.adopt(view)
     # Node 0, whose state it was, is lost, and nobody else had heard what it had of iteration 3.
     reports = {1: behind.report(is_urgent=True), 2: joiner.report(is_urgent=True)}
-    following = next_view(view, reports, (), Planner(behind), None)
+    following = next_view(behind, reports, (), Planner(behind), None)
     assert (following.committed, following.first_iteration, following.members) == (3, 4, (1, 2))
     assert following.figures == {0: (1.0,), 1: (2.0,)}
     assert behind.adopt(following)
@@ -71,7 +70,7 @@ def test_whoever_has_the_figures_of_others_hands_them_on() -> None:
 
 
 def test_whoever_was_left_out_in_between_ends() -> None:
-    joiner = Course(None, -1, has_state=False)
+    joiner = Course(None, -1)
     assert joiner.adopt(View(3, 4, "boundary", "joined: 2", plan_of([0, 2]), -1, joined=(2,), donors={2: 0}))
     assert not joiner.adopt(View(5, 9, "boundary", "joined: 2", plan_of([0, 2]), -1, joined=(2,), donors={2: 0}))
 

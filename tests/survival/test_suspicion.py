@@ -67,5 +67,5 @@ def test_a_takeover_is_without_the_end_of_a_lost_link_and_without_who_hangs(
     reports = {node: Course(view, 0).report(True, *named.get(node, ((), ()))) for node in range(6)}
     sent = {node: Report.from_bytes(report.to_bytes(), 6) for node, report in reports.items()}
     assert sent == reports
-    following = next_view(view, sent, (), Heirs(), None)
+    following = next_view(Course(view, 0), sent, (), Heirs(), None)
     assert (following.way, following.lost) == ("takeover", (lost,))

@@ -175,11 +175,11 @@ def test_whatever_value_stands_anywhere_nothing_but_a_value_error_comes(data: st
 
 
 def test_a_view_has_the_work_of_the_one_before() -> None:
-    VIEW.check_same_work(None)
-    VIEW.check_same_work(VIEW)
+    VIEW.check_same_work(None, None)
+    VIEW.check_same_work(VIEW, VIEW)
     for plan, name in (
         (replace(VIEW.plan, paths=VIEW.plan.paths[1:]), "microbatches"),
         (replace(VIEW.plan, stages=VIEW.plan.stages[1:]), "stages"),
     ):
         with pytest.raises(ValueError, match=rf"the view's plan has \d+ {name}, the one before \d+"):
-            VIEW.check_same_work(replace(VIEW, plan=plan))
+            VIEW.check_same_work(replace(VIEW, plan=plan), None)

@@ -37,6 +37,8 @@ class Trainer(Process):
     is_running: bool = False
     pace_s: float = 0.0
     """Longest time between two things that it does."""
+    began_at: float = 0.0
+    """When it began the iteration that it is in, or was last in."""
     stage: int | None = None
     """That it holds the state of."""
     former: int | None = None
@@ -61,13 +63,12 @@ class Trainer(Process):
 
     def propose(self, reports: dict[int, bytes], lost: frozenset[int]) -> bytes:
         known = {node: self.training.reports[int(report)] for node, report in reports.items()}
-        standing, newest, ballot = self.machine.standing, self.course.newest, self.machine.ballot
-        assert newest is not None
+        standing, ballot = self.machine.standing, self.machine.ballot
         assert ballot is not None
         joiners = {node for node, birth in standing.joining.items() if standing.is_news(node, birth)} - known.keys()
         content, members = None, tuple(sorted(known))
         try:
-            content = next_view(newest, known, joiners, self.planner, None)
+            content = next_view(self.course, known, joiners, self.planner, None)
             members = content.members
         except StageLostError:
             self.world.counts["lost a stage"] += 1
@@ -86,6 +87,15 @@ class Trainer(Process):
         else:
             self.world.counts["left out in between"] += 1
             self.world.at(self.world.random.random(), lambda: self.world.come_back(self))
+
+    def joining(self, node: int) -> None:
+        if not self.training.has_ended:
+            super().joining(node)
+
+    def joins_again(self) -> bool:
+        if not self.course.has_state:
+            self.course.give_up()
+        return not self.course.has_state
 
     # As the torch thread.
 
@@ -107,7 +117,7 @@ class Trainer(Process):
         elif self.is_running:
             self.run(iteration)
         elif self.course.may_begin(iteration):
-            self.course.begun, self.is_running = iteration, True
+            self.course.begun, self.is_running, self.began_at = iteration, True, self.world.now
             self.take_up(iteration)
 
     def arrive(self) -> None:
@@ -214,7 +224,8 @@ class Trainer(Process):
         if self.stage != view.plan.stage_of()[self.node]:
             raise ViolationError(f"node {self.node} works on stage {self.stage} in view {view.number}")
         done = self.training.done[view.number, iteration]
-        done.add(self.node)
+        if self.world.now >= self.began_at + self.training.step_s:
+            done.add(self.node)
         if done >= set(view.members) and not self.course.is_frozen:
             self.course.commit(iteration, {node: [float(view.number)] for node in view.members})
             self.committed = iteration
@@ -236,6 +247,8 @@ class Training(Torture):
         self.left_out = 0.0
         self.donors_killed = self.random.choice([0.0, 0.5])
         """Share of donors that die soon, and of others while nodes move."""
+        self.step_s = 0.0
+        """That an iteration takes at least."""
         self.has_ended = False
         self.has_two_stages = self.first > 3
         self.reports: list[Report] = []
