@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tests.survival.faults import Torture
-from tests.survival.simulation import ViolationError
+from tests.survival.process import ViolationError
 
 RESULTS = Path("benchmarks/results/agreement.md")
 COLUMNS = {
