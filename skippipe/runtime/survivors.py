@@ -254,6 +254,7 @@ class Survivors:
                 logger.info("view %d is without this node, which had no state yet: it asks again", number)
                 self.course.give_up()
                 self.inbox.leave_views()
+                self.hung.clear()
         if not joins_again:
             self.end_left_out(number)
         return joins_again

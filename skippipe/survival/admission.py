@@ -84,6 +84,8 @@ class Admission(Proposer):
         """A view has begun without us."""
         if self.application.excluded(number):
             self.left = number
+            # A fault that is over must not follow us into the next view; one that is not shows itself again.
+            self.standing.suspected.clear()
             self.begin_view(-1, {})
         else:
             self.is_excluded = True

@@ -107,6 +107,7 @@ class Process:
             self.world.counts["joined again"] += 1
             self.is_frozen = False
             self.joiners.clear()
+            self.world.check_links()
             return True
         self.world.at(self.world.random.random(), lambda: self.world.come_back(self))
         return False

@@ -59,3 +59,23 @@ def test_what_names_a_member_comes_after_what_says_that_it_was_left_out_later() 
     story.want_change(0)
     story.settle()
     assert set(story.views.values()) == {(3, (0, 1, 2, 3))}
+
+
+def test_what_a_member_suspected_is_forgotten_with_the_view() -> None:
+    story = Story(4)
+    story.joining_again = 1.0
+    story.suspect(0, 3)
+    story.suspect(3, 1)
+    story.lose_all()
+    story.wait(0)
+    story.settle()
+    story.do(0, lambda machine, now: machine.trust(3, now))
+    story.settle()
+    assert story.views[3] == (-1, ())
+    story.want_change(0)
+    story.settle()
+    assert set(story.views.values()) == {(2, (0, 1, 2, 3))}
+    for node in range(4):
+        story.wait(node)
+    story.settle()
+    assert set(story.views.values()) == {(2, (0, 1, 2, 3))}
