@@ -23,7 +23,8 @@ A death of a process that had begun a newer view does not count; its launcher br
 (`certainly_dead`), so nobody waits for what only the dead knew.
 
 A process that starts again has another birth and has promised nothing; it is nobody's member until a view names it.
-A member that is left out and joins again votes no more in the views before: what follows on them is decided.
+A member that is left out and joins again votes no more in the views before: what follows on them is decided. It says so
+to whoever asks it (Join.left): those who have not heard what was decided find out without it.
 """
 
 from __future__ import annotations
