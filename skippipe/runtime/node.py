@@ -11,7 +11,7 @@ import torch
 from skippipe.errors import LeftOutError
 from skippipe.model.stage import Stage
 from skippipe.runtime.job import Job
-from skippipe.runtime.share import take_threads
+from skippipe.runtime.share import take_device, take_threads
 from skippipe.runtime.worker import Worker
 from skippipe.transport.inbox import PeerLostError
 
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 def run_worker(job: Job) -> None:
     """Train one node to the end (in a process of its own)."""
     take_threads(job.config.threads, job.endpoint, job.config.emulation.enabled)
+    take_device(job.device)
     started = time.monotonic()
     worker = Worker(job)
     try:
