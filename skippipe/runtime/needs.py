@@ -47,8 +47,8 @@ class Needs:
     ahead: int
     """What a GPU still has of the task before: it has been asked for the next one."""
     pinned: int
-    """Of the machine's own memory if the node computes on a GPU, pinned for copies: what is `sent`, what is under way in
-    each direction, and the gradient; torch gives each a power of two."""
+    """Of the machine's own memory, pinned for copies, if the node computes on a GPU: what is `sent`, what is on its way
+    there and back, and the gradient; torch gives each a power of two."""
     sync: int
     """The node's own gradient, which begins a sync again, and the parts of replicas or AdamW's temporary tensors."""
     heap: int
