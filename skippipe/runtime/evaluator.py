@@ -149,7 +149,7 @@ def run_evaluator(job: EvaluationJob) -> None:
     stage = Stage(config.model, job.plan.stage_of()[node], job.prepared.vocabulary, config.seed)
     load_stage(job.checkpoint, stage)
     device = own_device(config.device, job.endpoint)
-    take_device(device)
+    take_device(device, node)
     stage.to(device)
     peers = [other for others in job.plan.stages[1:] for other in others] if node == driver else [driver]
     mailbox = Mailbox(peers)

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 def run_worker(job: Job) -> None:
     """Train one node to the end (in a process of its own)."""
     take_threads(job.config.threads, job.endpoint, job.config.emulation.enabled)
-    take_device(job.device)
+    take_device(job.device, job.node)
     started = time.monotonic()
     worker = Worker(job)
     try:

@@ -185,7 +185,7 @@ def run_profile(endpoint: Endpoint, config: ProfileConfig) -> None:
     # As in a run whose times are real, which is what a profile is for.
     take_threads(config.threads, endpoint, emulated=False)
     device = own_device(config.device, endpoint)
-    take_device(device)
+    take_device(device, endpoint.node)
     rounds = Rounds(endpoint, config)
     hosts = [int(row[0]) for row in rounds.share([float(machine_number())])]
     tasks, link_figures = [0.0] * TASK_FIGURES, [0.0] * (LINK_FIGURES * endpoint.nodes)
