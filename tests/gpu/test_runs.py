@@ -32,9 +32,7 @@ def test_six_nodes_on_gpus_train_in_real_time_what_one_process_trains(start: Sta
     process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *fields)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
-    check_exact(
-        workplace, workplace / "runs" / f"gpu-{case}", fields, ITERATIONS, tolerance=TOLERANCE, by_number=False
-    )
+    check_exact(workplace, workplace / "runs" / f"gpu-{case}", fields, ITERATIONS, tolerance=TOLERANCE, by_number=False)
 
 
 def test_twenty_nodes_train_on_the_gpus_that_are_there(start: Start, workplace: Path) -> None:
