@@ -63,3 +63,49 @@ def test_what_is_neither_is_refused_in_one_line(tmp_path: Path) -> None:
     unknown = ask(tmp_path, True, "--gpu")
     assert unknown.returncode == 2
     assert unknown.stderr.startswith("error: unknown argument --gpu; usage: ")
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Path:
+    """What a .venv is asked for that installs nothing: NO_CPU and NO_CUDA are how what they name ends."""
+    python, log = tmp_path / ".venv" / "bin" / "python", tmp_path / "asked"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f'#!/bin/sh\necho "$*" >>{log}\ncase "$*" in\n*+cpu*) exit ${{NO_CPU:-0}} ;;\n-c*) exit ${{NO_CUDA:-0}} ;;\nesac\n'
+    )
+    python.chmod(0o755)
+    return log
+
+
+def of_pip(log: Path) -> list[str]:
+    """What pip was asked to install, in order."""
+    return [line.split()[-1] for line in log.read_text().splitlines() if "pip install" in line]
+
+
+def test_torch_comes_first_and_nothing_is_asked_for_twice(tmp_path: Path, asked: Path) -> None:
+    for _ in range(2):
+        assert ask(tmp_path, True).returncode == 0
+        assert of_pip(asked) == [f"torch==={VERSION}", "requirements.txt", "."]
+    assert ask(tmp_path, False, SKIPPIPE_TORCH="cpu").returncode == 0
+    assert of_pip(asked)[3:] == [f"torch=={VERSION}+cpu", "."]
+    # From now on it is what is there.
+    assert ask(tmp_path, True).returncode == 0
+    assert len(of_pip(asked)) == 5
+
+
+def test_where_pip_knows_no_build_without_cuda_the_larger_one_is_taken_and_named(tmp_path: Path, asked: Path) -> None:
+    done = ask(tmp_path, False, NO_CPU="1")
+    assert done.returncode == 0
+    assert of_pip(asked)[:2] == [f"torch=={VERSION}+cpu", f"torch=={VERSION}"]
+    assert f"pip finds no build of torch {VERSION} without CUDA" in done.stderr
+    assert ask(tmp_path, True, "--torch").stdout == BUILDS["cpu"]
+
+
+def test_a_build_that_should_have_cuda_and_has_none_ends_in_one_line_and_is_not_remembered(
+    tmp_path: Path, asked: Path
+) -> None:
+    done = ask(tmp_path, True, NO_CUDA="1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: the torch {VERSION} that pip found for this machine has no")
+    assert of_pip(asked) == [f"torch==={VERSION}"]
+    assert not (tmp_path / ".venv" / "installed").exists()
