@@ -61,7 +61,9 @@ find_python() {
 install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
 
 [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv
-echo "installing torch for $build ${missing[*]} into .venv (some minutes the first time)" >&2
+echo "installing ${missing[*]:-torch} into .venv, with torch for $build (some minutes the first time)" >&2
+# Until all of it is there, nothing is known of it.
+rm -f .venv/installed/torch
 if ! install "$torch"; then
     [ "$build" = cpu ] || exit 1
     echo "pip finds no build of torch $torch_version without CUDA (PyTorch's own index has one, see PIP_EXTRA_INDEX_URL);" \

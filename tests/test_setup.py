@@ -70,9 +70,8 @@ def asked(tmp_path: Path) -> Path:
     """What a .venv is asked for that installs nothing: NO_CPU and NO_CUDA are how what they name ends."""
     python, log = tmp_path / ".venv" / "bin" / "python", tmp_path / "asked"
     python.parent.mkdir(parents=True)
-    python.write_text(
-        f'#!/bin/sh\necho "$*" >>{log}\ncase "$*" in\n*+cpu*) exit ${{NO_CPU:-0}} ;;\n-c*) exit ${{NO_CUDA:-0}} ;;\nesac\n'
-    )
+    cases = "*+cpu*) exit ${NO_CPU:-0} ;;\n-c*) exit ${NO_CUDA:-0} ;;"
+    python.write_text(f'#!/bin/sh\necho "$*" >>{log}\ncase "$*" in\n{cases}\nesac\n')
     python.chmod(0o755)
     return log
 
