@@ -30,6 +30,7 @@ def trainer(config: RunConfig, prepared: Prepared) -> ReferenceTrainer:
 def test_gradients_are_those_of_plain_training_on_a_cpu(
     prepared: Prepared, precision: str, recompute: bool, compiled: bool
 ) -> None:
+    torch.compiler.reset()
     computing = {"precision": precision, "recompute": recompute, "compile": compiled, "device": "cuda:0"}
     loss, found = gradients(trainer(replace(CONFIG, **computing), prepared))  # type: ignore[arg-type]
     plain_loss, plain = gradients(trainer(CONFIG, prepared))
