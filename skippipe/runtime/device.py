@@ -64,7 +64,8 @@ class CudaDevice(Device):
     def __init__(self, torch_device: torch.device) -> None:
         super().__init__(torch_device)
         # One for both would let the next input wait for this task's result.
-        self.incoming, self.outgoing = torch.cuda.Stream(torch_device), torch.cuda.Stream(torch_device)
+        self.incoming: torch.cuda.Stream = torch.cuda.Stream(torch_device)  # type: ignore[no-untyped-call]
+        self.outgoing: torch.cuda.Stream = torch.cuda.Stream(torch_device)  # type: ignore[no-untyped-call]
         event = self.record(torch.cuda.current_stream(torch_device))
         event.synchronize()
         self.base = event, time.monotonic()
@@ -72,7 +73,7 @@ class CudaDevice(Device):
 
     def record(self, stream: torch.cuda.Stream) -> torch.cuda.Event:
         """An event at the end of what a stream has been asked for; the CPU rests while it waits for it."""
-        event = torch.cuda.Event(enable_timing=True, blocking=True)
+        event: torch.cuda.Event = torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]
         event.record(stream)
         return event
 
@@ -107,9 +108,9 @@ class CudaDevice(Device):
         event = self.record(torch.cuda.current_stream(self.torch))
 
         def wait() -> float:
-            if event.query():
+            if event.query():  # type: ignore[no-untyped-call]
                 before, then = self.base
-                return then + before.elapsed_time(event) / 1000
+                return then + float(before.elapsed_time(event)) / 1000
             event.synchronize()
             self.base = event, time.monotonic()
             return self.base[1]
