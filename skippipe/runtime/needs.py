@@ -44,6 +44,11 @@ class Needs:
     """Most messages that wait for the node, on the CPU."""
     task: int
     """What the largest loss or backward needs beside."""
+    ahead: int
+    """What a GPU still has of the task before: it has been asked for the next one."""
+    pinned: int
+    """Of the machine's own memory, pinned for copies, if the node computes on a GPU: what is `sent`, what is on its way
+    there and back, and the gradient; torch gives each a power of two."""
     sync: int
     """The node's own gradient, which begins a sync again, and the parts of replicas or AdamW's temporary tensors."""
     heap: int
@@ -65,13 +70,14 @@ class Needs:
     @property
     def on_gpu(self) -> int:
         """Most of a GPU's memory if the node computes there."""
-        return GPU_CONTEXT_BYTES + self.state + max(self.kept + self.task, FP32 * self.parameters)
+        tasks = self.kept + self.task + self.ahead
+        return GPU_CONTEXT_BYTES + self.state + max(tasks, FP32 * self.parameters)
 
     @property
     def beside_gpu(self) -> int:
         """Most memory of the machine itself if the node computes on a GPU: messages, a sync or a checkpoint."""
         copied = SAVED_NUMBERS * FP32 * self.parameters
-        return PROCESS_BYTES + self.sent + self.waiting + max(self.sync, copied)
+        return PROCESS_BYTES + self.pinned + self.waiting + max(self.sync, copied)
 
 
 def needs(config: RunConfig, schedule: Schedule, setting: str, vocabulary: int) -> list[Needs]:
@@ -118,6 +124,8 @@ def needs_of(
         sent=results * own.activation,
         waiting=waiting * own.activation,
         task=max((task_bytes[task.kind] for task in order), default=0),
+        ahead=2 * own.activation,
+        pinned=(results + 2) * power_of_two(own.activation) + power_of_two(gradient),
         sync=gradient + max(round(others * gradient), own.update),
         heap=round(HEAP_SHARE * heap_share(config.model, config.precision, tokens) * most),
         tasks_peak=most + waiting * own.activation,
@@ -125,6 +133,11 @@ def needs_of(
         sync_bytes=round(2 * others * gradient * sync_ratio(config.compression.sync)),
         busy_s=float(sum(seconds[task.kind][node] for task in order)),
     )
+
+
+def power_of_two(size: int) -> int:
+    """The least one that is not smaller."""
+    return 1 << (size - 1).bit_length()
 
 
 def most_waiting(plan: Plan, schedule: Schedule) -> list[int]:
