@@ -1,4 +1,4 @@
-"""Jobs whose nodes are made to die: the main job of twenty nodes, the tests' small one of six, both in real time too."""
+"""Jobs whose nodes are made to die: the main job of twenty nodes, the tests' one of six, and both in real time."""
 
 from __future__ import annotations
 
