@@ -15,6 +15,7 @@ from tests.data.conftest import write_dataset
 from tests.end_to_end.conftest import SECONDS, Start, free_ports
 from tests.end_to_end.dying import Moment
 from tests.end_to_end.exactness import check_exact
+from tests.end_to_end.timing import Timing
 
 ITERATIONS = 10
 
@@ -76,7 +77,7 @@ def test_a_resumed_run_reads_on_where_the_other_one_was(
     assert [line["iteration"] for line in expected if "validation_perplexity" in line] == [3, 7]
 
     on = ["--resume", str(checkpoint.folder)]
-    resumed, errors = finish(start, workplace, "stream-resumed", fields, *on)
+    resumed, errors = finish(start, workplace, "stream-resumed", [*fields, *Timing.REAL.fields], *on)
     assert "warning" not in errors
     lines = json_lines(resumed / "metrics.jsonl")
     for field in ("loss", "gradient_norm", "validation_perplexity"):
