@@ -81,8 +81,7 @@ def test_a_fault(fault: Fault, start: Start, workplace: Path, request: pytest.Fi
         start(
             *arguments[i],
             f"name={folders[i].name}",
-            *patience,
-            *timing.fields,
+            *fields,
             inside=hosts[i] if hosts else None,
             **SECRET,
         )
