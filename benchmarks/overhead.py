@@ -19,14 +19,13 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import whole_runs
+from six_nodes import NODES, SAMPLES, SETTING, STAGES, Job
 
 from skippipe.cli.prepare import config_from_arguments
 from skippipe.config import RunConfig
@@ -37,64 +36,15 @@ from skippipe.report.metrics import read_metrics
 from skippipe.report.run_folder import process_ids
 from skippipe.report.timeline import read_spans
 from skippipe.runtime.task_profiler import TaskSeconds, measure_tasks
-from skippipe.schedule import Costs, Schedule
-from skippipe.schedule.plan import Pipeline, make_plan
 
-CORES, NODES, SETTING = 2, 6, "ca-partial"
-STAGES = [[0, 1], [2, 3], [4, 5]]
-PATHS = [[0, 2], [0, 4], [0, 5], [1, 3], [1, 4], [1, 2]] * 2
-MEMORY = 3
-"""With fewer microbatches at a time two cores would wait for each other: that is the plan's part, not the runtime's."""
-SAMPLES = 8
+CORES = 2
 SAME_LOSS = 1e-4
 """Largest relative difference of a loss."""
 TICKS = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is trained."""
-
-    d_model: int
-    heads: int
-    context: int
-    vocabulary: int
-    iterations: int
-    reach: float
-    """Most that the nodes may take over what one process takes."""
-
-    @property
-    def fields(self) -> list[str]:
-        """Of the configuration."""
-        model = [f"model.{name}={getattr(self, name)}" for name in ("d_model", "heads", "context")]
-        data = [f"data.vocabulary={self.vocabulary}", f"iterations={self.iterations}", "checkpoint_every=null"]
-        return [*model, *data, "emulation.enabled=false"]
-
-    def schedule(self) -> Schedule:
-        """Of six nodes that are all alike; its times are nobody's."""
-        costs = Costs(np.full(NODES, 0.1), 0.75, 2.0, 0.0, np.full((NODES, NODES), 1e-4))
-        record = {"solver": "by hand", "seed": 0, "seconds": 0}
-        plan = make_plan(STAGES, np.array(PATHS), costs, MEMORY, [0.0] * len(STAGES), record)
-        tokens = SAMPLES * self.context
-        pipeline = Pipeline(
-            stages=len(STAGES),
-            path_length=len(PATHS[0]),
-            memory=MEMORY,
-            layers_per_stage=1,
-            d_model=self.d_model,
-            heads=self.heads,
-            context=self.context,
-            samples_per_microbatch=SAMPLES,
-            microbatches_per_node=len(PATHS) // len(STAGES[0]),
-            activation_bytes=4 * tokens * self.d_model,
-            stage_bytes=4 * 16 * self.d_model**2,
-        )
-        ones = np.ones((NODES, NODES))
-        return Schedule("alike", ("here",) * NODES, ones, ones, pipeline, costs, {SETTING: plan})
-
-
-JOBS = {"large": Job(512, 8, 256, 2048, 5, 1.03), "small": Job(128, 4, 128, 512, 40, 1.10)}
+JOBS = {"large": Job(512, 8, 256, 2048, iterations=5), "small": Job(128, 4, 128, 512, iterations=40)}
 """Tasks of the small one take about 20 ms."""
+REACH = {"large": 1.03, "small": 1.10}
+"""Most that the nodes may take over what one process takes."""
 
 
 class Trained(NamedTuple):
@@ -192,8 +142,8 @@ def row(name: str, turns: int) -> str:
         f"{1000 * tasks.forward_s:.1f}, {1000 * tasks.loss_s:.1f}, {1000 * tasks.backward_s:.1f}",
         *(f"{seconds:.3f}" for seconds in times),
         f"{ratio:.3f} ({', '.join(f'{each:.3f}' for each in ratios)})",
-        f"{job.reach:.2f}",
-        "yes" if ratio <= job.reach else "**NO**",
+        f"{REACH[name]:.2f}",
+        "yes" if ratio <= REACH[name] else "**NO**",
         f"{busy:.2f}",
     ]
     return f"| {' | '.join(cells)} |"
@@ -210,7 +160,7 @@ def main() -> None:
     command = f"python benchmarks/overhead.py --jobs {' '.join(options.jobs)} --turns {options.turns}"
     lines = [
         *whole_runs.header("What the runtime costs in real time", command),
-        f"Nothing is emulated. {NODES} nodes with a thread each, {len(STAGES)} stages, {len(PATHS)} microbatches of"
+        f"Nothing is emulated. {NODES} nodes with a thread each, {len(STAGES)} stages, {JOBS['large'].microbatches} microbatches of"
         f" {SAMPLES} samples that visit two stages, against skippipe/reference.py with {CORES} threads; {CORES} cores;"
         " medians of all turns, ratios taken within a turn. Tasks: median milliseconds of forward, loss and backward of"
         " a node that has a core for itself. Busy: part of the cores' time in which the nodes' processes ran.",

@@ -18,14 +18,14 @@ from skippipe.report.run_folder import process_ids
 SECONDS = 900
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
+def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
     """`python -m skippipe run` in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "skippipe", "run", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **environment},
     )
 
 

@@ -101,10 +101,10 @@ def test_two_machines_stream_their_own_copies_and_notice_another_text(
     for name, documents in (("here", 8), ("there", 8), ("other", 9)):
         write_dataset(tmp_path / name, files=5, documents=documents)
 
-    def meet(name: str, theirs: str) -> list[tuple[int, str]]:
+    def meet(name: str, theirs: str, timing: Timing = Timing.EMULATED) -> list[tuple[int, str]]:
         port = free_ports(6)
         common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", "iterations=3"]
-        common += [f'peers.bootstrap=["127.0.0.1:{port}"]', "data.source=hub", "data.vocabulary=350"]
+        common += [f'peers.bootstrap=["127.0.0.1:{port}"]', "data.source=hub", "data.vocabulary=350", *timing.fields]
         halves = [
             start(
                 *nodes, *common, f"data.hub={tmp_path}/{hub}", f"name={name}-{hub}", SKIPPIPE_SECRET="a secret of both"
@@ -113,12 +113,13 @@ def test_two_machines_stream_their_own_copies_and_notice_another_text(
         ]
         return [(process.communicate(timeout=SECONDS)[1], process.returncode)[::-1] for process in halves]
 
-    assert [code for code, _ in meet("copies", "there")] == [0, 0]
-    losses = [
-        [line["loss"] for line in json_lines(workplace / "runs" / f"copies-{hub}" / "metrics.jsonl")]
-        for hub in ("here", "there")
-    ]
-    assert losses[0] == losses[1]
+    losses = []
+    for timing in Timing:
+        name = f"copies-{timing.name}"
+        assert [code for code, _ in meet(name, "there", timing)] == [0, 0]
+        folders = [workplace / "runs" / f"{name}-{hub}" for hub in ("here", "there")]
+        losses += [[line["loss"] for line in json_lines(folder / "metrics.jsonl")] for folder in folders]
+    assert losses == losses[:1] * 4
     assert len(losses[0]) == 3
     others = meet("others", "other")
     assert all(code for code, _ in others)

@@ -11,7 +11,7 @@ from tests.end_to_end.timing import ALONE, Timing
 FOLDER = Path(__file__).resolve().parent
 
 
-def tests_of(path: Path) -> dict[str, bool]:
+def found_in(path: Path) -> dict[str, bool]:
     """Tests of a module, and whether each says that it runs in real time too: Timing.REAL, or all of Timing."""
     tree = ast.parse(path.read_text())
     tests = [entry for entry in tree.body if isinstance(entry, ast.FunctionDef) and entry.name.startswith("test_")]
@@ -34,9 +34,9 @@ def is_real_too(test: ast.FunctionDef) -> bool:
 
 
 def test_a_test_that_runs_in_one_timing_alone_has_one_reason_and_no_other_test_has_any() -> None:
-    found = {path.stem: tests_of(path) for path in FOLDER.glob("test_*.py") if path != Path(__file__).resolve()}
-    alone = {f"{module}.{test}" for module, tests in found.items() for test, is_both in tests.items() if not is_both}
-    listed = [f"{module}.{test}" for modules in ALONE.values() for module, tests in modules.items() for test in tests]
+    modules = {path.stem: found_in(path) for path in FOLDER.glob("test_*.py") if path != Path(__file__).resolve()}
+    alone = {f"{module}.{test}" for module, tests in modules.items() for test, is_both in tests.items() if not is_both}
+    listed = [f"{module}.{test}" for those in ALONE.values() for module, tests in those.items() for test in tests]
     assert Counter(listed) == Counter(alone)
 
 
