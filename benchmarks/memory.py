@@ -8,10 +8,8 @@ private memory now, and how much more the process had at its most.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,7 +27,7 @@ JOB = Job(512, 8, 256, 2048, iterations=100, rounds=1)
 ITERATIONS = 3
 """Done when memory is looked at: AdamW makes its moments in the first, and the heap is still filling up."""
 REACH = 0.10
-HEAPS = {"glibc's": {}, "gives back": {"MALLOC_MMAP_THRESHOLD_": "262144"}}
+HEAPS: dict[str, dict[str, str]] = {"glibc": {}, "returning": {"MALLOC_MMAP_THRESHOLD_": "262144"}}
 """Environment of the nodes."""
 COMBINATIONS = [(precision, recompute) for precision in ("fp32", "bf16") for recompute in ("false", "true")]
 MB = 1e6
@@ -47,15 +45,8 @@ def own_peak(pid: int) -> float:
 def peaks(fields: list[str], heap: dict[str, str], place: Path) -> dict[int, float]:
     """Most bytes of every node of a run, by node; RuntimeError if the run fails."""
     JOB.schedule().save(place / "schedule.json")
-    before = {name: os.environ.get(name) for name in heap}
-    os.environ.update(heap)
-    try:
-        process = whole_runs.start(["0", str(NODES), SETTING, str(SAMPLES), *fields, f"runs={place}", "name=run"])
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+    arguments = ["0", str(NODES), SETTING, str(SAMPLES), *fields, f"runs={place}", "name=run"]
+    process = whole_runs.start(arguments, **heap)
     try:
         whole_runs.wait_for_iteration(process, place / "run")
         while (place / "run" / METRICS).read_text().count("\n") < ITERATIONS:
@@ -77,15 +68,10 @@ def rows(precision: str, recompute: str, heap: str, place: Path) -> list[str]:
     lines = []
     for stage, nodes in enumerate(STAGES):
         ratios = [measured[node] / expected[node] for node in nodes]
-        cells = [
-            heap,
-            precision,
-            recompute,
-            str(stage),
-            *(spread([part[node] / MB for node in nodes], 0) for part in (expected, measured)),
-        ]
+        sizes = [spread([part[node] / MB for node in nodes], 0) for part in (expected, measured)]
         met = "yes" if all(abs(ratio - 1) <= REACH for ratio in ratios) else "**NO**"
-        lines.append(f"| {' | '.join([*cells, spread(ratios, 2), met])} |")
+        cells = [heap, precision, recompute, str(stage), *sizes, spread(ratios, 2), met]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -101,9 +87,7 @@ def main() -> None:
     parser.add_argument("--heaps", nargs="+", choices=HEAPS, default=list(HEAPS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/memory.md"), help="results file")
     options = parser.parse_args()
-    command = " ".join(
-        ["python benchmarks/memory.py", *(f'"{word}"' if " " in word else word for word in sys.argv[1:])]
-    )
+    command = f"python benchmarks/memory.py --heaps {' '.join(options.heaps)}"
     lines = [
         *whole_runs.header("Memory of nodes", command),
         f"{NODES} nodes, a layer of width {JOB.d_model} each, context {JOB.context}, {SAMPLES} samples,"
