@@ -161,7 +161,8 @@ def main() -> None:
     lines = [
         *whole_runs.header("What the runtime costs in real time", command),
         f"Nothing is emulated. {NODES} nodes with a thread each, {len(STAGES)} stages,"
-        f" {JOBS['large'].microbatches} microbatches of {SAMPLES} samples that visit two stages, against skippipe/reference.py with {CORES} threads; {CORES} cores;"
+        f" {JOBS['large'].microbatches} microbatches of {SAMPLES} samples that visit two stages, against"
+        f" skippipe/reference.py with {CORES} threads; {CORES} cores;"
         " medians of all turns, ratios taken within a turn. Tasks: median milliseconds of forward, loss and backward of"
         " a node that has a core for itself. Busy: part of the cores' time in which the nodes' processes ran.",
         "",
