@@ -1,8 +1,8 @@
 """Most memory of each node against what `skippipe plan` says before: `python benchmarks/memory.py`, twenty minutes.
 
-Six nodes run three models in each precision, with and without recompute, and with two heaps: glibc's, and one that gives
-back what is freed, which shows what tensors alone take. A node's own peak is what the kernel has noted, not what was sampled: its
-private memory now, and how much more the process had at its most.
+Six nodes run three models in each precision, with and without recompute, and with two heaps: glibc's, and one that
+gives back what is freed, which shows what tensors alone take. A node's own peak is what the kernel has noted, not what
+was sampled: its private memory now, and how much more the process had at its most.
 """
 
 from __future__ import annotations
