@@ -93,6 +93,14 @@ def heap_share(model: ModelConfig, precision: Precision, tokens: int) -> float:
     return narrow / (narrow + wide) if number_bytes(precision) * tokens * model.d_model < MMAP_BYTES else 0.0
 
 
+def state_share(model: ModelConfig) -> float:
+    """Part of a layer's weights that lies in tensors of less than MMAP_BYTES, and so of their gradient and moments."""
+    narrow, wide = 4 * model.d_model, 3 * model.hidden_width
+    if FP32 * model.d_model * model.hidden_width < MMAP_BYTES:
+        return 1.0
+    return narrow / (narrow + wide) if FP32 * model.d_model**2 < MMAP_BYTES else 0.0
+
+
 def cast_bytes(model: ModelConfig, precision: Precision) -> int:
     """Bytes of a layer's matrices as a microbatch's forward casts and keeps them."""
     return BF16 * matrix_numbers(model) if precision == "bf16" else 0
