@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import platform
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.whole_runs import hardware
 from tests.survival.faults import Torture
 from tests.survival.simulation import ViolationError
 
@@ -81,8 +81,8 @@ def main() -> None:
         for counts in tqdm(pool.imap_unordered(torture, seeds, chunksize=20), total=len(seeds), unit="seed"):
             found += counts
     runs, total = earlier()
-    machine = f"{arguments.processes} of {os.cpu_count()} cores, Python {platform.python_version()}"
-    took = f"{time.strftime('%Y-%m-%d')}, {machine}, {time.monotonic() - began:.0f} s"
+    machine = f"{hardware()}, Python {platform.python_version()}"
+    took = f"{time.strftime('%Y-%m-%d')}, {arguments.processes} processes, {machine}, {time.monotonic() - began:.0f} s"
     runs.append(f"- seeds {seeds[0]:,} to {seeds[-1]:,}, {took}: {found['violations']} violations")
     total += found
     rows = [f"| {name} | {total[count]:,} |" for count, name in COLUMNS.items()]

@@ -1,6 +1,7 @@
 """Hundreds of faults of every kind, one after the other, in one run that has to go on and leave nothing behind.
 
     python -m benchmarks.soak [--faults 500]          # over an hour; --nodes 6 --faults 14 --pause 4 for a try
+    python -m benchmarks.soak --real --pause 20       # an hour without emulation; --nodes 6 --minutes 1 for a try
 
 Three nodes are never killed, so that their memory and descriptors can be watched; an origin is among them, since a run
 without any ends. A run that ends all the same is a failure, and another goes on from its newest checkpoint.
@@ -20,9 +21,9 @@ from tqdm import tqdm
 
 from benchmarks import whole_runs
 from benchmarks.disturbing import DisturbedRun
-from benchmarks.jobs import MAIN_NODES, SETTING, SMALL_NODES, job_of
+from benchmarks.jobs import MAIN_NODES, SETTING, SMALL_NODES, Job, job_of, real_job
 from benchmarks.soaked import MOST_GAP_S, Found, Soaked
-from benchmarks.soaking import Fault, Planned, planned, quarters
+from benchmarks.soaking import Fault, Planned, planned, planned_for, quarters
 from skippipe.errors import UserError
 from skippipe.model.checkpoint import find_latest
 from skippipe.report.metrics import SUMMARY, read_summary
@@ -36,17 +37,18 @@ FEWEST_SAMPLES = 8
 class Runs:
     """What is run, again and again if need be."""
 
-    def __init__(self, nodes: int, time_scale: float, folder: Path) -> None:
-        """Of the job of so many nodes, in a folder."""
-        job = job_of(nodes, folder)
-        self.nodes, self.folder, self.port = nodes, folder, free_ports(nodes)
-        fields = [f"iterations={OFTEN}", f"runs={folder}", "checkpoint_every=10", f"emulation.time_scale={time_scale}"]
+    def __init__(self, job: Job, time_scale: float | None, folder: Path) -> None:
+        """Of a job, in a folder; without a time scale in real time."""
+        self.nodes, self.folder, self.port = job.nodes, folder, free_ports(job.nodes)
+        fields = [f"iterations={OFTEN}", f"runs={folder}", "checkpoint_every=10"]
+        fields += [] if time_scale is None else [f"emulation.time_scale={time_scale}"]
         fields += [f"peers.restart={OFTEN}", f"peers.first_port={self.port}", "peers.silence_seconds=6"]
         self.arguments = [*job.arguments, *fields]
         stages = job.plan.stages
         # Of stage 0, without which there is no run, and of the last two.
         self.spared = frozenset(stage[-1] for stage in (stages[0], *stages[-2:]))
         self.folders: list[Path] = []
+        self.is_real = time_scale is None
 
     def start(self) -> DisturbedRun:
         """Another run, from the newest checkpoint if there is one."""
@@ -145,36 +147,46 @@ def main() -> None:
     """Soak, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=500)
+    parser.add_argument("--real", action="store_true", help="nothing emulated, for --minutes instead of --faults")
+    parser.add_argument("--minutes", type=float, default=60.0, help="that faults come for in real time")
     parser.add_argument("--pause", type=float, default=8.0, help="mean seconds from fault to fault")
     parser.add_argument(
         "--nodes", type=int, choices=(MAIN_NODES, SMALL_NODES), default=MAIN_NODES, help="6: the tests' job"
     )
     parser.add_argument("--time-scale", type=float, help="default: 0.05 of 20 nodes, 1 of 6")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/soak.md"), help="results file")
+    parser.add_argument("--out", type=Path, help="results file; default: benchmarks/results/soak.md or soak_real.md")
     options = parser.parse_args()
-    scale = options.time_scale or (0.05 if options.nodes == MAIN_NODES else 1.0)
-    runs = Runs(options.nodes, scale, Path(tempfile.mkdtemp(prefix="soak-")))
-    print(f"runs are in {runs.folder}", file=sys.stderr)
-    found = Found()
+    folder, found = Path(tempfile.mkdtemp(prefix="soak-")), Found()
+    print(f"runs are in {folder}", file=sys.stderr)
+    if options.real:
+        runs, scale = Runs(real_job(options.nodes, folder), None, folder), "--real"
+        faults = planned_for(60 * options.minutes, options.pause, options.seed)
+    else:
+        time_scale = options.time_scale or (0.05 if options.nodes == MAIN_NODES else 1.0)
+        runs, scale = Runs(job_of(options.nodes, folder), time_scale, folder), f"--time-scale {time_scale:g}"
+        faults = planned(options.faults, options.pause, options.seed)
+    many = f"--minutes {options.minutes:g}" if options.real else f"--faults {options.faults}"
+    command = f"python -m benchmarks.soak {many} --pause {options.pause:g} --nodes {options.nodes} {scale}"
+    command += f" --seed {options.seed}"
+    out = options.out or Path("benchmarks/results") / ("soak_real.md" if options.real else "soak.md")
     try:
-        soak(runs, planned(options.faults, options.pause, options.seed), options.seed, found)
+        soak(runs, faults, options.seed, found)
     except BaseException as error:
         found.failed.append(f"left by {error!r}")
         raise
     finally:
-        write(options, scale, runs, found)
+        write(out, command, len(faults), runs, found)
 
 
-def write(options: argparse.Namespace, scale: float, runs: Runs, found: Found) -> None:
+def write(out: Path, command: str, wanted: int, runs: Runs, found: Found) -> None:
     """Write the results file, and print it."""
-    sizes = f"--faults {options.faults} --pause {options.pause:g} --nodes {options.nodes} --time-scale {scale:g}"
-    command = f"python -m benchmarks.soak {sizes} --seed {options.seed}"
+    title = "Soak: faults of every kind, one after the other"
     lines = [
-        *whole_runs.header("Soak: faults of every kind, one after the other", command),
-        f"{options.nodes} nodes, {SETTING}, {found.seconds / 60:.0f} minutes of training. {counted(runs)}",
+        *whole_runs.header(f"{title}, in real time" if runs.is_real else title, command),
+        f"{runs.nodes} nodes, {SETTING}, {found.seconds / 60:.0f} minutes of training. {counted(runs)}",
         "",
-        *checks(found, options.faults, len(runs.folders)),
+        *checks(found, wanted, len(runs.folders)),
         "",
         *kinds(found),
         "",
@@ -190,7 +202,7 @@ def write(options: argparse.Namespace, scale: float, runs: Runs, found: Found) -
         "",
         *(f"- {line}" for line in found.failed),
     ]
-    options.out.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    out.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

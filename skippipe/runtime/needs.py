@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skippipe.config import RunConfig
-from skippipe.model.footprint import FP32, Footprint, footprint, heap_share
+from skippipe.model.footprint import FP32, Footprint, footprint, heap_share, state_share
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.compression import compressed_links
 from skippipe.schedule.costs import hop_ratio, sync_ratio
@@ -17,8 +17,8 @@ from skippipe.schedule.simulate import step_arrivals, step_nodes
 
 PROCESS_BYTES = 50_000_000
 """What a node's process has of its own beside tensors: heap, stacks, its part of what all share."""
-HEAP_SHARE = 0.45
-"""What the heap takes beside tensors that come and go in it, over their bytes: measured, docs/runtime.md."""
+HEAP_OF_TASKS, HEAP_OF_STATE = 0.35, 0.4
+"""What the heap takes beside its tensors, over those that come and go and over those that stay: docs/runtime.md."""
 GPU_CONTEXT_BYTES = 500_000_000
 """What a process takes of a GPU beside tensors."""
 HEADER_BYTES = 64
@@ -127,7 +127,10 @@ def needs_of(
         ahead=2 * own.activation,
         pinned=(results + 2) * power_of_two(own.activation) + power_of_two(gradient),
         sync=gradient + max(round(others * gradient), own.update),
-        heap=round(HEAP_SHARE * heap_share(config.model, config.precision, tokens) * most),
+        heap=round(
+            HEAP_OF_TASKS * heap_share(config.model, config.precision, tokens) * most
+            + HEAP_OF_STATE * state_share(config.model) * own.state
+        ),
         tasks_peak=most + waiting * own.activation,
         hop_bytes=hops,
         sync_bytes=round(2 * others * gradient * sync_ratio(config.compression.sync)),

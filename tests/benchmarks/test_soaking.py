@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.soak import checks, taken
 from benchmarks.soaked import Found, Struck
-from benchmarks.soaking import Fault, Standing, gap_at, planned, quarters, victims
+from benchmarks.soaking import Fault, Standing, gap_at, planned, planned_for, quarters, victims
 
 EVERYBODY = frozenset(range(20))
 SPARED = frozenset({4, 16, 19})
@@ -57,6 +57,15 @@ def test_faults_wait_for_a_majority() -> None:
     for _ in range(100):
         struck = victims(Fault.SEVERAL, chance, standing(living=frozenset(range(7, 20))))
         assert len(struck) in (0, 2)
+
+
+@pytest.mark.parametrize("seconds", [60.0, 3600.0])
+def test_so_many_faults_are_planned_as_fill_the_time(seconds: float) -> None:
+    faults = planned_for(seconds, 8.0, 0)
+    lasts = sum(fault.after_s for fault in faults)
+    # One more would not have fitted; no pause is longer than this with any likelihood.
+    assert seconds - 80 < lasts <= seconds
+    assert set(fault.fault for fault in planned_for(3600.0, 8.0, 0)) == set(Fault)
 
 
 def test_nobody_is_struck_who_is_no_member_or_does_not_live() -> None:

@@ -23,6 +23,7 @@ from skippipe.schedule import Schedule
 from tests.cases import Layer, drives
 from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, ip, ports_are_free, wait_for
 from tests.end_to_end.exactness import TOLERANCE
+from tests.end_to_end.timing import Timing
 from tests.faults import Fault
 
 END_SECONDS = 60
@@ -35,6 +36,8 @@ SECRET = {"SKIPPIPE_SECRET": "a secret that both machines know"}
 
 CUTS = (Fault.LINK_CUT_FOR_5_S, Fault.LINK_CUT)
 """Those that take two machines."""
+REAL = (Fault.RELAY_KILLED, Fault.ORIGINS_KILLED)
+"""Those that come in real time."""
 FEWER = (Fault.MACHINE_LOST, Fault.KILLED_WITH_NODE_0, Fault.KILLED_FAR_FROM_NODE_0)
 """Those with a test of their own, which looks closer."""
 
@@ -66,7 +69,8 @@ def iterations_done(folder: Path) -> int:
 def test_a_fault(fault: Fault, start: Start, workplace: Path, request: pytest.FixtureRequest) -> None:
     hosts: tuple[str, str] | None = request.getfixturevalue("hosts") if fault in CUTS else None
     first_port = free_ports(PORTS)
-    patience = ["peers.silence_seconds=8"] if fault is Fault.LINK_CUT else []
+    fields = list((Timing.REAL if fault in REAL else Timing.EMULATED).fields)
+    fields += ["peers.silence_seconds=8"] if fault is Fault.LINK_CUT else []
     if hosts:
         arguments = two_machines(workplace, ("10.77.0.1", "10.77.0.2"), first_port)
     else:
@@ -74,7 +78,13 @@ def test_a_fault(fault: Fault, start: Start, workplace: Path, request: pytest.Fi
         arguments = [["0", "6", *settings]]
     folders = [workplace / "runs" / f"{fault.name}-{machine}" for machine in range(len(arguments))]
     runs = [
-        start(*arguments[i], f"name={folders[i].name}", *patience, inside=hosts[i] if hosts else None, **SECRET)
+        start(
+            *arguments[i],
+            f"name={folders[i].name}",
+            *fields,
+            inside=hosts[i] if hosts else None,
+            **SECRET,
+        )
         for i in range(len(arguments))
     ]
     wait_for(lambda: iterations_done(folders[0]) > 0)
@@ -108,12 +118,13 @@ def two_machines(workplace: Path, hosts: tuple[str, str], port: int) -> list[lis
 
 
 @drives(Fault.MACHINE_LOST)
-def test_a_lost_machine_ends_the_run_on_the_other(fault: Fault, start: Start, workplace: Path) -> None:
+@pytest.mark.parametrize("timing", Timing)
+def test_a_lost_machine_ends_the_run_on_the_other(fault: Fault, start: Start, workplace: Path, timing: Timing) -> None:
     arguments = two_machines(workplace, ("127.0.0.1", "127.0.0.1"), free_ports(PORTS))
-    fields = ["peers.silence_seconds=6", "checkpoint_every=100000"]
-    stays = start(*arguments[0], "name=stays", *fields, **SECRET)
-    goes = start(*arguments[1], "name=goes", *fields, **SECRET)
-    folder = workplace / "runs" / "stays"
+    fields = ["peers.silence_seconds=6", "checkpoint_every=100000", *timing.fields]
+    names = [f"{name}-{timing.name}" for name in ("stays", "goes")]
+    stays, goes = (start(*own, f"name={name}", *fields, **SECRET) for own, name in zip(arguments, names, strict=True))
+    folder = workplace / "runs" / names[0]
     wait_for(lambda: iterations_done(folder) > 0)
     os.killpg(goes.pid, signal.SIGKILL)
     began = time.monotonic()

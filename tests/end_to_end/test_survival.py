@@ -11,6 +11,7 @@ from skippipe.schedule.timeline import SYNC
 from tests.end_to_end.conftest import SECONDS, Start
 from tests.end_to_end.dying import CUT, Moment
 from tests.end_to_end.exactness import check_exact
+from tests.end_to_end.timing import Timing
 
 ITERATIONS = 4
 WHO = {
@@ -47,11 +48,18 @@ def json_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("moment", Moment)
-def test_a_node_dies_and_nothing_changes(start: Start, workplace: Path, moment: Moment) -> None:
+REAL = (Moment.MIDDLE_TASK, Moment.SYNC, Moment.COMMITTED)
+"""What is tried in real time too."""
+
+
+@pytest.mark.parametrize(
+    ("moment", "timing"),
+    [*((moment, Timing.EMULATED) for moment in Moment), *((moment, Timing.REAL) for moment in REAL)],
+)
+def test_a_node_dies_and_nothing_changes(start: Start, workplace: Path, moment: Moment, timing: Timing) -> None:
     lost = WHO[moment]
-    patch = moment.name, str(lost)
-    folder, output, errors = disturb(start, workplace, f"dies-{moment.name}", patch, "timeline_every=3")
+    patch, name = (moment.name, str(lost)), f"dies-{moment.name}-{timing.name}"
+    folder, output, errors = disturb(start, workplace, name, patch, "timeline_every=3", *timing.fields)
     views = json_lines(folder / "views.jsonl")
     assert [view["number"] for view in views] == [0, 1]
     assert (views[1]["way"], views[1]["iteration"]) == ("takeover", moment.iteration)
@@ -70,18 +78,24 @@ def test_a_node_dies_and_nothing_changes(start: Start, workplace: Path, moment: 
     assert sorted(synced) == [(iteration, node) for iteration, nodes in written.items() for node in nodes]
 
 
-@pytest.mark.parametrize("moment", [Moment.COMMITTED, Moment.STEPPED])
-def test_figures_that_nobody_has_told_yet_are_told(start: Start, workplace: Path, moment: Moment) -> None:
+@pytest.mark.parametrize(("moment", "timing"), [(Moment.COMMITTED, Timing.EMULATED), (Moment.STEPPED, Timing.REAL)])
+def test_figures_that_nobody_has_told_yet_are_told(
+    start: Start, workplace: Path, moment: Moment, timing: Timing
+) -> None:
     # Node 0 speaks for the machine; the others notice its death in the next iteration.
-    folder, *_ = disturb(start, workplace, f"speaker-{moment.name}", (moment.name, "0"))
+    folder, *_ = disturb(start, workplace, f"speaker-{moment.name}", (moment.name, "0"), *timing.fields)
     assert [line["iteration"] for line in json_lines(folder / "metrics.jsonl")] == list(range(ITERATIONS))
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["iterations"], summary["views"]) == (ITERATIONS, 2)
 
 
-def test_a_link_that_is_lost_for_good_costs_the_end_with_the_higher_number(start: Start, workplace: Path) -> None:
+@pytest.mark.parametrize("timing", Timing)
+def test_a_link_that_is_lost_for_good_costs_the_end_with_the_higher_number(
+    start: Start, workplace: Path, timing: Timing
+) -> None:
     # Whoever proposes is at neither end.
-    folder, _, errors = disturb(start, workplace, "link", (f"{CUT}4", "1"), "peers.silence_seconds=4")
+    fields = ["peers.silence_seconds=4", *timing.fields]
+    folder, _, errors = disturb(start, workplace, f"link-{timing.name}", (f"{CUT}4", "1"), *fields)
     views = json_lines(folder / "views.jsonl")
     assert [view["members"] for view in views] == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 5]]
     assert "node 4 (the others had gone on without it)" in errors
