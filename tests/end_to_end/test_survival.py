@@ -57,7 +57,7 @@ def test_a_node_dies_and_nothing_changes(start: Start, workplace: Path, moment: 
     assert (views[1]["way"], views[1]["iteration"]) == ("takeover", moment.iteration)
     assert views[1]["members"] == [node for node in range(6) if node != lost]
     assert views[1]["reason"] == f"lost: {lost}"
-    assert f"node {lost} (killed by SIGKILL) lost in iteration {moment.iteration}" in errors
+    assert f"node {lost} lost in iteration {moment.iteration} (killed by SIGKILL):" in errors
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["views"], summary["nodes_lost"]) == (2, 1)
     assert "nodes lost" in output
