@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
+from skippipe.model.gradient_codec import GradientCodec
+from skippipe.reference import ReferenceTrainer
+from skippipe.replay import tensor_difference
 from skippipe.schedule.timeline import SYNC
 from tests.end_to_end.conftest import SECONDS, Start
 from tests.end_to_end.dying import CUT, Moment
@@ -77,6 +81,30 @@ def test_figures_that_nobody_has_told_yet_are_told(start: Start, workplace: Path
     assert [line["iteration"] for line in json_lines(folder / "metrics.jsonl")] == list(range(ITERATIONS))
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["iterations"], summary["views"]) == (ITERATIONS, 2)
+
+
+def test_a_replica_that_is_left_alone_compresses_nothing(start: Start, workplace: Path) -> None:
+    # Node 2 dies in the sync, of which node 3 has compressed its own parts already.
+    fields = [f"iterations={ITERATIONS}", "name=alone", f"checkpoint_every={ITERATIONS}", "compression.sync=int8"]
+    arguments = ("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *fields, "peers.restart=0")
+    process = start(*arguments, patched=("dying", Moment.SYNC.name, "2"))
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    folder = workplace / "runs" / "alone"
+    views = json_lines(folder / "views.jsonl")
+    assert [view["stages"][1] for view in views] == [[2, 3], [3]]
+    wanted: dict[tuple[int, int], GradientCodec] = {}
+
+    def note(iteration: int, reference: ReferenceTrainer) -> None:
+        wanted.update(reference.codec_of)
+
+    lost = frozenset({2})
+    check_exact(
+        workplace, folder, fields, ITERATIONS, lost=lost, views=views, restore=note, tolerance=1e-3, by_number=False
+    )
+    # What it had left out waits for another replica.
+    saved = load_file(folder / "checkpoints" / f"iteration-{ITERATIONS:06d}" / "feedback-3.safetensors")
+    assert tensor_difference(saved["left_out"], wanted[1, 3].left_out) < 0.1
 
 
 def test_a_link_that_is_lost_for_good_costs_the_end_with_the_higher_number(start: Start, workplace: Path) -> None:
