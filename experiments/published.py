@@ -47,8 +47,8 @@ PUBLISHED = (
         "time until a LLaMA of 500M parameters has a validation loss of 2.85: iterations of a training with simulated"
         " failures, times seconds an iteration over simulated links of 20 nodes; a checkpoint every 100 iterations",
         "lost; the stage is made from its neighbours, so weights are others than undisturbed",
-        "arXiv 2506.15461, table 2: 622 h of checkpoints at 10% against 406 h and 368 h; Gensyn's article says up to 1.6"
-        " times, at no named rate",
+        "arXiv 2506.15461, table 2: 622 h of checkpoints at 10% against 406 h and 368 h; Gensyn's article says up to"
+        " 1.6 times, at no named rate",
     ),
     Published(
         "GWTF",

@@ -231,7 +231,9 @@ def test_it_ends_where_a_lost_stage_is_back(
     folder.view("boundary", FIRST, iteration=4)
     folder.view("takeover", skipping, iteration=3)
     folder.train(1)
-    back = dataclasses.replace(FIRST, stages=(FIRST.stages[0], (2,), FIRST.stages[2]), paths=((0, 2), *skipping.paths[1:]))
+    back = dataclasses.replace(
+        FIRST, stages=(FIRST.stages[0], (2,), FIRST.stages[2]), paths=((0, 2), *skipping.paths[1:])
+    )
     folder.view("boundary", back)
     for number in (1, 3, 4):
         folder.edit(number, lambda view: view.update(resumed_s=1.0))
