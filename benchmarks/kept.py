@@ -32,7 +32,7 @@ class Kept:
 
     def __init__(self, path: Path, command: str) -> None:
         """`command` is with all that the outcomes depend on; lines of other commands and builds are let be."""
-        self.path, self.of = path, f"{command}, build {build()}"
+        self.path, self.command, self.of = path, command, f"{command}, build {build()}"
         self.writing = threading.Lock()
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         # The last line was cut off if the machine was.

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,30 @@ class Struck:
         except LookupError:
             return None
 
+
+class Runs:
+    """As many runs as it takes: another one after a failure."""
+
+    def __init__(self, job: Job, place: Path) -> None:
+        """In the folder `place`."""
+        self.job, self.place, self.count = job, place, 0
+        self.struck: Struck | None = None
+
+    def strike(self, by: signal.Signals, chance: random.Random) -> dict[str, Any]:
+        """Strike a node, of the run that is there or of a new one."""
+        if self.struck is None:
+            self.struck, self.count = Struck(self.job, self.place / f"run-{self.count}"), self.count + 1
+        try:
+            return self.struck.strike(by, chance)
+        except BaseException:
+            self.end()
+            raise
+
     def end(self) -> None:
-        """End the run."""
-        self.run.kill()
+        """End the run, if there is one."""
+        if self.struck is not None:
+            self.struck.run.kill()
+            self.struck = None
 
 
 def summary(found: list[Return], quiet: float) -> list[str]:
@@ -163,7 +185,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/survival_return.md"), help="results file")
     options = parser.parse_args()
     place = Path(tempfile.mkdtemp())
-    job, struck, runs = job_of(options.nodes, place), None, 0
+    runs = Runs(job_of(options.nodes, place), place)
     command = f"python -m benchmarks.survival_return --nodes {options.nodes} --seed {options.seed}"
     kept = Kept(options.out.with_suffix(".jsonl"), command)
     sizes = f" --kills {options.kills} --stops {options.stops}"
@@ -172,17 +194,11 @@ def main() -> None:
     try:
         for by, number in tqdm(blows, unit="blow", file=sys.stderr):
             key = f"{by.name} {number}"
-            if key not in kept.outcomes and struck is None:
-                struck, runs = Struck(job, place / f"run-{runs}"), runs + 1
-            chance = random.Random(f"{options.seed}-{key}")
-            if FAILED in kept.once(key, lambda: struck.strike(by, chance)) and struck is not None:
-                struck.end()
-                struck = None
+            kept.once(key, partial(runs.strike, by, random.Random(f"{options.seed}-{key}")))
             lines = report(kept, options.nodes, command + sizes)
             options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     finally:
-        if struck is not None:
-            struck.end()
+        runs.end()
     print("\n".join(lines))
     shutil.rmtree(place)
 
