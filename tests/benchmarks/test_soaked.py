@@ -6,7 +6,8 @@ import random
 import time
 
 from benchmarks.disturbing import DisturbedRun
-from benchmarks.soaked import STUCK_S, Found, Soaked
+from benchmarks.found import Found
+from benchmarks.soaked import STUCK_S, Soaked
 from tests.end_to_end.conftest import alive, wait_for
 
 
