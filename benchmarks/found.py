@@ -47,7 +47,7 @@ class Found:
     def save(self, path: Path, of: str) -> None:
         """Keep it, in place of what was kept; `of` says what is soaked."""
         struck = [{**dataclasses.asdict(each), "fault": each.fault.name} for each in self.struck]
-        document = {"of": of, **dataclasses.asdict(self), "struck": struck}
+        document = {"of": of, **vars(self), "struck": struck}
         beside = path.with_name(f"{path.name}.new")
         beside.write_text(json.dumps(document), encoding="utf-8")
         os.replace(beside, path)
