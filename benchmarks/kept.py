@@ -19,12 +19,17 @@ FAILED = "failed"
 FAILURES = (RuntimeError, LookupError, UserError, subprocess.TimeoutExpired)
 
 
-def build() -> str:
-    """A short digest of the sources of skippipe: outcomes of another build don't belong to this one's."""
-    digest, folder = hashlib.sha256(), Path(skippipe.__file__).parent
+def digest_of(folder: Path) -> str:
+    """A short digest of the Python sources below a folder."""
+    digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:10]
+
+
+def build() -> str:
+    """The digest of skippipe: outcomes of another build don't belong to this one's."""
+    return digest_of(Path(skippipe.__file__).parent)
 
 
 class Kept:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.agreement import earlier, write
 from benchmarks.deaths import Death
 from benchmarks.kept import Kept
 from benchmarks.survival import exactness, report, times
@@ -70,3 +72,12 @@ def test_outcomes_are_kept_line_by_line_and_measured_once(tmp_path: Path) -> Non
     assert [row.split()[1] for row in rows] == ["nobody", "death", "3", "3"]
     assert rows[1].startswith("| death 2 failed: the run ended |")
     assert len({row.count("|") for row in rows}) == 1
+
+
+def test_seeds_of_the_same_protocol_are_added_up_and_others_are_not(tmp_path: Path) -> None:
+    path, counts = tmp_path / "agreement.md", Counter(seeds=5000, killed=12_345)
+    runs = ["- seeds 0 to 4,999, protocol one, 2026-11-26, 9 s: 0 violations"]
+    write(path, runs, counts)
+    found, total = earlier(path, "one")
+    assert (found, +total) == (runs, counts)
+    assert earlier(path, "two") == earlier(tmp_path / "none.md", "one") == ([], Counter())
