@@ -83,6 +83,17 @@ def test_figures_that_nobody_has_told_yet_are_told(start: Start, workplace: Path
     assert (summary["iterations"], summary["views"]) == (ITERATIONS, 2)
 
 
+def test_who_proposes_dies_while_it_takes_over_from_another(start: Start, workplace: Path) -> None:
+    folder, _, errors = disturb(start, workplace, "second-death", (Moment.MIDDLE_TASK.name, "3,0"))
+    _, *later = json_lines(folder / "views.jsonl")
+    assert later[-1]["members"] == [1, 2, 4, 5]
+    assert {(view["way"], view["iteration"]) for view in later} == {("takeover", 1)}
+    assert [line["iteration"] for line in json_lines(folder / "metrics.jsonl")] == list(range(ITERATIONS))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["nodes_lost"], summary["iterations_redone"]) == (2, 0)
+    assert "lost in iteration 1" in errors
+
+
 def test_a_replica_that_is_left_alone_compresses_nothing(start: Start, workplace: Path) -> None:
     # Node 2 dies in the sync, of which node 3 has compressed its own parts already.
     fields = [f"iterations={ITERATIONS}", "name=alone", f"checkpoint_every={ITERATIONS}", "compression.sync=int8"]
