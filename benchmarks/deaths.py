@@ -42,8 +42,8 @@ class Death:
     agreed_s: float
     """Real seconds from the kill until the last node had the next view."""
     step: float
-    following: float
-    """Median of the steps after it."""
+    following: float | None
+    """Median of the steps after it; None if it was the last."""
     loss_difference: float
     """Largest relative difference of a loss."""
     tensor_difference: float
@@ -59,7 +59,8 @@ class Death:
     def row(self) -> str:
         """As a line of the table."""
         when = f"{self.node} | {self.moment:.2f} | {self.iteration} | {self.way}"
-        times = f"{self.noticed_s:.3f} | {self.agreed_s:.3f} | {self.step:.2f} | {self.following:.2f}"
+        following = "-" if self.following is None else f"{self.following:.2f}"
+        times = f"{self.noticed_s:.3f} | {self.agreed_s:.3f} | {self.step:.2f} | {following}"
         differences = f"{self.loss_difference:.1e} | {self.tensor_difference:.1e}"
         equal, exact = "equal" if self.are_equal else "DIFFER", "yes" if self.is_exact else "**NO**"
         return f"| {when} | {times} | {differences} | {equal} | {exact} |"
@@ -105,10 +106,7 @@ class Deaths:
         node, moment = chance.randrange(self.job.nodes), chance.uniform(0.0, self.steps)
         run = self.start(f"death-{number}")
         try:
-            while run.newest < 0 and run.process.poll() is None:
-                run.look()
-                time.sleep(TICK_S)
-            time.sleep(moment * self.step_s)
+            self.wait(run, moment)
             killed = time.time()
             if not run.signal(node, signal.SIGKILL):
                 whole_runs.finish(run.process)
@@ -118,6 +116,16 @@ class Deaths:
             run.kill()
         return {"node": node, "moment": moment, **self.outcome(run.folder, node, killed)}
 
+    def wait(self, run: DisturbedRun, moment: float) -> None:
+        """Until so many steps after the end of the first iteration, however long steps take, or until the run ends."""
+        whole = int(moment)
+        while run.newest < whole and run.process.poll() is None:
+            run.look()
+            time.sleep(TICK_S)
+        before, last = run.ended.get(whole - 1), run.ended.get(whole)
+        measured_s = last - before if before is not None and last is not None else 0.0
+        time.sleep((moment - whole) * max(self.step_s, measured_s))
+
     def outcome(self, folder: Path, node: int, killed: float) -> dict[str, Any]:
         """What became of a run that has ended."""
         lost = next((view for view in read_views(folder) if node not in view.members), None)
@@ -125,15 +133,14 @@ class Deaths:
         if lost is None or not noticed:
             raise LookupError(f"nobody missed node {node}")
         steps = {line.iteration: line.step_s / self.plan.expected_step_s for line in read_metrics(folder)}
-        if lost.iteration + 1 not in steps:
-            raise LookupError(f"the run ended with the iteration in which it lost node {node}")
+        later = [step for iteration, step in steps.items() if iteration > lost.iteration]
         return {
             "iteration": lost.iteration,
             "way": lost.way,
             "noticed_s": min(noticed) - killed,
             "agreed_s": max(moments(folder, self.job.nodes, f"view {lost.number} from")) - killed,
             "step": steps[lost.iteration],
-            "following": statistics.median(step for iteration, step in steps.items() if iteration > lost.iteration),
+            "following": statistics.median(later) if later else None,
             "loss_difference": self.undisturbed.loss_difference(folder),
             "tensor_difference": self.undisturbed.weight_differences(folder)[0],
             "are_equal": replicas_equal(folder, self.plan, node),

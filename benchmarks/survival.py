@@ -65,9 +65,9 @@ def exactness(deaths: list[Death], failed: int) -> str:
 
 def times(deaths: list[Death]) -> str:
     """Sentences on how long it took."""
-    noticed, agreed, steps, following = (
-        [getattr(death, name) for death in deaths] for name in ("noticed_s", "agreed_s", "step", "following")
-    )
+    noticed, agreed, steps = ([getattr(death, name) for death in deaths] for name in ("noticed_s", "agreed_s", "step"))
+    following = [death.following for death in deaths if death.following is not None]
+    later = f", those after it {statistics.median(following):.2f}" if following else ""
     met = [
         "met" if statistics.median(found) <= most else "**not met**"
         for found, most in ((noticed, MOST_NOTICED_S), (steps, MOST_STEP))
@@ -76,8 +76,7 @@ def times(deaths: list[Death]) -> str:
         f"In real seconds: noticed after {statistics.median(noticed):.3f} s (median; at most {max(noticed):.3f} s;"
         f" asked: {MOST_NOTICED_S:g} s, {met[0]}), agreed on after {statistics.median(agreed):.3f} s (at most"
         f" {max(agreed):.3f} s). The step of the death took {statistics.median(steps):.2f} of the expected one (median;"
-        f" mean {statistics.mean(steps):.2f}, at most {max(steps):.2f}; asked: {MOST_STEP:g}, {met[1]}), those after it"
-        f" {statistics.median(following):.2f}."
+        f" mean {statistics.mean(steps):.2f}, at most {max(steps):.2f}; asked: {MOST_STEP:g}, {met[1]}){later}."
     )
 
 
