@@ -47,6 +47,8 @@ class Soaked:
         self.stopped: dict[int, int] = {}
         """Of processes that stand still for good, by node."""
         self.moved = self.sampled = 0.0
+        self.calm_from: int | None = None
+        """The iteration after which all nodes were seen to be members, and were so since."""
         self.earlier = len(found.struck), len(found.gaps), found.seconds
         """What was found before this run: faults, gaps, and seconds of training."""
 
@@ -181,14 +183,21 @@ class Soaked:
         self.due.append((time.monotonic() + self.chance.uniform(*PAUSES_S), go_on))
 
     def calm_down(self) -> bool:
-        """Wait until all nodes are back and some iterations have ended; False if the run has ended or is stuck."""
-        deadline = time.monotonic() + CALM_S
-        if not self.wait_until(deadline, lambda: len(self.standing().members) == self.nodes):
+        """Wait until all nodes are back for some iterations; False if they are not in time, or the run has ended."""
+        if not self.wait_until(time.monotonic() + CALM_S, self.is_calm):
             return False
-        if len(self.standing().members) < self.nodes:
+        if not self.is_calm():
             self.fail(f"only {sorted(self.standing().members)} are back after {CALM_S:g} s")
-        wanted = self.run.newest + CALM_ITERATIONS
-        return self.wait_until(time.monotonic() + STUCK_S, lambda: self.run.newest >= wanted)
+        return True
+
+    def is_calm(self) -> bool:
+        """Whether all nodes have been members for some iterations: whoever has just been struck is one still."""
+        if self.awaited or self.due or len(self.standing().members) < self.nodes:
+            self.calm_from = None
+            return False
+        if self.calm_from is None:
+            self.calm_from = self.run.newest
+        return self.run.newest >= self.calm_from + CALM_ITERATIONS
 
     def end(self) -> None:
         """End the run by SIGTERM: it must save a whole checkpoint, and leave nothing behind."""

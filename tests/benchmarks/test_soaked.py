@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 
@@ -73,3 +74,21 @@ def test_what_a_run_has_come_to_is_said_again_and_again(run: DisturbedRun) -> No
     assert [round(gap, 6) for gap in found.gaps] == [5.0, 2.0, 3.0]
     assert [round(each.gap_s, 6) for each in found.struck] == [7.0, 3.0]
     assert 110.0 <= found.seconds < 120.0
+
+
+def test_a_run_is_calm_once_all_have_been_members_for_some_iterations(run: DisturbedRun) -> None:
+    one = soaked(run)
+    nodes = {"number": 0, "iteration": 0, "stages": [[0, 1]], "paths": [[0]], "reason": "", "way": "start"}
+    views = run.folder / "views.jsonl"
+    views.write_text(json.dumps({**nodes, "members": [0, 1], "expected_step_s": 1.0}) + "\n")
+    run.ended = {4: 0.0}
+    assert not one.is_calm()
+    run.ended[7] = 1.0
+    assert one.is_calm()
+    # One of them has just been killed; the others notice it later.
+    one.awaited[1] = 0
+    assert not one.is_calm()
+    one.awaited.clear()
+    assert not one.is_calm()
+    run.ended[10] = 2.0
+    assert one.is_calm()
