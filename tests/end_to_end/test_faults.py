@@ -123,7 +123,8 @@ def test_the_majority_goes_on_and_who_is_cut_off_saves_and_ends(
     errors = [run.communicate(timeout=SECONDS)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 1], errors
     assert fault.line in errors[0]
-    assert "only 1 of 6 nodes can be reached, no majority" in errors[1]
+    # It may not have missed all of them yet.
+    assert re.search("only [1-3] of 6 nodes can be reached, no majority", errors[1])
     assert [view.members for view in read_views(majority)] == [tuple(range(6)), tuple(range(5))]
     check_exact(workplace, majority, fields, 15, lost=frozenset({5}))
     # There was one run: what the other machine has done, both have.
