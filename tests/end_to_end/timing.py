@@ -33,7 +33,10 @@ class Why(Enum):
 
 ALONE = {
     Why.FROM_OUTSIDE: {
-        "test_faults": ["test_both_machines_go_on_without_the_node_that_was_killed"],
+        "test_faults": [
+            "test_both_machines_go_on_without_the_node_that_was_killed",
+            "test_the_majority_goes_on_and_who_is_cut_off_saves_and_ends",
+        ],
         "test_invitation": [
             "test_an_invitation_serves_later_too_and_at_any_machine",
             "test_a_node_that_its_launcher_has_given_up_can_be_had",
