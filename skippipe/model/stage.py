@@ -83,7 +83,7 @@ class Stage(nn.Module):
         with self.autocast():
             x_BTD = self.embedding(x) if self.stage == 0 else x
             for layer in self.layers:
-                run = partial(layer, attention_mask=mask, past_key_values=cache, position_embeddings=positions)
+                run = partial(layer, attention_mask=mask, cache=cache, position_embeddings=positions)
                 if self.recompute and torch.is_grad_enabled():
                     # Layers draw no random numbers whose state would have to be kept.
                     x_BTD = checkpoint(run, x_BTD, use_reentrant=False, preserve_rng_state=False)
