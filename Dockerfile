@@ -2,6 +2,8 @@
 FROM python:3.11-slim
 WORKDIR /skippipe
 # What is installed does not change with the sources, so that these come later.
+# No driver is there while an image is built: --build-arg SKIPPIPE_TORCH=cuda for one with CUDA.
+ARG SKIPPIPE_TORCH
 COPY setup.sh requirements.txt pyproject.toml README.md ./
 RUN mkdir skippipe && touch skippipe/__init__.py && ./setup.sh
 COPY . .

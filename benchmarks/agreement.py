@@ -1,16 +1,16 @@
 """Torture the agreement on views: the counts of results/agreement.md.
 
-    python -m benchmarks.agreement [--first SEED] [--seeds 8000]
+    python -m benchmarks.agreement [--seeds 100000]
 
 Each seed is a network of two to seven nodes with faults at random moments (tests/survival/faults.py),
-and then a calm in which all that can get well must. What the results file holds of other seeds is kept and added up.
+and then a calm in which all that can get well must. Seeds that the results file has of the same protocol are not run
+again, but added up; it is written every 5,000, so a call that was cut short goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import platform
 import time
 from collections import Counter
@@ -18,10 +18,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.kept import digest_of
+from benchmarks.whole_runs import hardware
+from skippipe import survival
 from tests.survival.faults import Torture
 from tests.survival.process import ViolationError
 
 RESULTS = Path("benchmarks/results/agreement.md")
+AT_ONCE = 5_000
+"""Seeds until the results file is written again."""
 COLUMNS = {
     "violations": "violations",
     "seeds": "seeds",
@@ -58,38 +63,45 @@ def torture(seed: int) -> Counter[str]:
     return world.counts
 
 
-def earlier() -> tuple[list[str], Counter[str]]:
-    """The runs that the results file names, and the counts of all of them."""
-    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+def earlier(path: Path, protocol: str) -> tuple[list[str], Counter[str]]:
+    """The runs that a results file names, and the counts of all of them; nothing if they are of another protocol."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    runs = [line for line in lines if line.startswith("- seeds ")]
+    if not all(f"protocol {protocol}," in line for line in runs):
+        return [], Counter()
     names = {name: count for count, name in COLUMNS.items()}
-    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
-    total = Counter({names[cell[0]]: int(cell[1].replace(",", "")) for cell in cells if cell[0] in names})
-    return [line for line in lines if line.startswith("- seeds ")], total
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    return runs, Counter({names[row[0]]: int(row[1].replace(",", "")) for row in rows if row[0] in names})
+
+
+def write(path: Path, runs: list[str], total: Counter[str]) -> None:
+    """Write the results file."""
+    rows = [f"| {name} | {total[count]:,} |" for count, name in COLUMNS.items()]
+    head = ["# Torture of the agreement on views", "", f"`python -m benchmarks.agreement --seeds {total['seeds']}`", ""]
+    table = ["", "| what happened, in all of these | times |", "| --- | --- |", *rows]
+    path.write_text("\n".join([*head, *runs, *table]) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     """Run the seeds and write down what happened."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=8000, help="how many")
+    parser.add_argument("--seeds", type=int, default=100_000, help="how many, from 0 on")
     parser.add_argument("--processes", type=int, default=2, help="how many at a time")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="results file")
     arguments = parser.parse_args()
-    seeds = range(arguments.first, arguments.first + arguments.seeds)
-    found: Counter[str] = Counter()
-    began = time.monotonic()
+    protocol = digest_of(Path(survival.__file__).parent)
+    runs, total = earlier(arguments.out, protocol)
+    machine = f"{arguments.processes} processes, {hardware()}, Python {platform.python_version()}"
     with multiprocessing.Pool(arguments.processes) as pool:
-        for counts in tqdm(pool.imap_unordered(torture, seeds, chunksize=20), total=len(seeds), unit="seed"):
-            found += counts
-    runs, total = earlier()
-    machine = f"{arguments.processes} of {os.cpu_count()} cores, Python {platform.python_version()}"
-    took = f"{time.strftime('%Y-%m-%d')}, {machine}, {time.monotonic() - began:.0f} s"
-    runs.append(f"- seeds {seeds[0]:,} to {seeds[-1]:,}, {took}: {found['violations']} violations")
-    total += found
-    rows = [f"| {name} | {total[count]:,} |" for count, name in COLUMNS.items()]
-    head = ["# Torture of the agreement on views", "", "`python -m benchmarks.agreement --first SEED --seeds N`", ""]
-    table = ["", "| what happened, in all of these | times |", "| --- | --- |", *rows]
-    RESULTS.write_text("\n".join([*head, *runs, *table]) + "\n")
-    print(runs[-1])
+        for first in tqdm(range(total["seeds"], arguments.seeds, AT_ONCE), unit=f"{AT_ONCE} seeds"):
+            seeds, began = range(first, min(first + AT_ONCE, arguments.seeds)), time.monotonic()
+            found = sum(pool.imap_unordered(torture, seeds, chunksize=20), Counter[str]())
+            took = f"{time.strftime('%Y-%m-%d')}, {machine}, {time.monotonic() - began:.0f} s"
+            counted = f"{found['violations']} violations"
+            runs.append(f"- seeds {seeds[0]:,} to {seeds[-1]:,}, protocol {protocol}, {took}: {counted}")
+            total += found
+            write(arguments.out, runs, total)
+    print(f"{total['seeds']:,} seeds: {total['violations']} violations")
 
 
 if __name__ == "__main__":

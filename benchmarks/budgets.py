@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from instances import DEFAULTS, GIVEN, config_of, instance_of
+from whole_runs import hardware
 
 from skippipe.search.driver import search
 from skippipe.search.progress import Progress
@@ -25,7 +26,7 @@ MOST_ABOVE = 1.01
 """What a median may be over the one of the budget before, which its spread explains."""
 HEADER = """# More time never hurts
 
-`python benchmarks/budgets.py{arguments}`, {date}, two cores of an AMD EPYC, both for each search. A search a row
+`python benchmarks/budgets.py{arguments}`, {date}, {machine}, all cores for each search. A search a row
 and seed: the stages, ca-partial, then joint from it, all in the budget. Seconds; medians of {seeds} seeds, in brackets
 the least and the largest.
 
@@ -63,7 +64,8 @@ def main() -> None:
     options = parser.parse_args()
     warm_up(config_of(GIVEN, 0))
     given = f" --budgets {' '.join(f'{budget:g}' for budget in options.budgets)} --seeds {options.seeds}"
-    header = HEADER.format(arguments=given, date=datetime.date.today(), seeds=options.seeds)
+    named = {"date": datetime.date.today(), "machine": hardware(), "seeds": options.seeds}
+    header = HEADER.format(arguments=given, **named)
     options.out.write_text(header + rows_of_others(options.out, options.instances), encoding="utf-8")
     for name in options.instances:
         before: list[float] = []

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from link_pairs import LinkPair, SocketPair, StreamPair, keep_to_core
 from tqdm import trange
+from whole_runs import hardware
 
 MB = 1 << 20
 SIZES_MB = {1: 256, 32: 16, 256: 6}
@@ -109,7 +110,7 @@ def main() -> None:
             "# Links between two processes",
             "",
             f"`python benchmarks/links.py --turns {arguments.turns}`, {time.strftime('%Y-%m-%d')},"
-            f" {multiprocessing.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__},"
+            f" {hardware()}, Python {platform.python_version()}, torch {torch.__version__},"
             f" numpy {np.__version__}. Medians. The pairs take turns of a fraction of a second; ratios are taken within"
             " a turn, their quartiles in brackets.",
             "",

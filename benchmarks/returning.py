@@ -34,7 +34,9 @@ class Blow:
 class Return:
     """What became of it; steps are over the expected ones."""
 
-    blow: Blow
+    node: int
+    by: str
+    """The signal's name."""
     noticed_s: float
     """Real seconds until the first node knew."""
     agreed_s: float
@@ -54,7 +56,7 @@ class Return:
         """As a line of the table."""
         times = f"{self.noticed_s:.3f} | {self.agreed_s:.3f} | {self.state_s:.1f}"
         steps = f"{self.step:.2f} | {self.back_in} | {self.useful_after} | {self.return_step:.3f}"
-        return f"| {self.blow.node} | {self.blow.by.name} | {times} | {steps} |"
+        return f"| {self.node} | {self.by} | {times} | {steps} |"
 
 
 def views_of_blow(blow: Blow, views: Sequence[RunView]) -> tuple[RunView, RunView]:
@@ -98,30 +100,22 @@ def after(found: Iterable[float], blow: Blow) -> list[float]:
     return [moment - blow.at for moment in found if moment >= blow.at]
 
 
-def returns(folder: Path, blows: Sequence[Blow], nodes: int) -> list[Return | LookupError]:
-    """What became of each blow in a run that has ended, or why that can't be said."""
+def return_of(folder: Path, blow: Blow, nodes: int) -> Return:
+    """What became of a blow, as far as the run's files tell; LookupError if they don't yet."""
     views, metrics = read_views(folder), {line.iteration: line for line in read_metrics(folder)}
-    spans = read_spans(folder)
-    found: list[Return | LookupError] = []
-    for blow in blows:
-        try:
-            lost, back = views_of_blow(blow, views)
-            noticed = after(moments(folder, nodes, NOTICED[blow.by].format(blow.node)), blow)
-            ready = after(moments_of(folder, blow.node, f"node {blow.node} ready in"), blow)
-            if not noticed or not ready:
-                raise LookupError(f"no log says when node {blow.node} was noticed, and when it was ready")
-            found.append(
-                Return(
-                    blow,
-                    min(noticed),
-                    max(after(moments(folder, nodes, f"view {lost.number} from"), blow)),
-                    min(ready),
-                    metrics[lost.iteration].step_s / views[lost.number - 1].expected_step_s,
-                    back.iteration,
-                    first_useful(blow.node, back, spans),
-                    metrics[back.iteration].step_s / back.expected_step_s,
-                )
-            )
-        except LookupError as error:
-            found.append(error)
-    return found
+    lost, back = views_of_blow(blow, views)
+    noticed = after(moments(folder, nodes, NOTICED[blow.by].format(blow.node)), blow)
+    ready = after(moments_of(folder, blow.node, f"node {blow.node} ready in"), blow)
+    if not noticed or not ready:
+        raise LookupError(f"no log says when node {blow.node} was noticed, and when it was ready")
+    return Return(
+        blow.node,
+        blow.by.name,
+        min(noticed),
+        max(after(moments(folder, nodes, f"view {lost.number} from"), blow)),
+        min(ready),
+        metrics[lost.iteration].step_s / views[lost.number - 1].expected_step_s,
+        back.iteration,
+        first_useful(blow.node, back, read_spans(folder)),
+        metrics[back.iteration].step_s / back.expected_step_s,
+    )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -136,9 +135,12 @@ def report(seeds: int) -> str:
         if name in REACH_S and (median is None or median["ca_s"] > REACH_S[name]):
             missed.append(name)
     scale = [*header, *(row(f"{nodes} nodes on a square", 1)[0] for nodes in SCALES)]
+    # Not before: what a search takes is measured in processes without torch.
+    from whole_runs import hardware
+
     conditions = (
-        f"`python benchmarks/search.py --seeds {seeds}`, {datetime.date.today()}, {platform.machine()},"
-        f" {os.cpu_count()} cores shared with other work, Python {platform.python_version()}. Expected iteration in"
+        f"`python benchmarks/search.py --seeds {seeds}`, {datetime.date.today()}, {hardware()},"
+        f" shared with other work, Python {platform.python_version()}. Expected iteration in"
         f" seconds, the median of {seeds} seeds ({min(seeds, PAPER_SEEDS)} for the paper's setups); every schedule"
         " validates and its times are the simulation's. ca-partial stands against two lower bounds: whatever nodes are"
         " in which stage, and with its own stages. 'ca-partial, s of search' includes the choice of the stages."

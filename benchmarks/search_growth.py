@@ -47,11 +47,14 @@ def main() -> None:
     if arguments.one:
         print(one(arguments.one))
         return
+    # Not before: what a search takes is measured in processes without torch.
+    from whole_runs import hardware
+
     steps = ", ".join(f"{name} {value}" for name, value in STEPS.items())
     lines = [
         "# Growth of the search with the nodes",
         "",
-        f"`python benchmarks/search_growth.py`, {time.strftime('%Y-%m-%d')}, 2 cores,"
+        f"`python benchmarks/search_growth.py`, {time.strftime('%Y-%m-%d')}, {hardware()},"
         f" Python {platform.python_version()}. All four settings of the paper, as much time as they need;"
         f" fixed steps: {steps}.",
         "",

@@ -10,12 +10,11 @@ import re
 import signal
 import subprocess
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.disturbing import DisturbedRun
+from benchmarks.found import Found, Struck
 from benchmarks.soaking import Fault, Planned, Standing, gap_at, victims
 from skippipe.errors import UserError
 from skippipe.report.run_folder import process_ids
@@ -33,31 +32,6 @@ END_S = 120.0
 """Most time that a run takes to save and to end."""
 
 
-@dataclass
-class Struck:
-    """A fault that has come."""
-
-    fault: Fault
-    nodes: tuple[int, ...]
-    moment: float
-    gap_s: float = 0.0
-    """Between the ends of iterations that it fell between."""
-
-
-@dataclass
-class Found:
-    """What is found in all runs of a soak."""
-
-    struck: list[Struck] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    samples: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
-    """Of each process that is watched: anonymous memory in MB, and descriptors."""
-    gaps: list[float] = field(default_factory=list)
-    """Real seconds between ends of iterations."""
-    seconds: float = 0.0
-    """That runs have trained for."""
-
-
 class Soaked:
     """A run that faults come to."""
 
@@ -73,6 +47,10 @@ class Soaked:
         self.stopped: dict[int, int] = {}
         """Of processes that stand still for good, by node."""
         self.moved = self.sampled = 0.0
+        self.calm_from: int | None = None
+        """The iteration after which all nodes were seen to be members, and were so since."""
+        self.earlier = len(found.struck), len(found.gaps), found.seconds
+        """What was found before this run: faults, gaps, and seconds of training."""
 
     def live(self, left: list[Planned], progress: Callable[[], None]) -> None:
         """Take faults off those that are left until there are none, or the run has ended or is stuck."""
@@ -80,15 +58,19 @@ class Soaked:
             if self.run.process.poll() is not None:
                 raise RuntimeError(f"a run did not begin: {self.run.last_words()}")
             time.sleep(10 * TICK_S)
-        began, first = time.monotonic(), len(self.found.struck)
-        self.moved = began
+        self.moved = began = time.monotonic()
+
+        def sum_up_and_progress() -> None:
+            self.sum_up(began)
+            progress()
+
         try:
-            if self.soak(left, progress) and self.calm_down():
+            if self.soak(left, sum_up_and_progress) and self.calm_down():
                 self.end()
         finally:
             self.run.kill()
             self.run.look()
-            self.sum_up(began, first)
+            self.sum_up(began)
 
     def soak(self, left: list[Planned], progress: Callable[[], None]) -> bool:
         """Let faults come; False if the run has ended or is stuck."""
@@ -201,14 +183,21 @@ class Soaked:
         self.due.append((time.monotonic() + self.chance.uniform(*PAUSES_S), go_on))
 
     def calm_down(self) -> bool:
-        """Wait until all nodes are back and some iterations have ended; False if the run has ended or is stuck."""
-        deadline = time.monotonic() + CALM_S
-        if not self.wait_until(deadline, lambda: len(self.standing().members) == self.nodes):
+        """Wait until all nodes are back for some iterations; False if they are not in time, or the run has ended."""
+        if not self.wait_until(time.monotonic() + CALM_S, self.is_calm):
             return False
-        if len(self.standing().members) < self.nodes:
+        if not self.is_calm():
             self.fail(f"only {sorted(self.standing().members)} are back after {CALM_S:g} s")
-        wanted = self.run.newest + CALM_ITERATIONS
-        return self.wait_until(time.monotonic() + STUCK_S, lambda: self.run.newest >= wanted)
+        return True
+
+    def is_calm(self) -> bool:
+        """Whether all nodes have been members for some iterations: whoever has just been struck is one still."""
+        if self.awaited or self.due or len(self.standing().members) < self.nodes:
+            self.calm_from = None
+            return False
+        if self.calm_from is None:
+            self.calm_from = self.run.newest
+        return self.run.newest >= self.calm_from + CALM_ITERATIONS
 
     def end(self) -> None:
         """End the run by SIGTERM: it must save a whole checkpoint, and leave nothing behind."""
@@ -223,12 +212,13 @@ class Soaked:
         if left := self.run.left_behind():
             self.fail(f"processes {left} are left")
 
-    def sum_up(self, began: float, first: int) -> None:
-        """Add what this run has come to; its faults begin with the first-th."""
+    def sum_up(self, began: float) -> None:
+        """Say what this run has come to so far, in place of what was said of it before."""
         found, ended = self.found, [began, *sorted(self.run.ended.values())]
-        found.seconds += time.monotonic() - began
-        found.gaps += [later - earlier for earlier, later in itertools.pairwise(ended)]
-        for each in found.struck[first:]:
+        faults, gaps, seconds = self.earlier
+        found.seconds = seconds + time.monotonic() - began
+        found.gaps[gaps:] = [later - earlier for earlier, later in itertools.pairwise(ended)]
+        for each in found.struck[faults:]:
             each.gap_s = gap_at(ended, each.moment)
 
     def fail(self, what: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 import statistics
 from collections.abc import Sequence
@@ -9,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 MOST_AT_ONCE = 4
+LEAST_PAUSE = 0.1
+"""Of the mean pause from fault to fault."""
 
 
 class Fault(Enum):
@@ -56,7 +60,16 @@ def planned(count: int, pause_s: float, seed: int) -> list[Planned]:
     kinds: list[Fault] = []
     while len(kinds) < count:
         kinds += chance.sample(list(Fault), len(Fault))
-    return [Planned(kind, pause_s * (0.1 + chance.expovariate(1 / 0.9))) for kind in kinds[:count]]
+    return [
+        Planned(kind, pause_s * (LEAST_PAUSE + chance.expovariate(1 / (1 - LEAST_PAUSE)))) for kind in kinds[:count]
+    ]
+
+
+def planned_for(seconds: float, pause_s: float, seed: int) -> list[Planned]:
+    """As many of those faults as come within so many real seconds, if none has to wait."""
+    faults = planned(math.ceil(seconds / (LEAST_PAUSE * pause_s)), pause_s, seed)
+    moments = itertools.accumulate(fault.after_s for fault in faults)
+    return [fault for fault, moment in zip(faults, moments, strict=True) if moment <= seconds]
 
 
 def victims(fault: Fault, chance: random.Random, now: Standing) -> tuple[int, ...]:

@@ -1,171 +1,128 @@
-"""Random deaths in the main job: how soon they are noticed, what the step costs, and whether the training stays exact.
+"""A node dies at a random moment, run after run: how soon it is noticed, what the step costs, is the training exact.
 
-    python benchmarks/survival.py [--deaths 20] [--setting ca-partial] [--out benchmarks/results/survival.md]
+    python -m benchmarks.survival [--deaths 20]                                 # the main job, a run a death
+    python -m benchmarks.survival --nodes 6 --deaths 100 --at-once 3            # the tests' small job
 
-A run of six iterations a death: a node drawn at random is killed (SIGKILL) at a moment drawn at random from three of
-them. Losses and every weight are compared with those of one process that nobody disturbs (reference.py).
+A node drawn at random is killed (SIGKILL) at a moment drawn at random from one step of the main job, or three of the
+small one. Losses and weights are compared with those of one process that nobody disturbs (reference.py). What is
+measured is kept beside the results file, so a call that was cut short goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import random
-import re
 import shutil
-import signal
 import statistics
-import subprocess
+import sys
 import tempfile
-import time
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-import whole_runs
-from exact import Undisturbed, moments, replicas_equal
+from tqdm import tqdm
 
-from skippipe.cli.prepare import DEFAULT_CONFIG
-from skippipe.config import RunConfig
-from skippipe.fields import load_config
-from skippipe.report.metrics import read_metrics
-from skippipe.report.run_folder import process_ids
-from skippipe.schedule import Plan, Schedule
+from benchmarks import whole_runs
+from benchmarks.deaths import TOLERANCE, Death, Deaths
+from benchmarks.jobs import MAIN_NODES, SMALL_NODES, job_of
+from benchmarks.kept import FAILED, Kept
+from skippipe.report.views import TAKEOVER
 
-NODES, ITERATIONS = 20, 6
-MOMENTS = 2.5
-"""Steps among which the moment is drawn; they begin when the second iteration has ended."""
+ITERATIONS, STEPS = {MAIN_NODES: 4, SMALL_NODES: 5}, {MAIN_NODES: 1.0, SMALL_NODES: 3.0}
+"""Of a run; and expected steps from the end of the first iteration on, of which the moment is one."""
+OUT = {MAIN_NODES: "survival", SMALL_NODES: "survival_small"}
+MOST_NOTICED_S, MOST_STEP = 0.2, 1.15
 HEADER = (
-    "| node | iteration | noticed, s | agreed, s | step | following | loss differs by | tensors | numbers | replicas |",
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    "| node | after, steps | lost in | way | noticed, s | agreed, s | step | following | losses | tensors | replicas"
+    " | exact |",
+    "|---" * 12 + "|",
 )
+NOBODY = "nobody"
 
 
-@dataclass(frozen=True)
-class Death:
-    """What one run gave."""
-
-    node: int
-    iteration: int
-    noticed_s: float
-    """Real seconds from the kill until the first node had heard of it."""
-    agreed_s: float
-    """Real seconds from the kill until the last node had the next view."""
-    step: float
-    """Over the expected step before."""
-    following: float
-    """The same of the median step after."""
-    loss_difference: float
-    """Largest relative difference of a loss."""
-    tensor_difference: float
-    """Largest length of a tensor's difference over the tensor's."""
-    number_difference: float
-    """Largest difference of a weight over the largest of its tensor."""
-    replicas_equal: bool
-
-    def row(self) -> str:
-        """As a line of the table."""
-        return (
-            f"| {self.node} | {self.iteration} | {self.noticed_s:.3f} | {self.agreed_s:.3f} | {self.step:.2f}"
-            f" | {self.following:.2f} | {self.loss_difference:.1e} | {self.tensor_difference:.1e}"
-            f" | {self.number_difference:.1e} | {'equal' if self.replicas_equal else 'DIFFER'} |"
-        )
+def row_of(key: str, outcome: dict[str, Any]) -> str:
+    """A line of the table."""
+    if FAILED in outcome:
+        return f"| {key} failed: {outcome[FAILED]} |{' |' * 11}"
+    if key != NOBODY:
+        return Death(**outcome).row()
+    differences = f"{outcome['loss_difference']:.1e} | {outcome['tensor_difference']:.1e}"
+    equal = "equal" if outcome["are_equal"] else "DIFFER"
+    return f"| {NOBODY} | - | - | - | - | - | {outcome['step']:.2f} | - | {differences} | {equal} | - |"
 
 
-def start(setting: str, runs: Path, name: str) -> tuple[subprocess.Popen[str], Path]:
-    """A run and its folder."""
-    fields = [f"name={name}", f"runs={runs}", f"iterations={ITERATIONS}", f"checkpoint_every={ITERATIONS}"]
-    # Without a node that comes back, the steps after the death are those of the heirs.
-    fields += ["peers.restart=0", "peers.replan_seconds=0"]
-    return whole_runs.start(["0", str(NODES), setting, "8", *fields]), runs / name
-
-
-def without_death(setting: str, plan: Plan, runs: Path, undisturbed: Undisturbed) -> str:
-    """A run in which nobody dies, as a line of the table: what rounding alone makes of it."""
-    process, folder = start(setting, runs, "nobody-dies")
-    whole_runs.finish(process)
-    step = statistics.median(line.step_s for line in read_metrics(folder)) / plan.expected_step_s
-    figures = (undisturbed.loss_difference(folder), *undisturbed.weight_differences(folder))
-    differences = " | ".join(f"{figure:.1e}" for figure in figures)
-    equal = "equal" if replicas_equal(folder, plan) else "DIFFER"
-    return f"| nobody | - | - | - | {step:.2f} | - | {differences} | {equal} |"
-
-
-def one_death(setting: str, plan: Plan, chance: random.Random, runs: Path, undisturbed: Undisturbed) -> Death:
-    """A run with one death."""
-    node, name = chance.randrange(NODES), f"death-{chance.getrandbits(32):08x}"
-    process, folder = start(setting, runs, name)
-    whole_runs.wait_for_iteration(process, folder)
-    scale = load_config(RunConfig, DEFAULT_CONFIG, ()).emulation.time_scale
-    time.sleep(chance.uniform(0.0, MOMENTS) * plan.expected_step_s * scale)
-    killed = time.time()
-    os.kill(process_ids(folder)[node], signal.SIGKILL)
-    said = whole_runs.finish(process)
-    match = re.search(r"lost in iteration (\d+)", said)
-    if match is None:
-        raise RuntimeError(f"nobody missed node {node}")
-    iteration = int(match[1])
-    steps = [line.step_s for line in read_metrics(folder)]
-    return Death(
-        node,
-        iteration,
-        min(moments(folder, NODES, f"node {node} has ended")) - killed,
-        max(moments(folder, NODES, "view 1 from")) - killed,
-        steps[iteration] / plan.expected_step_s,
-        statistics.median(steps[iteration + 1 :]) / plan.expected_step_s,
-        undisturbed.loss_difference(folder),
-        *undisturbed.weight_differences(folder),
-        replicas_equal(folder, plan, node),
+def exactness(deaths: list[Death], failed: int) -> str:
+    """A sentence on what was trained."""
+    if not deaths:
+        return f"{failed} runs failed."
+    loss, tensor = (max(getattr(death, f"{name}_difference") for death in deaths) for name in ("loss", "tensor"))
+    taken_over = sum(death.way == TAKEOVER for death in deaths)
+    return (
+        f"Of {len(deaths) + failed} deaths {sum(death.is_exact for death in deaths)} left the training exact, to"
+        f" {TOLERANCE:g} of losses and of each tensor of weights and to the bit among replicas; {taken_over} were taken"
+        f" over, {failed} runs failed. Losses differ by at most {loss:.1e}, tensors by {tensor:.1e}."
     )
 
 
-def summary(deaths: list[Death]) -> list[str]:
-    """Sentences on all of them."""
-    if not deaths:
-        return []
-    noticed, agreed = [death.noticed_s for death in deaths], [death.agreed_s for death in deaths]
-    steps, followings = [death.step for death in deaths], [death.following for death in deaths]
-    equal = sum(death.replicas_equal for death in deaths)
-    return [
-        "",
-        f"Of {len(deaths)} deaths, in real seconds: noticed after {statistics.median(noticed):.3f} s (median; at most"
-        f" {max(noticed):.3f} s), agreed on after {statistics.median(agreed):.3f} s (at most {max(agreed):.3f} s). The"
-        f" step of the death took {statistics.median(steps):.2f} of the expected one (median; mean"
-        f" {statistics.mean(steps):.2f}, at most {max(steps):.2f}), those after it {statistics.median(followings):.2f}."
-        f" Losses differ from the undisturbed one's by at most {max(death.loss_difference for death in deaths):.1e},"
-        f" tensors of weights by {max(death.tensor_difference for death in deaths):.1e} as a whole and by"
-        f" {max(death.number_difference for death in deaths):.1e} of their largest number in any; {equal} of"
-        f" {len(deaths)} runs ended with all living replicas equal to the bit.",
+def times(deaths: list[Death]) -> str:
+    """Sentences on how long it took."""
+    noticed, agreed, steps = ([getattr(death, name) for death in deaths] for name in ("noticed_s", "agreed_s", "step"))
+    following = [death.following for death in deaths if death.following is not None]
+    later = f", those after it {statistics.median(following):.2f}" if following else ""
+    met = [
+        "met" if statistics.median(found) <= most else "**not met**"
+        for found, most in ((noticed, MOST_NOTICED_S), (steps, MOST_STEP))
     ]
+    return (
+        f"In real seconds: noticed after {statistics.median(noticed):.3f} s (median; at most {max(noticed):.3f} s;"
+        f" asked: {MOST_NOTICED_S:g} s, {met[0]}), agreed on after {statistics.median(agreed):.3f} s (at most"
+        f" {max(agreed):.3f} s). The step of the death took {statistics.median(steps):.2f} of the expected one (median;"
+        f" mean {statistics.mean(steps):.2f}, at most {max(steps):.2f}; asked: {MOST_STEP:g}, {met[1]}){later}."
+    )
+
+
+def report(head: list[str], kept: Kept, are_times_meant: bool) -> list[str]:
+    """The results file, of what is kept so far."""
+    # Those that were done at once ended in any order.
+    keys = sorted(kept.outcomes, key=lambda key: -1 if key == NOBODY else int(key.split()[-1]))
+    runs = [kept.outcomes[key] for key in keys if key != NOBODY]
+    deaths = [Death(**outcome) for outcome in runs if FAILED not in outcome]
+    lines = [*head, *HEADER, *(row_of(key, kept.outcomes[key]) for key in keys)]
+    lines += ["", exactness(deaths, len(runs) - len(deaths))]
+    if deaths and are_times_meant:
+        lines += ["", times(deaths)]
+    elif deaths:
+        lines += ["", "Several runs went on at once, so times say nothing."]
+    return lines
 
 
 def main() -> None:
-    """Measure and write the table, row by row."""
+    """Kill, compare, and write the table row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, choices=tuple(OUT), default=MAIN_NODES)
     parser.add_argument("--deaths", type=int, default=20)
-    parser.add_argument("--setting", default="ca-partial")
+    parser.add_argument("--at-once", type=int, default=1, metavar="RUNS", help="more than 1: times say nothing")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/survival.md"))
+    parser.add_argument("--out", type=Path, help="results file; default: in benchmarks/results")
     options = parser.parse_args()
-    config = load_config(RunConfig, DEFAULT_CONFIG, ())
-    schedule = Schedule.load(config.schedule)
-    plan = schedule.plan(options.setting)
-    undisturbed = Undisturbed(config, plan, schedule.pipeline.samples_per_microbatch, ITERATIONS)
-    command = (
-        f"python benchmarks/survival.py --deaths {options.deaths} --setting {options.setting} --seed {options.seed}"
-    )
-    head = [*whole_runs.header("A node dies at a random moment of the main job", command), *HEADER]
-    chance, deaths, runs = random.Random(options.seed), [], Path(tempfile.mkdtemp())
-    rows = [without_death(options.setting, plan, runs, undisturbed)]
-    print(rows[0], flush=True)
-    for _ in range(options.deaths):
-        try:
-            deaths.append(one_death(options.setting, plan, chance, runs, undisturbed))
-            rows.append(deaths[-1].row())
-        except (RuntimeError, subprocess.TimeoutExpired) as error:
-            rows.append(f"| failed: {str(error).strip().splitlines()[-1]} |{' |' * 9}")
-        print(rows[-1], flush=True)
-        options.out.write_text("\n".join([*head, *rows, *summary(deaths)]) + "\n", encoding="utf-8")
-    shutil.rmtree(runs)
+    out = options.out or Path(f"benchmarks/results/{OUT[options.nodes]}.md")
+    command = f"python -m benchmarks.survival --nodes {options.nodes} --at-once {options.at_once} --seed {options.seed}"
+    kept, place = Kept(out.with_suffix(".jsonl"), command), Path(tempfile.mkdtemp())
+    job, nodes = job_of(options.nodes, place), options.nodes
+    runs = Deaths(job, place / "runs", ITERATIONS[nodes], STEPS[nodes], options.seed)
+    head = whole_runs.header("A node dies at a random moment", f"{command} --deaths {options.deaths}")
+    head[2] += f" {nodes} nodes, {ITERATIONS[nodes]} iterations a run; steps are over the expected one."
+
+    def one(number: int) -> None:
+        kept.once(f"death {number}", lambda: runs.one(number))
+
+    kept.once(NOBODY, runs.nobody)
+    with ThreadPoolExecutor(options.at_once) as pool:
+        for _ in tqdm(pool.map(one, range(options.deaths)), total=options.deaths, unit="death", file=sys.stderr):
+            lines = report(head, kept, options.at_once == 1)
+            out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    runs.starter.close()
+    print("\n".join(lines))
+    shutil.rmtree(place)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
 """What it costs to be able to survive: the undisturbed main job, step and memory, against the build before that.
 
-    python -m benchmarks.survival_before [--turns 3] [--iterations 40] [--before COMMIT]
+    python -m benchmarks.survival_before [--turns 3] [--iterations 16] [--before COMMIT]
 
 Both builds take turns, this one first. The other one is a git worktree of COMMIT, by default the last one before
-skippipe/survival was there.
+skippipe/survival was there. What was built since beside survival is in the difference too. Each run is kept beside the
+results file, so a call that was cut short goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +26,13 @@ from tqdm import tqdm
 
 from benchmarks import whole_runs
 from benchmarks.disturbing import DisturbedRun
+from benchmarks.kept import FAILED, Kept
 from skippipe.report.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
 NODES, SETTING, SAMPLES = 20, "ca-partial", 8
-SAMPLE_S = 5.0
+SAMPLE_S = 2.9
+"""No whole part of a step, so that every moment of one is sampled."""
 WARM_UP = 2
 """Iterations that don't count."""
 MOST_STEP, MOST_MEGABYTES = 1.01, 20.0
@@ -57,7 +63,7 @@ def last_before() -> str:
     return git("rev-parse", "--short", f"{first[0]}^")
 
 
-def measure(tree: Path, runs: Path, name: str, iterations: int) -> Measured:
+def measure(tree: Path, runs: Path, name: str, iterations: int) -> dict[str, float]:
     """Run the main job with the build of a tree; RuntimeError if it fails."""
     folder = runs / name
     fields = [f"runs={runs}", f"name={name}", f"iterations={iterations}"]
@@ -78,7 +84,7 @@ def measure(tree: Path, runs: Path, name: str, iterations: int) -> Measured:
     finally:
         run.kill()
     lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    return Measured(statistics.median(line["step_s"] for line in lines[WARM_UP:]), statistics.fmean(most))
+    return Measured(statistics.median(line["step_s"] for line in lines[WARM_UP:]), statistics.fmean(most))._asdict()
 
 
 def verdict(before: list[Measured], now: list[Measured]) -> str:
@@ -99,32 +105,42 @@ def main() -> None:
     """Let the builds take turns, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=40)
+    parser.add_argument("--iterations", type=int, default=16)
     parser.add_argument("--before", help="a commit")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/survival_before.md"), help="results file")
     options = parser.parse_args()
     commit = options.before or last_before()
     place = Path(tempfile.mkdtemp())
+    command = f"python -m benchmarks.survival_before --iterations {options.iterations} --before {commit}"
+    kept = Kept(options.out.with_suffix(".jsonl"), command)
+    # Those of calls that were cut short are gone with their folders.
+    git("worktree", "prune")
     git("worktree", "add", "--detach", str(place / "before"), commit)
-    sizes = f"--turns {options.turns} --iterations {options.iterations} --before {commit}"
-    lines = whole_runs.header("What it costs to be able to survive", f"python -m benchmarks.survival_before {sizes}")
-    lines += ["| build | step s, median | most of a node MB, mean of nodes |", "|---|---|---|"]
-    found: dict[str, list[Measured]] = {"now": [], f"before ({commit})": []}
+    trees = {"now": ROOT, f"before ({commit})": place / "before"}
     try:
-        for turn in tqdm(range(options.turns), unit="turn", file=sys.stderr):
-            for name, own in found.items():
-                tree = ROOT if name == "now" else place / "before"
-                try:
-                    own.append(measure(tree, place / "runs", f"{name.split()[0]}-{turn}", options.iterations))
-                    lines.append(f"| {name} | {own[-1].step_s:.3f} | {own[-1].megabytes:.1f} |")
-                except RuntimeError as error:
-                    lines.append(f"| {name} | failed: {error} | |")
-        if all(found.values()):
-            lines += ["", verdict(found[f"before ({commit})"], found["now"])]
+        for turn, (name, tree) in tqdm([*itertools.product(range(options.turns), trees.items())], file=sys.stderr):
+            folder = f"{name.split()[0]}-{turn}"
+            kept.once(f"{name}, turn {turn}", partial(measure, tree, place / "runs", folder, options.iterations))
+            lines = report(kept, f"{command} --turns {options.turns}", list(trees))
+            options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     finally:
         git("worktree", "remove", "--force", str(place / "before"))
-        options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        print("\n".join(lines))
+    print("\n".join(lines))
+    shutil.rmtree(place)
+
+
+def report(kept: Kept, command: str, names: list[str]) -> list[str]:
+    """The results file, of what is kept so far."""
+    lines = whole_runs.header("What it costs to be able to survive", command)
+    lines += ["| build | step s, median | most of a node MB, mean of nodes |", "|---|---|---|"]
+    found: dict[str, list[Measured]] = {name: [] for name in names}
+    for key, outcome in kept.outcomes.items():
+        if FAILED in outcome:
+            lines.append(f"| {key} | failed: {outcome[FAILED]} | |")
+            continue
+        found[key.partition(",")[0]].append(Measured(**outcome))
+        lines.append(f"| {key} | {outcome['step_s']:.3f} | {outcome['megabytes']:.1f} |")
+    return [*lines, "", verdict(*(found[name] for name in reversed(names)))] if all(found.values()) else lines
 
 
 if __name__ == "__main__":

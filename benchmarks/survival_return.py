@@ -3,12 +3,15 @@
     python -m benchmarks.survival_return [--kills 10] [--stops 10]        # --nodes 6 --kills 1 --stops 1 for a try
 
 One run of the main job; nobody looks for better plans (peers.replan_seconds=0). A node drawn at random is killed
-(SIGKILL) or stands still (SIGSTOP) at a random moment; once it is back, and two iterations are done, the next.
+(SIGKILL) or stands still (SIGSTOP) at a random moment; once it is back, and two iterations are done, the next. If that
+fails, the next is in another run. What is measured is kept beside the results file, so a call that was cut short goes
+on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import random
 import shutil
 import signal
@@ -17,14 +20,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from benchmarks import whole_runs
 from benchmarks.disturbing import DisturbedRun
 from benchmarks.jobs import MAIN_NODES, SMALL_NODES, Job, job_of
-from benchmarks.returning import Blow, Return, returns, undisturbed_step, views_of_blow
+from benchmarks.kept import FAILED, Kept
+from benchmarks.returning import Blow, Return, return_of, undisturbed_step, views_of_blow
 from skippipe.config import RunConfig
 from skippipe.errors import UserError
 from skippipe.fields import load_config
@@ -43,14 +49,16 @@ QUIET_ITERATIONS = 3
 class Struck:
     """A run whose nodes are struck."""
 
-    def __init__(self, job: Job, place: Path, seed: int) -> None:
-        """Started in the folder `place`; `seed` is of nodes and moments."""
-        self.job, self.chance, self.blows = job, random.Random(seed), list[Blow]()
-        fields = [f"iterations={OFTEN}", f"runs={place}", "name=run", "checkpoint_every=null"]
+    def __init__(self, job: Job, folder: Path) -> None:
+        """Started in a folder."""
+        self.job = job
+        fields = [f"iterations={OFTEN}", f"runs={folder.parent}", f"name={folder.name}", "checkpoint_every=null"]
         fields += [f"peers.restart={OFTEN}", "peers.replan_seconds=0", "peers.silence_seconds=6"]
         command = [sys.executable, "-m", "skippipe", "run", *job.arguments, *fields]
         self.step_s = job.plan.expected_step_s * load_config(RunConfig, job.file, ()).emulation.time_scale
-        self.run = DisturbedRun.start(command, place / "run")
+        self.run = DisturbedRun.start(command, folder)
+        self.is_quiet = False
+        """Whether a node may be struck."""
 
     def wait(self, is_so: Callable[[], bool]) -> None:
         """Until something is so; RuntimeError if it is not in time, or the run ends."""
@@ -70,18 +78,25 @@ class Struck:
         except UserError:
             return []
 
-    def strike(self, by: signal.Signals) -> None:
-        """Strike a node, and wait until it is back and all is quiet again."""
-        time.sleep(self.chance.uniform(0.0, self.step_s))
+    def strike(self, by: signal.Signals, chance: random.Random) -> dict[str, Any]:
+        """Strike a node that is drawn, wait until it is back and all is quiet again, and say what became of it."""
+        if not self.is_quiet:
+            self.wait(lambda: self.run.has_begun(self.job.nodes))
+            self.wait(lambda: self.run.newest >= QUIET_ITERATIONS)
+        self.is_quiet = False
+        time.sleep(chance.uniform(0.0, self.step_s))
         self.wait(lambda: bool(self.views()))
-        blow = Blow(self.chance.randrange(self.job.nodes), by, time.time(), self.views()[-1].number)
+        blow = Blow(chance.randrange(self.job.nodes), by, time.time(), self.views()[-1].number)
         if not self.run.signal(blow.node, by):
             raise RuntimeError(f"node {blow.node} has no process")
-        self.blows.append(blow)
         self.wait(lambda: self.back_in(blow) is not None)
         back_in = self.back_in(blow)
         assert back_in is not None
         self.wait(lambda: self.run.newest >= back_in + QUIET_ITERATIONS - 1)
+        found = return_of(self.run.folder, blow, self.job.nodes)
+        self.is_quiet = True
+        quiet = undisturbed_step(self.views(), read_metrics(self.run.folder), self.job.nodes)
+        return {**dataclasses.asdict(found), "quiet": quiet}
 
     def back_in(self, blow: Blow) -> int | None:
         """The iteration that a node is back in, once it is."""
@@ -90,29 +105,42 @@ class Struck:
         except LookupError:
             return None
 
-    def measure(self, blows: list[signal.Signals]) -> None:
-        """Let all blows come, and end the run."""
+
+class Runs:
+    """As many runs as it takes: another one after a failure."""
+
+    def __init__(self, job: Job, place: Path) -> None:
+        """In the folder `place`."""
+        self.job, self.place, self.count = job, place, 0
+        self.struck: Struck | None = None
+
+    def strike(self, by: signal.Signals, chance: random.Random) -> dict[str, Any]:
+        """Strike a node, of the run that is there or of a new one."""
+        if self.struck is None:
+            self.struck, self.count = Struck(self.job, self.place / f"run-{self.count}"), self.count + 1
         try:
-            self.wait(lambda: self.run.has_begun(self.job.nodes))
-            self.wait(lambda: self.run.newest >= QUIET_ITERATIONS)
-            for by in tqdm(blows, unit="blow", file=sys.stderr):
-                self.strike(by)
-            self.run.process.terminate()
-            self.run.process.wait(END_S)
-        finally:
-            self.run.kill()
+            return self.struck.strike(by, chance)
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """End the run, if there is one."""
+        if self.struck is not None:
+            self.struck.run.kill()
+            self.struck = None
 
 
 def summary(found: list[Return], quiet: float) -> list[str]:
     """Sentences on kills and on stops."""
     lines = []
-    for by in sorted({one.blow.by for one in found}):
-        own = [one for one in found if one.blow.by is by]
+    for by in sorted({one.by for one in found}):
+        own = [one for one in found if one.by == by]
         noticed, step, back = ([getattr(one, name) for one in own] for name in ("noticed_s", "step", "return_step"))
         useful = sum(one.useful_after <= 1 for one in own)
         lines += [
             "",
-            f"{len(own)} times {by.name}: noticed after {statistics.median(noticed):.3f} s real (median; at most"
+            f"{len(own)} times {by}: noticed after {statistics.median(noticed):.3f} s real (median; at most"
             f" {max(noticed):.3f}). The step took {statistics.median(step):.2f} of the expected (median; at most"
             f" {max(step):.2f}); {useful} were useful within an iteration after their state was there. The step of"
             f" the return took {statistics.median(back):.3f} of the expected (median; at most {max(back):.3f}), an"
@@ -122,12 +150,16 @@ def summary(found: list[Return], quiet: float) -> list[str]:
     return lines
 
 
-def report(struck: Struck, command: str) -> list[str]:
-    """The results file."""
-    folder, nodes = struck.run.folder, struck.job.nodes
-    found = returns(folder, struck.blows, nodes)
-    quiet = undisturbed_step(struck.views(), read_metrics(folder), nodes)
-    rows = [one.row() if isinstance(one, Return) else f"| failed: {one} |{' |' * 8}" for one in found]
+def report(kept: Kept, nodes: int, command: str) -> list[str]:
+    """The results file, of what is kept so far."""
+    found, rows, quiet = [], [], []
+    for key, outcome in kept.outcomes.items():
+        if FAILED in outcome:
+            rows.append(f"| {key} failed: {outcome[FAILED]} |{' |' * 8}")
+            continue
+        quiet.append(outcome["quiet"])
+        found.append(Return(**{name: value for name, value in outcome.items() if name != "quiet"}))
+        rows.append(found[-1].row())
     return [
         *whole_runs.header("Nodes are struck and come back", command),
         f"{nodes} nodes. *noticed*: until the first node knew; *agreed*: until the last one had the next view; *state*:"
@@ -138,12 +170,12 @@ def report(struck: Struck, command: str) -> list[str]:
         "| node | by | noticed, s | agreed, s | state, s | step | back in | useful after | step of the return |",
         "|---" * 9 + "|",
         *rows,
-        *summary([one for one in found if isinstance(one, Return)], quiet),
+        *summary(found, statistics.median(quiet) if quiet else 1.0),
     ]
 
 
 def main() -> None:
-    """Strike, and write what became of it."""
+    """Strike, and write what became of it row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--stops", type=int, default=10)
@@ -153,14 +185,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/survival_return.md"), help="results file")
     options = parser.parse_args()
     place = Path(tempfile.mkdtemp())
-    struck = Struck(job_of(options.nodes, place), place, options.seed)
-    sizes = f"--kills {options.kills} --stops {options.stops} --nodes {options.nodes} --seed {options.seed}"
+    runs = Runs(job_of(options.nodes, place), place)
+    command = f"python -m benchmarks.survival_return --nodes {options.nodes} --seed {options.seed}"
+    kept = Kept(options.out.with_suffix(".jsonl"), command)
+    sizes = f" --kills {options.kills} --stops {options.stops}"
+    blows = [*((signal.SIGKILL, number) for number in range(options.kills))]
+    blows += [(signal.SIGSTOP, number) for number in range(options.stops)]
     try:
-        struck.measure([signal.SIGKILL] * options.kills + [signal.SIGSTOP] * options.stops)
+        for by, number in tqdm(blows, unit="blow", file=sys.stderr):
+            key = f"{by.name} {number}"
+            kept.once(key, partial(runs.strike, by, random.Random(f"{options.seed}-{key}")))
+            lines = report(kept, options.nodes, command + sizes)
+            options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     finally:
-        lines = report(struck, f"python -m benchmarks.survival_return {sizes}")
-        options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        print("\n".join(lines))
+        runs.end()
+    print("\n".join(lines))
     shutil.rmtree(place)
 
 

@@ -18,14 +18,14 @@ from skippipe.report.run_folder import process_ids
 SECONDS = 900
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
+def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
     """`python -m skippipe run` in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "skippipe", "run", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **environment},
     )
 
 
@@ -64,8 +64,17 @@ def proportional_megabytes(folder: Path) -> list[float]:
 
 def header(title: str, command: str) -> list[str]:
     """First lines of a results file."""
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
-    return [f"# {title}", "", f"`{command}`, {time.strftime('%Y-%m-%d')}, {machine}.", ""]
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return [f"# {title}", "", f"`{command}`, {time.strftime('%Y-%m-%d')}, {hardware()}, {versions}.", ""]
+
+
+def hardware() -> str:
+    """Processor, cores, memory and GPU of this machine, as results files name them."""
+    named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+    model = named[1].strip() if named else platform.machine()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {gpu}"
 
 
 def resident_megabytes() -> float:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from churning import COUNTS, STUCK_S, Churn, Work
 from trained import AVERAGED, Trained, Way, mean_of_known
 
 from benchmarks.jobs import MAIN_NODES, SETTING, SMALL_NODES, job_of
+from benchmarks.kept import Kept, build
 from skippipe.data.batches import prepare
 from skippipe.reference import ReferenceTrainer
 
@@ -35,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 5.0, 10.0], metavar="PERCENT", help=percent)
     parser.add_argument("--ways", nargs="+", choices=ways, default=ways, help="what follows on a death")
     parser.add_argument("--checkpoint-every", type=int, default=1, metavar="ITERATIONS", help="in all ways")
-    parser.add_argument("--limit", type=float, default=6.0, help="end a training at so many times the undisturbed")
+    limit = "end a training at so many times the undisturbed one's time"
+    parser.add_argument("--limit", type=float, default=3.0, metavar="TIMES", help=f"{limit}: with takeover")
+    parser.add_argument("--limit-others", type=float, default=1.25, metavar="TIMES", help=f"{limit}: the other ways")
     parser.add_argument(
         "--spread", type=int, default=5, metavar="SEEDS", help="undisturbed seeds to compare losses with"
     )
@@ -53,17 +60,16 @@ def experiment() -> None:
     )
     runs = arguments.runs / name
     work = work_of(arguments, runs)
-    results = common.Results(name, "Churn: nodes die and come back", arguments.results)
-    spread = [last_loss_of(work, seed) for seed in range(arguments.spread)]
+    began, disturbed = time.time(), dict[tuple[Way, float], Trained]()
+    spread = last_losses(work, arguments.spread, runs / "spread.jsonl")
     undisturbed = train(work, Way.OURS, 0.0, arguments, runs, math.inf)
-    limit_s = arguments.limit * undisturbed.real_s
-    disturbed = {
-        (Way[way.upper()], rate): train(work, Way[way.upper()], rate / 100, arguments, runs, limit_s)
-        for rate in arguments.rates
-        for way in arguments.ways
-    }
-    report(results, work, arguments, undisturbed, disturbed, spread)
-    results.write()
+    for way, rate in itertools.product(map(Way.__getitem__, map(str.upper, arguments.ways)), arguments.rates):
+        limit = arguments.limit if way is Way.OURS else arguments.limit_others
+        disturbed[way, rate] = train(work, way, rate / 100, arguments, runs, limit * undisturbed.real_s)
+        # After each: who knows whether there is time for the next.
+        results = common.Results(name, "Churn: nodes die and come back", arguments.results, began=began)
+        report(results, work, arguments, undisturbed, disturbed, spread)
+        results.write()
 
 
 def work_of(arguments: argparse.Namespace, runs: Path) -> Work:
@@ -78,13 +84,26 @@ def work_of(arguments: argparse.Namespace, runs: Path) -> Work:
 
 def train(work: Work, way: Way, rate: float, arguments: argparse.Namespace, runs: Path, limit_s: float) -> Trained:
     """A training, or what an earlier call has left of the same one."""
-    sizes = f"{work.config.iterations}-{arguments.checkpoint_every}-{arguments.limit:g}"
+    # Of an undisturbed one no limit is known yet, nor needed.
+    limit = "" if math.isinf(limit_s) else f"-{arguments.limit if way is Way.OURS else arguments.limit_others:g}"
+    sizes = f"{work.config.iterations}-{arguments.checkpoint_every}{limit}-{build()}"
     kept = runs / f"{way.name.lower()}-{100 * rate:g}-{arguments.seed}-{sizes}.json"
     if kept.exists():
         return Trained.load(kept)
     trained = Churn(work, way, rate, arguments.seed, runs, limit_s).train()
     trained.save(kept)
     return trained
+
+
+def last_losses(work: Work, seeds: int, path: Path) -> list[float]:
+    """The losses at the end of trainings of so many seeds, on all cores; those that are kept are taken."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = Kept(path, f"{work.setting} of {work.nodes} nodes, {work.config.iterations} iterations")
+    missing = [seed for seed in range(seeds) if str(seed) not in kept.outcomes]
+    with ProcessPoolExecutor() as pool:
+        for seed, loss in zip(missing, pool.map(partial(last_loss_of, work), missing), strict=True):
+            kept.add(str(seed), {"loss": loss})
+    return [kept.outcomes[str(seed)]["loss"] for seed in range(seeds)]
 
 
 def last_loss_of(work: Work, seed: int) -> float:
@@ -157,8 +176,9 @@ def describe(results: common.Results, work: Work, arguments: argparse.Namespace,
         " later start, which would take no longer on slower links. *Real*: as the clock went; a start's seconds then"
         f" cost {faster:g} times what they would on the schedule's network. The loss is the mean of the last {AVERAGED}"
         f" iterations'. A run is stuck, and ended, if no iteration ends for {STUCK_S:g} s; a training ends unfinished"
-        f" after {arguments.limit:g} times the {undisturbed.real_s:.0f} s that the undisturbed one took. Counts are of"
-        " summary.json, which restarts that are killed do not write."
+        f" after {arguments.limit:g} times the {undisturbed.real_s:.0f} s that the undisturbed one took with takeover,"
+        f" {arguments.limit_others:g} times in the other ways, whose speed is then that of what they did until then."
+        " Counts are of summary.json, which restarts that are killed do not write."
     )
 
 

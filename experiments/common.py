@@ -99,6 +99,8 @@ class Results:
 
 def measured_now(began: float) -> str:
     """The command that runs, as a user types it, the day on which it began, and the hardware."""
+    from benchmarks.whole_runs import hardware
+
     command = " ".join(["python", f"experiments/{Path(sys.argv[0]).name}", *map(shlex.quote, sys.argv[1:])])
     return f"`{command}`; {time.strftime('%Y-%m-%d', time.gmtime(began))}; {hardware()}"
 
@@ -108,20 +110,6 @@ def provenance(measured: Sequence[str]) -> str:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     lines = [f"Command: {line}" for line in measured]
     return "\n".join(f"- {line}" for line in [*lines, f"Versions: Python {platform.python_version()}, {versions}"])
-
-
-def hardware() -> str:
-    """Processor, cores, memory and GPU of this machine."""
-    import torch
-
-    model = platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {gpu}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -81,8 +81,8 @@ def report(results: common.Results, scale: Scale, trained: dict[Variant, Lines])
     )
     if scale.name == "quick":
         results.text(
-            "Who comes out ahead says little: models of this size, so few tokens and one seed each tell nothing of "
-            "the paper's claim. Uneven visits (no CC3) cost about as much as the settings differ among themselves."
+            "Who comes out ahead says little, among the skipping models too: models of this size, so few tokens and "
+            "one seed each tell nothing of the paper's claim."
         )
         results.text(training.NOT_RUN)
     results.figure(curves(trained), f"{results.name}-curves", "Validation perplexity over tokens")

@@ -220,6 +220,9 @@ class RunConfig:
     stage to stage stay fp32."""
     recompute: bool = False
     """Keep of a forward each layer's input alone and compute the rest again in backward: less memory, more time."""
+    compile: bool = False
+    """Let torch.compile make each node's layers faster: takes a minute or so before the node is ready, and on a CPU a
+    C++ compiler."""
     runs: str = "runs"
     """Folder in which a run's folder is made."""
     checkpoint_every: int | None = 0

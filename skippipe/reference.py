@@ -80,7 +80,7 @@ class ReferenceTrainer:
         """Of the last iteration, over all stages and before it is clipped."""
         if config.model.init_from is not None:
             check_llama_folder(config.model, len(plan.stages), prepared.vocabulary)
-        computing = config.precision, config.recompute
+        computing = config.precision, config.recompute, config.compile
         self.stages = [
             Stage(config.model, stage, prepared.vocabulary, config.seed, *computing).to(config.device)
             for stage in range(len(plan.stages))

@@ -92,9 +92,10 @@ class Fault(Case):
     STOPPED_FOR_20_S = Layer.RUN, GOES_ON, "", "node 2"
     LINK_CUT_FOR_5_S = Layer.RUN, GOES_ON, "", "the cable between two machines, for a while"
     LINK_CUT = Layer.RUN, ENDS, "no living node holds stage 0", "the cable between two machines"
+    CUT_OFF = Layer.RUN, GOES_ON, "node 5 lost in iteration", "the cable to a machine without which each stage lives"
     MACHINE_LOST = Layer.RUN, ENDS, "of 6 nodes can be reached, no majority", "the machine with most of the nodes"
-    KILLED_WITH_NODE_0 = Layer.RUN, GOES_ON, "node 1 (killed by SIGKILL) lost in iteration", "node 1"
-    KILLED_FAR_FROM_NODE_0 = Layer.RUN, GOES_ON, "node 5 (killed by SIGKILL) lost in iteration", "node 5"
+    KILLED_WITH_NODE_0 = Layer.RUN, GOES_ON, "node 1 lost in iteration", "node 1"
+    KILLED_FAR_FROM_NODE_0 = Layer.RUN, GOES_ON, "node 5 lost in iteration", "node 5"
 
     DATA_CHILD_KILLED = (
         Layer.LAUNCH,

@@ -24,6 +24,7 @@ from skippipe.report.metrics import IterationMetrics, append_metrics
 from skippipe.report.run_folder import make_run_folder
 from skippipe.report.views import VIEWS, append_views, read_views
 from skippipe.schedule import Plan
+from skippipe.survival.skipping import paths_without
 from skippipe.survival.succession import plan_of_the_living
 from skippipe.survival.view import View, Way
 from tests.small_schedule import small_schedule
@@ -214,6 +215,40 @@ def test_a_compressed_sync_of_other_replicas_is_replayed(config: RunConfig, tmp_
     assert not folder.trainer.codec_of[1, 2].left_out.any()
     folder.train(1)
     assert folder.replay("--tolerance", "1e-9") == 0
+
+
+def test_it_ends_where_a_lost_stage_is_back(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = (FIRST.stages[0], (), FIRST.stages[2])
+    skipping = dataclasses.replace(FIRST, stages=stages, paths=paths_without(FIRST, stages, SCHEDULE.costs))
+    folder = Folder(tmp_path, config)
+    folder.train(2)
+    folder.view("redo", skipping)
+    folder.trainer.take_up(skipping)
+    folder.train(1)
+    # Passed over: the stage is not back yet.
+    folder.view("boundary", FIRST, iteration=4)
+    folder.view("takeover", skipping, iteration=3)
+    folder.train(1)
+    back = dataclasses.replace(
+        FIRST, stages=(FIRST.stages[0], (2,), FIRST.stages[2]), paths=((0, 2), *skipping.paths[1:])
+    )
+    folder.view("boundary", back)
+    for number in (1, 3, 4):
+        folder.edit(number, lambda view: view.update(resumed_s=1.0))
+    # Whatever it was restored from, nobody can train it again.
+    folder.train(2, gradient_norm=0.5)
+    assert folder.replay() == 0
+    table = capsys.readouterr().out
+    assert "a stage that was lost is back in view 4: nothing after that is compared" in table
+    assert [line.split()[1:4] for line in table.splitlines()[1:6]] == [
+        ["0", "to", "1"],
+        ["2", "to", "2"],
+        ["none", "-", "-"],
+        ["3", "to", "3"],
+        ["none", "-", "-"],
+    ]
 
 
 def double_visit(view: dict[str, Any]) -> None:

@@ -80,9 +80,9 @@ class Losses:
     def lost_nodes(self, event: ViewBegun) -> str:
         """Who was lost, and who does their work."""
         # Others may go on without a process that lives, such as one that has just joined and holds nothing yet.
-        gone = ", ".join(f"{node} ({self.how[node]})" if node in self.untold else str(node) for node in event.lost)
-        self.untold.difference_update(event.lost)
-        name = "node" if len(event.lost) == 1 else "nodes"
+        known = [node for node in event.lost if node in self.untold]
+        self.untold.difference_update(known)
+        how = ", ".join(self.how[node] if len(event.lost) == 1 else f"{node} {self.how[node]}" for node in known)
         shrunk = [
             f"stage {stage} goes on with {now} of {before}" if now else f"stage {stage} has nobody left and is skipped"
             for stage, (now, before) in enumerate(zip(event.stages, event.stages_before, strict=True))
@@ -91,7 +91,8 @@ class Losses:
         work = f"{names(event.heirs)} took over {event.taken_over} microbatches"
         if event.way == "redo":
             work = "it is begun again"
-        return f"{name} {gone} lost in iteration {event.iteration}: {work}; {', '.join(shrunk)}"
+        where = f"lost in iteration {event.iteration}{f' ({how})' if how else ''}"
+        return f"{names(event.lost)} {where}: {work}; {', '.join(shrunk)}"
 
     def step(self, metrics: IterationMetrics) -> str | None:
         """A line on what a step took in which nodes were lost; None if none was."""

@@ -130,6 +130,8 @@ def prepare_in_child(
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == launcher:
             check_device(config.device)
+            if config.compile:
+                check_compiler(config.device)
             prepared = prepare(config.data)
             check(prepared)
             os.write(writer, pickle.dumps(prepared))
@@ -157,6 +159,17 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"device: {shown(device)} can't be used here ({reason[:200]})") from None
+
+
+def check_compiler(device: str) -> None:
+    """UserError if torch.compile can't make code for a device here; in a child, as the compiler has threads."""
+    import torch
+
+    try:
+        torch.compile(torch.neg)(torch.ones(8, device=device))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"compile: torch can't compile for {device} here ({reason[:200]}); set compile=false") from None
 
 
 def devices_to_check(asked: str, gpus: int) -> list[str]:

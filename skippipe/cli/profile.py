@@ -58,9 +58,12 @@ def run(arguments: argparse.Namespace) -> int:
     from skippipe.runtime.equal import profile_fields
     from skippipe.runtime.profiler import ProfileConfig, run_profile
 
-    vocabulary, computing = vocabulary_of(config.data), (config.precision, config.recompute, config.threads)
+    vocabulary = vocabulary_of(config.data)
+    computing = config.precision, config.recompute, config.compile, config.threads
     asked = ProfileConfig(config.model, vocabulary, samples, replicas, config.device, *computing)
-    measured, fields = Measured(), profile_fields(replace(asked, device="", recompute=False, threads=None), nodes)
+    # What machines may differ in.
+    alike = replace(asked, device="", recompute=False, compiled=False, threads=None)
+    measured, fields = Measured(), profile_fields(alike, nodes)
 
     def run_node(endpoint: Endpoint) -> None:
         run_profile(endpoint, asked)

@@ -45,6 +45,8 @@ class Progress:
         self.lines: list[IterationMetrics] = []
         self.told: set[int] = set()
         """Iterations of these lines; whoever speaks after a node that has died tells the last ones again."""
+        self.views: set[int] = set()
+        """Numbers of those that were told, likewise."""
         self.ready = 0
         self.leaving: Leaving | None = None
         """Why the nodes end before the last iteration, if they do."""
@@ -87,6 +89,9 @@ class Progress:
                 self.bar.set_postfix(self.shown, refresh=False)
                 self.bar.update(event.iteration + 1 - self.bar.n)
             case ViewBegun():
+                if event.number in self.views:
+                    return
+                self.views.add(event.number)
                 self.lost_stages = [stage for stage, nodes in enumerate(event.stages) if not nodes]
                 if (line := self.losses.view(event)) is not None:
                     self.bar.write(line, file=sys.stderr)

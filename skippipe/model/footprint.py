@@ -27,9 +27,9 @@ class Footprint:
     kept: int
     """What a microbatch's forward keeps for its backward."""
     backward: int
-    """What a backward needs beside what was kept, at its beginning, when that is still all there."""
+    """Most that a backward needs beside what was kept and the gradient that it begins with."""
     loss: int
-    """What the loss and its backward need; 0 but at stage 0."""
+    """Most that the loss and its backward need beside the loss's input; 0 but at stage 0."""
     update: int
     """What AdamW needs while it updates the largest tensor."""
 
@@ -41,14 +41,15 @@ def footprint(config: RunConfig, stage: int, samples: int, vocabulary: int) -> F
     activation = FP32 * tokens * model.d_model
     full = tokens * layer_bytes(model, config.precision) + cast_bytes(model, config.precision)
     kept = model.layers_per_stage * (activation if config.recompute else full)
-    # Gradients of three wide tensors of the feed-forward part, of which the first is freed by then, of two narrow ones,
-    # and of the layer's largest matrix.
-    wide = 2 * number_bytes(config.precision) * tokens * model.hidden_width
-    backward = wide + 2 * activation + FP32 * largest + (full if config.recompute else 0)
+    # Gradients of both products of the feed-forward part: the one that they are made from lies in the place of what was
+    # kept of the two. A layer that is computed again finds its input kept.
+    backward = 2 * number_bytes(config.precision) * tokens * model.hidden_width
+    backward += full - activation if config.recompute else 0
     loss = 0
     if stage == 0:
         kept += 2 * TOKEN * tokens
-        loss = loss_bytes(config.precision) * tokens * vocabulary + 4 * activation
+        # Log-probabilities, their gradient and that of the logits; of the norm its result and the quotient.
+        loss = 3 * FP32 * tokens * vocabulary + 2 * activation
         largest = max(largest, vocabulary * model.d_model)
     state = STATE_NUMBERS * FP32 * count
     return Footprint(count, state, activation, kept, backward, loss, 2 * FP32 * largest)
@@ -92,11 +93,14 @@ def heap_share(model: ModelConfig, precision: Precision, tokens: int) -> float:
     return narrow / (narrow + wide) if number_bytes(precision) * tokens * model.d_model < MMAP_BYTES else 0.0
 
 
+def state_share(model: ModelConfig) -> float:
+    """Part of a layer's weights that lies in tensors of less than MMAP_BYTES, and so of their gradient and moments."""
+    narrow, wide = 4 * model.d_model, 3 * model.hidden_width
+    if FP32 * model.d_model * model.hidden_width < MMAP_BYTES:
+        return 1.0
+    return narrow / (narrow + wide) if FP32 * model.d_model**2 < MMAP_BYTES else 0.0
+
+
 def cast_bytes(model: ModelConfig, precision: Precision) -> int:
     """Bytes of a layer's matrices as a microbatch's forward casts and keeps them."""
     return BF16 * matrix_numbers(model) if precision == "bf16" else 0
-
-
-def loss_bytes(precision: Precision) -> int:
-    """Bytes a token and word of the vocabulary: probabilities, their gradient, the logits or their gradient."""
-    return 3 * FP32 + (BF16 if precision == "bf16" else 0)

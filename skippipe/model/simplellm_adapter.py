@@ -76,14 +76,14 @@ class SimpleLLMLayer(nn.Module):
         x_BTD: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
     ) -> Tensor:
         """Hidden states (B, T, D) to hidden states, causally.
 
         `position_embeddings`: cosines and sines (1, T, head width) in transformers' half-split layout.
         Raises UserError for a key-value cache: the block has none.
         """
-        if past_key_values is not None or attention_mask is not None:
+        if cache is not None or attention_mask is not None:
             raise UserError("model.blocks simplellm has no key-value cache: load the weights into blocks transformers")
         cos, sin = (table[0, :, : table.shape[-1] // 2].float() for table in position_embeddings)
         # RoPE multiplies (B, T, heads, head width / 2) by this: without the 1 it would pair positions with heads.

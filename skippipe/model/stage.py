@@ -38,6 +38,7 @@ class Stage(nn.Module):
         seed: int,
         precision: Precision = "fp32",
         recompute: bool = False,
+        compiled: bool = False,
     ) -> None:
         """Build stage number `stage` on the CPU, its weights in fp32, whatever the precision that it computes in.
 
@@ -63,6 +64,10 @@ class Stage(nn.Module):
         cos, sin = rotary_tables(config, vocabulary)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
+        if compiled:
+            for layer in self.layers:
+                # In place: parameters keep their names.
+                layer.compile(dynamic=False)
 
     def forward(self, x: Tensor, cache: Any = None) -> Tensor:
         """Token ids (B, T) int64 at stage 0, else hidden states (B, T, D) fp32, to hidden states (B, T, D) fp32.
@@ -78,13 +83,21 @@ class Stage(nn.Module):
         with self.autocast():
             x_BTD = self.embedding(x) if self.stage == 0 else x
             for layer in self.layers:
-                run = partial(layer, attention_mask=mask, past_key_values=cache, position_embeddings=positions)
+                run = partial(layer, attention_mask=mask, cache=cache, position_embeddings=positions)
                 if self.recompute and torch.is_grad_enabled():
                     # Layers draw no random numbers whose state would have to be kept.
                     x_BTD = checkpoint(run, x_BTD, use_reentrant=False, preserve_rng_state=False)
                 else:
                     x_BTD = run(x_BTD)
         return x_BTD
+
+    def warm_up(self, samples: int) -> None:
+        """Compile what batches of so many sequences need of compiled layers; leaves no gradients."""
+        device, shape = self.cos.device, (samples, self.config.context)
+        hidden_BTD = torch.zeros(*shape, self.config.d_model, device=device, requires_grad=True)
+        entered = hidden_BTD if self.stage else torch.zeros(shape, dtype=torch.int64, device=device)
+        self(entered).sum().backward()
+        self.zero_grad(set_to_none=True)
 
     def autocast(self) -> torch.autocast:
         """What the stage computes in."""

@@ -88,8 +88,9 @@ class RunSummary:
     nodes_joined: int
     """Those that came back, each time that they did."""
     microbatches_taken_over: int
-    iterations_redone: int
     """By heirs of lost nodes, of all views together."""
+    iterations_redone: int
+    """Each time that one was dropped and begun again, because nodes were lost."""
     seconds_lost: float
     """By which the steps of iterations in which nodes were lost took longer than expected."""
 

@@ -19,6 +19,7 @@ from skippipe.transport.clocks import Clock
 class Emulation:
     """One node's costs, in real seconds (multiplied by time_scale); all zero if emulation is off."""
 
+    enabled: bool
     task_s: dict[Kind, float]
     gap_s: float
     hop_from_s: dict[int, float]
@@ -37,6 +38,7 @@ class Emulation:
         scale = config.time_scale if config.enabled else 0.0
         arrays = costs.arrays
         return cls(
+            enabled=config.enabled,
             link_busy_s=scale * arrays.link_busy_s[node],
             uplink_busy_s=scale * arrays.uplink_busy_s[node],
             queue_s=scale * messages * float(max(arrays.link_busy_s.max(), arrays.uplink_busy_s.max())),

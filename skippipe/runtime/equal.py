@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from skippipe.data.prepared import Prepared
 
 PACKAGE = Path(__file__).resolve().parent.parent
-OWN = {"schedule", "runs", "name", "device", "peers", "recompute", "threads", "checkpoints_kept", "model.init_from"}
-OWN |= {"data.paths", "data.hub", "data.hub_revision", "data.cache", "data.tokenizer"}
+OWN = {"schedule", "runs", "name", "device", "peers", "recompute", "compile", "threads", "checkpoints_kept"}
+OWN |= {"model.init_from", "data.paths", "data.hub", "data.hub_revision", "data.cache", "data.tokenizer"}
 """Fields that may differ: what they lead to is compared instead, or concerns one machine."""
 
 

@@ -19,7 +19,7 @@ from skippipe.model.stage import Stage
 from skippipe.report.metrics import BatchMetrics
 from skippipe.runtime.endpoint import Endpoint
 from skippipe.runtime.events import EvaluationDone
-from skippipe.runtime.share import own_device, take_threads
+from skippipe.runtime.share import own_device, take_device, take_threads
 from skippipe.schedule import Plan
 from skippipe.transport.inbox import Inbox, PeerLostError
 from skippipe.transport.links import Links
@@ -148,7 +148,9 @@ def run_evaluator(job: EvaluationJob) -> None:
     node, config, driver = job.endpoint.node, job.config, job.driver
     stage = Stage(config.model, job.plan.stage_of()[node], job.prepared.vocabulary, config.seed)
     load_stage(job.checkpoint, stage)
-    stage.to(own_device(config.device, job.endpoint))
+    device = own_device(config.device, job.endpoint)
+    take_device(device, node)
+    stage.to(device)
     peers = [other for others in job.plan.stages[1:] for other in others] if node == driver else [driver]
     mailbox = Mailbox(peers)
     largest = HEADER.size + 4 * job.samples * config.model.context * config.model.d_model

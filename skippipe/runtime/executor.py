@@ -6,10 +6,13 @@ import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from skippipe.model.stage import Stage
+from skippipe.runtime.device import Copy, Mark, open_device
 from skippipe.runtime.emulation import Emulation, Outgoing, sleep_until
 from skippipe.runtime.soundness import Poison, poison_of_task
 from skippipe.schedule import Plan
@@ -37,6 +40,30 @@ class IterationRecord:
     """Loss of each microbatch that ended here, in nats a token."""
     poison: Poison | None = None
     """What was not finite; of several, the one that is named first."""
+
+
+class Computed(NamedTuple):
+    """What a task has computed, on its device."""
+
+    result: Tensor | None
+    """What must be sent on; None if the microbatch's way ends here."""
+    loss: Tensor | None = None
+    """In nats a token, if the task is one."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A task that the device was asked for."""
+
+    task: Task
+    start: float
+    """When its input was there, in monotonic seconds; emulated, when it began."""
+    received: Tensor | None
+    result: Tensor | None
+    sums: Copy
+    """(2,) fp32: the sum of what leaves the task, or else of what it received, and its loss or 0."""
+    ended: Mark
+    sent_on: Copy | None
 
 
 def expected_senders(plan: Plan, node: int) -> dict[tuple[MessageKind, int], int]:
@@ -89,7 +116,9 @@ class Executor:
         self.outgoing = Outgoing(emulation)
         self.clock = clock
         self.work = work
-        self.device = next(stage.parameters()).device
+        self.device = open_device(next(stage.parameters()).device)
+        self.asked: Asked | None = None
+        """The task that the device has not been waited for yet."""
         self.order = plan.order.get(node, ())
         # What is held between forward and backward: the stage's input and output, and at the origin the loss's input.
         self.held: dict[int, tuple[Tensor, Tensor]] = {}
@@ -120,7 +149,7 @@ class Executor:
 
     def hold(self, stage: Stage) -> None:
         """Work on another stage from the next iteration on."""
-        self.stage, self.device = stage, next(stage.parameters()).device
+        self.stage = stage
 
     def finish(self) -> None:
         """The iteration is committed: nobody needs again what was sent."""
@@ -131,10 +160,13 @@ class Executor:
 
         PeerLostError if an input can't come any more, ViewChangedError if another plan must be taken up first.
         """
-        for task in self.order:
-            if task not in self.done:
-                self.inbox.check()
-                self.run_task(task)
+        try:
+            for task in self.order:
+                if task not in self.done:
+                    self.inbox.check()
+                    self.run_task(task)
+        finally:
+            self.settle()
         return self.record
 
     def take_up(self, plan: Plan, view: int) -> None:
@@ -148,54 +180,92 @@ class Executor:
             if result is not None and goes_to is not None and goes_to != receiver_of(before, self.node, task):
                 self.send_result(task, result, self.clock.now(), view)
 
-    def run_task(self, task: Task) -> None:
-        """Wait for the task's input and the node, run it, send its result.
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether the device gets a task before it is done with the one before; emulated ones end by the clock."""
+        return self.device.runs_ahead and not self.emulation.enabled
 
-        Start and end are the emulated node's: a late wake-up of this process does not delay it, slow compute does.
-        """
-        ready, tensor = self.free, None
-        begins_here = self.plan.paths[task.microbatch][0] == self.node
-        if not (begins_here and task.kind is Kind.FORWARD):
-            kind = MessageKind.GRADIENT if task.kind is Kind.BACKWARD else MessageKind.ACTIVATION
-            self.work.wait(f"the input of {task} in iteration {self.iteration}")
-            ready, received = self.inbox.take((kind, self.iteration, task.microbatch))
-            tensor = received.to(self.device)
+    def run_task(self, task: Task) -> None:
+        """Wait for the task's input and the node, ask the device for it, and send the result of what is done."""
+        ready, tensor = self.receive(task)
         self.work.begin(f"{task} of iteration {self.iteration}")
         start = max(ready, self.free)
         sleep_until(start)
-        result = self.compute(task, tensor)
-        self.look_for_poison(task, tensor, result)
-        computed, end = self.clock.now(), start + self.emulation.task_s[task.kind]
+        before, self.asked = self.asked, self.ask(task, start, tensor)
+        if before is not None:
+            self.complete(before)
+        if not self.runs_ahead:
+            self.settle()
+
+    def receive(self, task: Task) -> tuple[float, Tensor | None]:
+        """Wait for the task's input: when it was there, and the input on the device unless it is a batch."""
+        if task.kind is Kind.FORWARD and self.plan.paths[task.microbatch][0] == self.node:
+            return self.free, None
+        kind = MessageKind.GRADIENT if task.kind is Kind.BACKWARD else MessageKind.ACTIVATION
+        key = kind, self.iteration, task.microbatch
+        if not self.inbox.has(key):
+            # Whoever waits for the last result must not wait for this input.
+            self.settle()
+        self.work.wait(f"the input of {task} in iteration {self.iteration}")
+        ready, received = self.inbox.take(key)
+        return ready, self.device.upload(received)
+
+    def ask(self, task: Task, start: float, tensor: Tensor | None) -> Asked:
+        """Ask the device for the task, and for copies of what it leaves."""
+        result, loss = self.compute(task, tensor)
+        leaves = tensor if result is None else result
+        assert leaves is not None
+        total = leaves.detach().sum()
+        sums = torch.stack([total, torch.zeros_like(total) if loss is None else loss.detach()])
+        ended = self.device.mark()
+        sent_on = None if result is None else self.device.download(result.detach())
+        return Asked(task, start, tensor, result, self.device.download(sums), ended, sent_on)
+
+    def settle(self) -> None:
+        """Complete the task that the device was asked for last."""
+        if self.asked is not None:
+            asked, self.asked = self.asked, None
+            self.complete(asked)
+
+    def complete(self, asked: Asked) -> None:
+        """Wait until the device is done with a task, and send its result.
+
+        Start and end are the emulated node's: a late wake-up of this process does not delay it, slow compute does.
+        """
+        task, computed = asked.task, asked.ended()
+        start = max(asked.start, self.free)
+        end = start + self.emulation.task_s[task.kind]
         sleep_until(end)
         end = max(end, computed)
         self.record.spans.append(Span(self.node, KIND_NAMES[task.kind], task.microbatch, start, end))
-        kept = None if result is None else result.detach().cpu()
-        self.done[task] = kept
+        self.look_at(asked)
+        kept = self.done[task] = None if asked.sent_on is None else asked.sent_on()
         if kept is not None:
             self.send_result(task, kept, end, self.inbox.view)
         self.free = end + self.emulation.gap_s
 
-    def compute(self, task: Task, tensor: Tensor | None) -> Tensor | None:
-        """The task's work on its input; what must be sent on, None if the microbatch's way ends here."""
+    def compute(self, task: Task, tensor: Tensor | None) -> Computed:
+        """The task's work on its input."""
         microbatch = task.microbatch
         if task.kind is Kind.FORWARD:
-            return self.forward(microbatch, tensor)
+            return Computed(self.forward(microbatch, tensor))
         assert tensor is not None
         if task.kind is Kind.LOSS:
             hidden_BTD = tensor.requires_grad_()
             loss = self.stage.loss(hidden_BTD, self.targets.pop(microbatch))
             loss.backward()  # type: ignore[no-untyped-call]
-            self.record.losses.append(float(loss.detach()))
-            return hidden_BTD.grad
+            return Computed(hidden_BTD.grad, loss)
         entered, left = self.held.pop(microbatch)
         left.backward(tensor)  # type: ignore[no-untyped-call]
-        return entered.grad
+        return Computed(entered.grad)
 
-    def look_for_poison(self, task: Task, received: Tensor | None, result: Tensor | None) -> None:
-        """Note what is not finite, and log the first such task."""
-        record = self.record
-        loss = record.losses[-1] if task.kind is Kind.LOSS else 0.0
-        poison = poison_of_task(task.kind, received, result, loss)
+    def look_at(self, asked: Asked) -> None:
+        """Keep the loss of a task that is done; note what is not finite, and log the first such task."""
+        record, task = self.record, asked.task
+        total, loss = asked.sums().tolist()
+        if task.kind is Kind.LOSS:
+            record.losses.append(loss)
+        poison = poison_of_task(task.kind, asked.received, asked.result, loss, total)
         if poison is not None:
             if record.poison is None:
                 logger.warning("%s node %d in task %s was not finite", poison.text, self.node, task)
@@ -205,8 +275,8 @@ class Executor:
         """Run the stage on a microbatch and hold what backward needs."""
         if tensor is None:
             tokens_BT, targets_BT = self.read_batch(self.iteration, microbatch)
-            self.targets[microbatch] = targets_BT.to(self.device)
-            entered = tokens_BT.to(self.device)
+            self.targets[microbatch] = self.device.upload(targets_BT)
+            entered = self.device.upload(tokens_BT)
         else:
             entered = tensor.requires_grad_()
         left: Tensor = self.stage(entered)

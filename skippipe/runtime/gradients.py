@@ -8,6 +8,7 @@ from enum import IntEnum
 
 from skippipe.model.gradient_codec import GradientCodec
 from skippipe.model.optimizer import StageOptimizer
+from skippipe.runtime.device import Device
 from skippipe.runtime.emulation import Emulation, RunClock, sleep_until
 from skippipe.schedule import Plan
 from skippipe.transport.all_reduce import AllReduce, Exact, PartFormat, expected_parts
@@ -108,13 +109,14 @@ class Group:
         last_backward: float,
         emulation: Emulation,
         clock: RunClock,
+        device: Device,
     ) -> float:
         """Average the stage's gradient over its replicas and microbatches; the monotonic time when it is done.
 
         The emulated sync begins when the last replica's last backward is done (docs/architecture.md). The gradient must
         not change before the figures of this iteration are shared: what others still wait for may be a view of it.
         """
-        buffer = optimizer.flat.cpu()
+        buffer = device.download(optimizer.flat)()
         mean = AllReduce(self.replicas, self.node, buffer, visits, self.form)
         wire = clock.clock.wire(last_backward)
         latest = links.run(mean, Identity(iteration, Exchange.GRADIENT, self.view), wire)

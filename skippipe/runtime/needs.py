@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skippipe.config import RunConfig
-from skippipe.model.footprint import FP32, Footprint, footprint, heap_share
+from skippipe.model.footprint import FP32, Footprint, footprint, heap_share, state_share
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.compression import compressed_links
 from skippipe.schedule.costs import hop_ratio, sync_ratio
@@ -17,8 +17,8 @@ from skippipe.schedule.simulate import step_arrivals, step_nodes
 
 PROCESS_BYTES = 50_000_000
 """What a node's process has of its own beside tensors: heap, stacks, its part of what all share."""
-HEAP_SHARE = 0.45
-"""What the heap takes beside tensors that come and go in it, over their bytes: measured, docs/runtime.md."""
+HEAP_OF_TASKS, HEAP_OF_STATE = 0.35, 0.4
+"""What the heap takes beside its tensors, over those that come and go and over those that stay: docs/runtime.md."""
 GPU_CONTEXT_BYTES = 500_000_000
 """What a process takes of a GPU beside tensors."""
 HEADER_BYTES = 64
@@ -44,6 +44,11 @@ class Needs:
     """Most messages that wait for the node, on the CPU."""
     task: int
     """What the largest loss or backward needs beside."""
+    ahead: int
+    """What a GPU still has of the task before: it has been asked for the next one."""
+    pinned: int
+    """Of the machine's own memory, pinned for copies, if the node computes on a GPU: what is `sent`, what is on its way
+    there and back, and the gradient; torch gives each a power of two."""
     sync: int
     """The node's own gradient, which begins a sync again, and the parts of replicas or AdamW's temporary tensors."""
     heap: int
@@ -65,13 +70,14 @@ class Needs:
     @property
     def on_gpu(self) -> int:
         """Most of a GPU's memory if the node computes there."""
-        return GPU_CONTEXT_BYTES + self.state + max(self.kept + self.task, FP32 * self.parameters)
+        tasks = self.kept + self.task + self.ahead
+        return GPU_CONTEXT_BYTES + self.state + max(tasks, FP32 * self.parameters)
 
     @property
     def beside_gpu(self) -> int:
         """Most memory of the machine itself if the node computes on a GPU: messages, a sync or a checkpoint."""
         copied = SAVED_NUMBERS * FP32 * self.parameters
-        return PROCESS_BYTES + self.sent + self.waiting + max(self.sync, copied)
+        return PROCESS_BYTES + self.pinned + self.waiting + max(self.sync, copied)
 
 
 def needs(config: RunConfig, schedule: Schedule, setting: str, vocabulary: int) -> list[Needs]:
@@ -118,13 +124,23 @@ def needs_of(
         sent=results * own.activation,
         waiting=waiting * own.activation,
         task=max((task_bytes[task.kind] for task in order), default=0),
+        ahead=2 * own.activation,
+        pinned=(results + 2) * power_of_two(own.activation) + power_of_two(gradient),
         sync=gradient + max(round(others * gradient), own.update),
-        heap=round(HEAP_SHARE * heap_share(config.model, config.precision, tokens) * most),
+        heap=round(
+            HEAP_OF_TASKS * heap_share(config.model, config.precision, tokens) * most
+            + HEAP_OF_STATE * state_share(config.model) * own.state
+        ),
         tasks_peak=most + waiting * own.activation,
         hop_bytes=hops,
         sync_bytes=round(2 * others * gradient * sync_ratio(config.compression.sync)),
         busy_s=float(sum(seconds[task.kind][node] for task in order)),
     )
+
+
+def power_of_two(size: int) -> int:
+    """The least one that is not smaller."""
+    return 1 << (size - 1).bit_length()
 
 
 def most_waiting(plan: Plan, schedule: Schedule) -> list[int]:

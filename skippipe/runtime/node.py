@@ -12,7 +12,7 @@ from skippipe.errors import LeftOutError
 from skippipe.model.stage import Stage
 from skippipe.runtime.job import Job
 from skippipe.runtime.joining import join
-from skippipe.runtime.share import take_threads
+from skippipe.runtime.share import take_device, take_threads
 from skippipe.runtime.worker import Worker
 from skippipe.transport.inbox import PeerLostError
 
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 def run_worker(job: Job) -> None:
     """Train one node to the end (in a process of its own)."""
     take_threads(job.config.threads, job.endpoint, job.config.emulation.enabled)
+    take_device(job.device, job.node)
     started = time.monotonic()
     worker = Worker(job)
     try:

@@ -26,7 +26,7 @@ MOST_FILE_BYTES = 1 << 26
 """A longer token file stays: at 100 Mbit/s this one takes 5 s, and whoever has more text has it on a disk or a hub from
 which each machine reads it. The default text, the standard library, has 22 MiB of tokens."""
 SCHEDULE, TOKENIZER, TOKENIZER_CONFIG, TOKENS = "schedule", "tokenizer", "tokenizer_config", "tokens"
-AT_HOME = {"runs", "name", "device", "threads", "schedule", "data.cache", "data.tokenizer"}
+AT_HOME = {"runs", "name", "device", "compile", "threads", "schedule", "data.cache", "data.tokenizer"}
 AT_HOME |= {f"peers.{name}" for name in ("host", "advertise", "first_port", "bootstrap", "secret_file")}
 """Fields that concern one machine alone, so that they do not travel."""
 

@@ -22,7 +22,7 @@ from skippipe.model.stage import Stage
 from skippipe.runtime.endpoint import Endpoint
 from skippipe.runtime.events import ComputeMeasured, LinkMeasured, MeasurementDone, SyncMeasured
 from skippipe.runtime.gradients import largest_message
-from skippipe.runtime.share import own_device, take_threads
+from skippipe.runtime.share import own_device, take_device, take_threads
 from skippipe.runtime.task_profiler import REST_SECONDS, measure_tasks
 from skippipe.schedule.costs import (
     activation_bytes,
@@ -72,11 +72,12 @@ class ProfileConfig:
     device: str
     precision: Precision = "fp32"
     recompute: bool = False
+    compiled: bool = False
     threads: int | None = None
 
     def stage(self, number: int) -> Stage:
         """A stage of the model."""
-        return Stage(self.model, number, self.vocabulary, 0, self.precision, self.recompute)
+        return Stage(self.model, number, self.vocabulary, 0, self.precision, self.recompute, self.compiled)
 
     @property
     def hop_bytes(self) -> int:
@@ -184,6 +185,7 @@ def run_profile(endpoint: Endpoint, config: ProfileConfig) -> None:
     # As in a run whose times are real, which is what a profile is for.
     take_threads(config.threads, endpoint, emulated=False)
     device = own_device(config.device, endpoint)
+    take_device(device, endpoint.node)
     rounds = Rounds(endpoint, config)
     hosts = [int(row[0]) for row in rounds.share([float(machine_number())])]
     tasks, link_figures = [0.0] * TASK_FIGURES, [0.0] * (LINK_FIGURES * endpoint.nodes)

@@ -36,6 +36,8 @@ class Reporter:
         """The last iteration: its step has not ended on all nodes yet."""
         self.lines: deque[IterationMetrics] = deque(maxlen=MOST_LINES)
         """Of the last iterations, if another node speaks: it may die before it has reported them."""
+        self.begun: deque[ViewBegun] = deque(maxlen=MOST_LINES)
+        """Of the last views, likewise."""
         self.newcomers: dict[int, int] = {}
         """The iteration that each node began with that has come back."""
         self.seen: deque[dict[str, Any]] = deque(maxlen=MOST_SEEN)
@@ -105,9 +107,6 @@ class Reporter:
             self.newcomers.update(dict.fromkeys(view.joined, view.first_iteration))
             resumed_s = self.clock.shared(self.clock.now()) if view is newest else None
             self.seen.append(replace(view, resumed_s=resumed_s).document())
-        if not self.speaks(newest, newest.first_iteration):
-            return
-        append_views(self.job.folder, self.seen)
         known = [before]
         for place, view in enumerate(views):
             # Who joined with a view that another one replaced has joined with that one.
@@ -116,8 +115,14 @@ class Reporter:
             if view is newest or view.lost or stayed:
                 base = next(other for other in reversed(known) if other.first_iteration <= view.first_iteration)
                 following_s = expected_step_s if view is newest else view.plan.expected_step_s
-                self.job.endpoint.report(view_begun(view, base, following_s))
+                self.begun.append(view_begun(view, base, following_s))
             known.append(view)
+        if self.speaks(newest, newest.first_iteration):
+            append_views(self.job.folder, self.seen)
+            # The launcher may have some of them from a node that has died.
+            for event in self.begun:
+                self.job.endpoint.report(event)
+            self.begun.clear()
 
     def timeline(self, view: View, iteration: int, record: IterationRecord, synced: Span) -> None:
         """Add this node's spans of an iteration that ended in a view to the run's timeline, if all nodes do so."""

@@ -40,8 +40,18 @@ def own_device(asked: str, endpoint: Endpoint) -> str:
     return device_of(asked, endpoint.node - endpoint.local.start, torch.cuda.device_count())
 
 
+def take_device(name: str, node: int) -> None:
+    """Let this process open no other GPU than its node's, which would cost memory there."""
+    device = torch.device(name)
+    logger.info("device of node %d: %s", node, name)
+    if device.type == CUDA and device.index is not None:
+        torch.cuda.set_device(device)
+
+
 def take_threads(asked: int | None, endpoint: Endpoint, emulated: bool) -> None:
     """Let this process compute with the threads of its node."""
     threads = threads_of(asked, len(os.sched_getaffinity(0)), len(endpoint.local), emulated)
     torch.set_num_threads(threads)
+    # torch.compile would start a process for each of the machine's cores, in every node.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))
     logger.info("threads of node %d: %d", endpoint.node, threads)

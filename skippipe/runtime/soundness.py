@@ -40,14 +40,24 @@ class Poison(IntEnum):
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether every number of a tensor is finite."""
+    return is_finite_by(tensor, float(tensor.detach().sum()))
+
+
+def is_finite_by(tensor: Tensor, total: float) -> bool:
+    """Whether every number of a tensor with this sum is finite."""
     # One pass and no memory if the sum is finite; it may overflow though every number is finite.
-    return math.isfinite(float(tensor.detach().sum())) or bool(torch.isfinite(tensor).all())
+    return math.isfinite(total) or bool(torch.isfinite(tensor).all())
 
 
-def poison_of_task(kind: Kind, received: Tensor | None, result: Tensor | None, loss: float) -> Poison | None:
-    """What a task found that is not finite: in what it received, if it did, or else in its loss or its result."""
+def poison_of_task(
+    kind: Kind, received: Tensor | None, result: Tensor | None, loss: float, total: float
+) -> Poison | None:
+    """What a task found that is not finite: in what it received, if it did, or else in its loss or its result.
+
+    `total` is the sum of its result, or of what it received if it has none.
+    """
     leaves = result if result is not None else received
-    if math.isfinite(loss) and (leaves is None or is_finite(leaves)):
+    if math.isfinite(loss) and (leaves is None or is_finite_by(leaves, total)):
         return None
     if received is not None and not is_finite(received):
         return Poison.INPUT

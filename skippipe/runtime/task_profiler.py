@@ -18,7 +18,7 @@ from torch import Tensor
 from skippipe.config import EmulationConfig
 from skippipe.model.stage import Stage
 from skippipe.runtime.emulation import Emulation
-from skippipe.runtime.executor import Executor, expected_senders
+from skippipe.runtime.executor import Computed, Executor, expected_senders
 from skippipe.schedule import Costs, Plan
 from skippipe.schedule.plan import Kind, Task
 from skippipe.transport.clocks import Clock
@@ -61,16 +61,20 @@ class Stopwatch(Executor):
         """What sending takes of the executor's thread."""
         pack(header, tensor)
 
-    def compute(self, task: Task, tensor: Tensor | None) -> Tensor | None:
+    def now(self) -> float:
+        """Time when everything that the device was asked for is done."""
+        return self.device.mark()()
+
+    def compute(self, task: Task, tensor: Tensor | None) -> Computed:
         """The task's work, timed to the end of what it asked of the device."""
-        rested = now(self.device)
+        rested = self.now()
         time.sleep(REST_SECONDS)
-        began = now(self.device)
-        result = super().compute(task, tensor)
-        ended = now(self.device)
+        began = self.now()
+        computed = super().compute(task, tensor)
+        ended = self.now()
         self.compute_s[task.kind].append(ended - began)
         self.elsewhere_s += ended - rested
-        return result
+        return computed
 
     def gap_s(self) -> float:
         """Run ITERATIONS of this node's order with all inputs there; median idle seconds a task, after the first."""
@@ -84,12 +88,13 @@ class Stopwatch(Executor):
             for task in self.order:
                 if task.kind is Kind.LOSS:
                     shape = (self.samples, model.context)
-                    self.targets[task.microbatch] = torch.randint(self.stage.vocabulary, shape, device=self.device)
+                    targets_BT = torch.randint(self.stage.vocabulary, shape)
+                    self.targets[task.microbatch] = self.device.upload(targets_BT)
             self.elsewhere_s = 0.0
-            began = now(self.device)
+            began = self.now()
             self.run()
             self.finish()
-            gaps.append((now(self.device) - began - self.elsewhere_s) / len(self.order))
+            gaps.append((self.now() - began - self.elsewhere_s) / len(self.order))
         return statistics.median(gaps[1:])
 
     def median_s(self, kind: Kind) -> float:
@@ -120,10 +125,3 @@ def measure_tasks(build: Callable[[int], Stage], samples: int) -> TaskSeconds:
 def no_batch(iteration: int, microbatch: int) -> tuple[Tensor, Tensor]:
     """No forward is measured at an origin."""
     raise AssertionError(f"microbatch {microbatch} has no batch")
-
-
-def now(device: torch.device) -> float:
-    """Time when everything asked of the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

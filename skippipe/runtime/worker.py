@@ -176,7 +176,8 @@ class Worker(Member):
             poison = Poison.WEIGHT_GRADIENT
         self.own_gradient = self.shard.optimizer.flat.clone()
         begun = 0.0 if idle else last
-        done = self.group.sync(self.links, iteration, self.shard.optimizer, visits, begun, self.emulation, self.clock)
+        optimizer, device = self.shard.optimizer, self.executor.device
+        done = self.group.sync(self.links, iteration, optimizer, visits, begun, self.emulation, self.clock, device)
         squared_norm = self.shard.optimizer.squared_norm() if self.group.leads else 0.0
         if poison is None and not math.isfinite(squared_norm):
             poison = Poison.SUM

@@ -156,6 +156,11 @@ class Inbox:
             self.check(bool(arrived))
             return arrived.popleft()
 
+    def has(self, key: Key) -> bool:
+        """Whether a message can be taken at once."""
+        with self.changed:
+            return key in self.messages
+
     def take(self, key: Key) -> tuple[float, torch.Tensor]:
         """Wait for a message (in the torch thread): when its hop is over (monotonic seconds) and its tensor.
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from benchmarks.soak import checks, taken
-from benchmarks.soaked import Found, Struck
-from benchmarks.soaking import Fault, Standing, gap_at, planned, quarters, victims
+from benchmarks.found import Found, Struck
+from benchmarks.soak import checks, ending, taken
+from benchmarks.soaking import Fault, Standing, gap_at, planned, planned_for, quarters, victims
 
 EVERYBODY = frozenset(range(20))
 SPARED = frozenset({4, 16, 19})
@@ -59,6 +61,15 @@ def test_faults_wait_for_a_majority() -> None:
         assert len(struck) in (0, 2)
 
 
+@pytest.mark.parametrize("seconds", [60.0, 3600.0])
+def test_so_many_faults_are_planned_as_fill_the_time(seconds: float) -> None:
+    faults = planned_for(seconds, 8.0, 0)
+    lasts = sum(fault.after_s for fault in faults)
+    # One more would not have fitted; no pause is longer than this with any likelihood.
+    assert seconds - 80 < lasts <= seconds
+    assert set(fault.fault for fault in planned_for(3600.0, 8.0, 0)) == set(Fault)
+
+
 def test_nobody_is_struck_who_is_no_member_or_does_not_live() -> None:
     chance, away = random.Random(0), frozenset({5, 6, 7})
     for now in (standing(members=EVERYBODY - away), standing(living=EVERYBODY - away)):
@@ -83,6 +94,7 @@ def test_a_hang_and_a_failure_and_a_missing_fault_are_told() -> None:
     assert unmet(Found(struck=struck, gaps=[2.0, 31.0])) == ["between the ends of two iterations, real"]
     assert unmet(Found(struck=struck[:-1])) == ["faults"]
     assert unmet(Found(struck=struck, failed=["ports"]), runs=2) == ["runs that it took", "failures, listed below"]
+    assert unmet(Found(struck=struck, calls=2), runs=2) == []
     without = [Struck(Fault.KILLED, (1,), 0.0)] * 7
     assert unmet(Found(struck=without)) == ["proposer killed"]
 
@@ -90,3 +102,22 @@ def test_a_hang_and_a_failure_and_a_missing_fault_are_told() -> None:
 def test_a_fault_falls_between_two_ends_of_iterations() -> None:
     assert gap_at([1.0, 2.0, 5.0], 2.5) == 3.0
     assert gap_at([1.0, 2.0, 5.0], 0.5) == gap_at([1.0, 2.0, 5.0], 5.5) == 0.0
+
+
+def test_what_is_found_is_kept_for_the_same_soak_alone(tmp_path: Path) -> None:
+    found = Found(struck=[Struck(Fault.PROPOSER, (0, 3), 7.0, gap_s=2.5)], gaps=[1.0], seconds=9.0, calls=1)
+    found.samples["run-1, node 4"] += [(100.0, 30)]
+    found.folders.append("run-1")
+    found.save(tmp_path / "found.json", "this")
+    again = Found.load(tmp_path / "found.json", "this")
+    # It was not lately.
+    assert again.struck.pop() == Struck(Fault.PROPOSER, (0, 3), -math.inf, 2.5)
+    found.struck.clear()
+    assert again == found
+    assert Found.load(tmp_path / "found.json", "another") == Found.load(tmp_path / "none.json", "this") == Found()
+
+
+def test_a_soak_that_was_cut_short_claims_nothing_of_its_end() -> None:
+    assert ending(Found()) == "It is not over."
+    assert ending(Found(is_over=True)).startswith("Nothing failed: all nodes were back")
+    assert ending(Found(failed=["ports"], is_over=True)) == "What failed:"

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from benchmarks.agreement import earlier, write
+from benchmarks.deaths import Death
+from benchmarks.kept import Kept
+from benchmarks.survival import exactness, report, times
 from benchmarks.survival_before import Measured, verdict
-from benchmarks.survival_small import Death, summary
 
 
 @pytest.mark.parametrize(
@@ -19,15 +26,58 @@ def test_a_build_that_is_slower_or_larger_than_asked_is_told(step_s: float, mega
     assert ("**not met**" not in said) == is_met
 
 
-def death(loss: float = 1e-8, tensor: float = 1e-8, are_equal: bool = True) -> Death:
-    """Of a node whose tasks were taken over."""
-    return Death(3, 1.5, 2, "takeover", loss, tensor, are_equal)
+def outcome(**otherwise: Any) -> dict[str, Any]:
+    """Of a run whose lost node's tasks were taken over."""
+    times = {"noticed_s": 0.02, "agreed_s": 0.2, "step": 1.1, "following": 1.2}
+    differences = {"loss_difference": 1e-8, "tensor_difference": 1e-8, "are_equal": True}
+    return {"node": 3, "moment": 0.5, "iteration": 2, "way": "takeover", **times, **differences, **otherwise}
 
 
-@pytest.mark.parametrize("wrong", [death(loss=2e-5), death(tensor=2e-5), death(are_equal=False)])
-def test_a_death_after_which_anything_differs_is_not_exact(wrong: Death) -> None:
-    assert death().is_exact
-    assert not wrong.is_exact
-    assert "**NO**" in wrong.row()
-    assert "**NO**" not in death().row()
-    assert summary([death(), wrong], failed=2).startswith("Of 4 deaths 1 left the training exact")
+@pytest.mark.parametrize("wrong", [{"loss_difference": 2e-5}, {"tensor_difference": 2e-5}, {"are_equal": False}])
+def test_a_death_after_which_anything_differs_is_not_exact(wrong: dict[str, Any]) -> None:
+    right, other = Death(**outcome()), Death(**outcome(**wrong))
+    assert right.is_exact
+    assert not other.is_exact
+    assert "**NO**" in other.row()
+    assert "**NO**" not in right.row()
+    assert exactness([right, other], failed=2).startswith("Of 4 deaths 1 left the training exact")
+
+
+def test_times_are_compared_with_what_was_asked() -> None:
+    slow = [Death(**outcome(noticed_s=0.3)), Death(**outcome(step=1.2))]
+    assert times([slow[0], Death(**outcome())]).count("**not met**") == 0
+    assert times([slow[0]]).count("**not met**") == times([slow[1]]).count("**not met**") == 1
+
+
+def test_outcomes_are_kept_line_by_line_and_measured_once(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "kept.jsonl", "deaths")
+    kept.once("nobody", lambda: {"step": 1.0, "loss_difference": 0.0, "tensor_difference": 0.0, "are_equal": True})
+
+    def fail() -> dict[str, Any]:
+        raise RuntimeError("first\nthe run ended")
+
+    kept.once("death 10", outcome)
+    kept.once("death 2", fail)
+    # The machine went away while a line was written.
+    with kept.path.open("a") as file:
+        file.write('{"of": "dea')
+    again = Kept(kept.path, "deaths")
+    assert again.outcomes == kept.outcomes
+    assert again.once("death 10", fail) == outcome()
+    assert again.once("death 2", outcome) == {"failed": "the run ended"}
+    again.once("death 11", outcome)
+    assert list(Kept(kept.path, "deaths").outcomes) == ["nobody", "death 10", "death 2", "death 11"]
+    assert not Kept(kept.path, "other deaths").outcomes
+    rows = [line for line in report([], again, are_times_meant=False) if line.startswith("| ")][1:]
+    assert [row.split()[1] for row in rows] == ["nobody", "death", "3", "3"]
+    assert rows[1].startswith("| death 2 failed: the run ended |")
+    assert len({row.count("|") for row in rows}) == 1
+
+
+def test_seeds_of_the_same_protocol_are_added_up_and_others_are_not(tmp_path: Path) -> None:
+    path, counts = tmp_path / "agreement.md", Counter(seeds=5000, killed=12_345)
+    runs = ["- seeds 0 to 4,999, protocol one, 2026-11-26, 9 s: 0 violations"]
+    write(path, runs, counts)
+    found, total = earlier(path, "one")
+    assert (found, +total) == (runs, counts)
+    assert earlier(path, "two") == earlier(tmp_path / "none.md", "one") == ([], Counter())

@@ -18,7 +18,7 @@ def test_losses_are_told_with_their_cause_their_heirs_and_what_they_cost() -> No
     # Node 3 was lost on another machine, whose launcher knows why.
     event = ViewBegun(1, 7, (3, 12), (), (), "takeover", (13, 16), 6, (5, 2, 2), (5, 3, 3), 61.84)
     assert losses.view(event) == (
-        "nodes 3, 12 (killed by SIGKILL) lost in iteration 7: nodes 13 and 16 took over 6 microbatches;"
+        "nodes 3 and 12 lost in iteration 7 (12 killed by SIGKILL): nodes 13 and 16 took over 6 microbatches;"
         " stage 1 goes on with 2 of 3, stage 2 goes on with 2 of 3; next expected 61.8 s"
     )
     assert losses.step(metrics(7, 60.0)) == "iteration 7 took 60.0 s (expected 47.4 s)"
@@ -31,6 +31,17 @@ def test_losses_are_told_with_their_cause_their_heirs_and_what_they_cost() -> No
     seconds_lost = losses.summary.seconds_lost
     assert abs(seconds_lost - (60.0 - 47.42 + 20.0)) < 1e-9
     assert losses.summary == SurvivalSummary(3, 3, 0, 11, 0, seconds_lost)
+
+
+def test_one_loss_is_told_in_one_line_and_its_step_in_another() -> None:
+    losses = Losses(47.42, range(20))
+    losses.lost(12, "killed by SIGKILL")
+    said = losses.view(ViewBegun(1, 7, (12,), (), (), "takeover", (13, 16), 6, (4, 3, 3, 2), (4, 3, 3, 3), 49.0))
+    assert said == (
+        "node 12 lost in iteration 7 (killed by SIGKILL): nodes 13 and 16 took over 6 microbatches;"
+        " stage 3 goes on with 2 of 3; next expected 49.0 s"
+    )
+    assert losses.step(metrics(7, 52.1)) == "iteration 7 took 52.1 s (expected 47.4 s)"
 
 
 def test_who_comes_back_is_told_with_what_it_got_and_counted() -> None:

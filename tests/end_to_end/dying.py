@@ -1,6 +1,7 @@
 """`python -m tests.end_to_end.dying MOMENT NODE run ...`: skippipe, with a node that dies at a moment of iteration 1.
 
-MOMENT may also be CUT=OTHER: the link from the node to another one is then lost for good.
+NODE may be two, as 3,0: the second one then dies when it goes on without the first. MOMENT may also be CUT=OTHER: the
+link from the node to another one is then lost for good.
 """
 
 from __future__ import annotations
@@ -117,6 +118,17 @@ class Patches:
         Executor.run_task, AllReduce.take, Sharing.begin, Sharing.spread = running, taking, sharing, spreading  # type: ignore[method-assign]
         Pace.commit, Worker.step = committing, stepping  # type: ignore[method-assign]
 
+    def die_taking_over(self, second: int) -> None:
+        """Let another node die in the same iteration, before it sends heirs of the first what they need."""
+        take_up = Executor.take_up
+
+        def going_on(executor: Executor, plan: Any, view: int) -> None:
+            if executor.node == second and executor.iteration == ITERATION:
+                die()
+            take_up(executor, plan, view)
+
+        Executor.take_up = going_on  # type: ignore[method-assign]
+
     def cut(self, other: int) -> None:
         """Lose the link to another node for good."""
         self.follow()
@@ -148,9 +160,12 @@ class Patches:
 
 
 if __name__ == "__main__":
-    patches = Patches(int(sys.argv[2]))
+    first, *others = map(int, sys.argv[2].split(","))
+    patches = Patches(first)
     if sys.argv[1].startswith(CUT):
         patches.cut(int(sys.argv[1].removeprefix(CUT)))
     else:
         patches.die_at(Moment[sys.argv[1]])
+    for other in others:
+        patches.die_taking_over(other)
     sys.exit(main(sys.argv[3:]))

@@ -19,13 +19,13 @@ def poison_a_node(poison: Poison, node: int, iterations: set[int]) -> None:
     wanted = {Poison.ACTIVATION: Kind.FORWARD, Poison.LOSS: Kind.LOSS, Poison.GRADIENT: Kind.BACKWARD}
 
     def poisoned(self: Executor, task: Task, tensor: Any) -> Any:
-        result = compute(self, task, tensor)
+        computed = compute(self, task, tensor)
         if self.node == node and self.iteration in iterations and wanted.get(poison) is task.kind:
             if poison is Poison.LOSS:
-                self.record.losses[-1] = float("inf")
-            elif result is not None:
-                result = torch.full_like(result, float("nan"))
-        return result
+                return computed._replace(loss=torch.tensor(float("inf")))
+            if computed.result is not None:
+                return computed._replace(result=torch.full_like(computed.result, float("nan")))
+        return computed
 
     def whole(self: Executor) -> IterationRecord:
         record, iteration = run(self), self.iteration

@@ -17,16 +17,21 @@ from skippipe.reference import ReferenceTrainer
 from skippipe.schedule import Schedule
 from tests.end_to_end.conftest import SECONDS, Start
 from tests.end_to_end.exactness import check_exact
+from tests.end_to_end.timing import Timing
 from tests.small_schedule import STAGES
 
 ITERATIONS = 5
 
 
-@pytest.mark.parametrize("blocks", ["transformers", "simplellm"])
+@pytest.mark.parametrize(
+    ("blocks", "timing"), [("transformers", Timing.EMULATED), ("transformers", Timing.REAL), ("simplellm", Timing.REAL)]
+)
 @pytest.mark.parametrize("setting", ["ca-partial", "baseline"], ids=["skips", "swaps"])
-def test_peers_train_what_one_process_trains(start: Start, workplace: Path, setting: str, blocks: str) -> None:
-    name = f"equal-{setting}-{blocks}"
-    fields = [f"model.blocks={blocks}", f"name={name}", f"checkpoint_every={ITERATIONS}"]
+def test_peers_train_what_one_process_trains(
+    start: Start, workplace: Path, setting: str, blocks: str, timing: Timing
+) -> None:
+    name = f"equal-{setting}-{blocks}-{timing.name}"
+    fields = [f"model.blocks={blocks}", f"name={name}", f"checkpoint_every={ITERATIONS}", *timing.fields]
     process = start("0", "6", setting, "2", f"{workplace}/small.yaml", *fields)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
@@ -39,12 +44,16 @@ BF16_TOLERANCE = 1e-3
 """As exactness.TOLERANCE in bf16: a sum's last bit, which hangs on its order, may round a weight's copy over."""
 
 
-def test_peers_train_in_bf16_and_recompute_what_one_process_trains_in_bf16(start: Start, workplace: Path) -> None:
-    fields = ["precision=bf16", "name=equal-bf16"]
+@pytest.mark.parametrize("timing", Timing)
+def test_peers_train_in_bf16_and_recompute_what_one_process_trains_in_bf16(
+    start: Start, workplace: Path, timing: Timing
+) -> None:
+    name = f"equal-bf16-{timing.name}"
+    fields = ["precision=bf16", f"name={name}", *timing.fields]
     process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "recompute=true", *fields)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
-    check_exact(workplace, workplace / "runs" / "equal-bf16", fields, ITERATIONS, tolerance=BF16_TOLERANCE)
+    check_exact(workplace, workplace / "runs" / name, fields, ITERATIONS, tolerance=BF16_TOLERANCE)
 
 
 COMPRESSED_TOLERANCE = 1e-3
@@ -74,7 +83,8 @@ def test_compressed_syncs_train_what_one_process_trains_and_resume(start: Start,
     resumed.resume(find_latest(folder))
     for (replica, codec), (_, wanted) in zip(resumed.codecs(), reference.codecs(), strict=True):
         assert 0 < codec.left_out.norm() < 1.5 * wanted.left_out.norm(), replica
-    process = start(*arguments, "compression.sync=int8", "iterations=7", "name=resumed-int8", "--resume", str(folder))
+    fields = ["compression.sync=int8", "iterations=7", "name=resumed-int8", *Timing.REAL.fields]
+    process = start(*arguments, *fields, "--resume", str(folder))
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
     folder = workplace / "runs" / "resumed-int8"

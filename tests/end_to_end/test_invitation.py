@@ -16,6 +16,7 @@ from skippipe.report.metrics import read_metrics
 from skippipe.report.run_folder import process_ids
 from tests.end_to_end.conftest import SECONDS, Start, free_ports, wait_for
 from tests.end_to_end.test_join import end, members
+from tests.end_to_end.timing import Timing
 
 HOST = "127.0.0.2"
 """Where a machine is that others reach from 127.0.0.1, as if it were another one."""
@@ -82,6 +83,7 @@ def test_an_invited_machine_gets_what_it_needs_of_the_checkpoint_too(
     alone.communicate(timeout=SECONDS)
     before = workplace / "runs" / "before"
     fields = ["name=after", f"peers.host={HOST}", f"peers.first_port={free_ports(6)}", "iterations=8"]
+    fields += Timing.REAL.fields
     host = invite(start, workplace, 3, *fields, "--resume", str(before))
     arguments = line(host)
     assert arguments[4:7] == ["--resume", str(before), "--join"]

@@ -22,6 +22,7 @@ from skippipe.model.parts import parts_in
 from skippipe.report.run_folder import process_ids
 from tests.cases import drives
 from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, wait_for
+from tests.end_to_end.timing import Timing
 from tests.faults import Fault
 
 SECRET = {"SKIPPIPE_SECRET": "a secret that both machines know"}
@@ -173,7 +174,8 @@ def test_sigterm_to_one_launcher_is_known_to_all_and_saved_is_checked(
     port = free_ports(6)
     meeting = [f'peers.bootstrap=["127.0.0.1:{port}"]']
     common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", *meeting]
-    common += ["iterations=100000", "checkpoint_every=100000"]
+    timing = Timing.EMULATED if shared else Timing.REAL
+    common += ["iterations=100000", "checkpoint_every=100000", *timing.fields]
     names = ["together", "together"] if shared else ["left", "right"]
     runs: list[subprocess.Popen[str]] = [
         start("0", "2", *common, f"name={names[0]}", **SECRET),

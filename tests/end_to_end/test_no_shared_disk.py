@@ -20,6 +20,7 @@ from skippipe.transport.fetching import PART_BYTES
 from tests.cases import drives
 from tests.data.conftest import write_dataset
 from tests.end_to_end.conftest import SECONDS, Start, free_ports, wait_for
+from tests.end_to_end.timing import Timing
 from tests.faults import Fault
 
 SECRET = {"SKIPPIPE_SECRET": "a secret that all machines know"}
@@ -76,6 +77,8 @@ def test_a_run_goes_on_wherever_its_stages_lie(
     one, other, new = (tmp_path / name for name in ("one", "other", "new"))
     # Files of the wider model travel in several parts. A lone node would round otherwise with two threads.
     fields = ["checkpoint_every=100000", f"compression.sync={sync}", f"model.d_model={width}", "threads=1"]
+    # In real time the model must be the schedule's own.
+    fields += (Timing.REAL if width == 64 else Timing.EMULATED).fields
     done = train_and_stop(start, workplace, [one, other], *fields)
     fields += [f"iterations={done + 2}"]
     alone = ["0", "6", "ca-partial", "2", f"{workplace}/small.yaml", f"runs={tmp_path}", "name=unbroken", *fields]
@@ -115,7 +118,9 @@ def test_a_stream_goes_on_where_all_had_read_it_to(start: Start, workplace: Path
         (*nodes, folder, ["--resume", str(folder / "first")]) for nodes, folder in zip(FIRST, (other, one), strict=True)
     ]
     for (_, errors), folder in zip(
-        finish(start_all(start, workplace, machines, "name=second", *fields)), (other, one), strict=True
+        finish(start_all(start, workplace, machines, "name=second", *fields, *Timing.REAL.fields)),
+        (other, one),
+        strict=True,
     ):
         assert losses(folder / "second") == expected
         assert "warning" not in errors
@@ -181,6 +186,7 @@ def test_weights_that_give_no_numbers_are_set_aside_on_every_disk(
     folders = [tmp_path / "one", tmp_path / "other"]
     machines: list[Machine] = [(*nodes, folder, []) for nodes, folder in zip(FIRST, folders, strict=True)]
     fields = ["checkpoint_every=1", "iterations=100", "optimizer.learning_rate=1e9", "optimizer.warmup_iterations=0"]
+    fields += Timing.REAL.fields
     runs = start_all(start, workplace, machines, "name=first", *fields, "optimizer.dropped_in_a_row=2")
     for _, errors in finish(runs, DIVERGED_EXIT):
         assert fault.line in errors

@@ -22,6 +22,7 @@ from skippipe.runtime.processes import DIVERGED_EXIT
 from skippipe.runtime.soundness import Poison
 from skippipe.schedule import Schedule
 from tests.end_to_end.conftest import SECONDS, Start, wait_for
+from tests.end_to_end.timing import Timing
 from tests.small_schedule import STAGES
 
 PLACES = {
@@ -32,6 +33,8 @@ PLACES = {
     Poison.SUM: (2, "the replicas' summed gradient at node 2 (stage 1)"),
 }
 """Where each is put in; what only arrives somewhere has its cause in one of these."""
+REAL = (Poison.GRADIENT, Poison.SUM)
+"""Those that come in real time."""
 DROPPED = 2
 
 
@@ -40,8 +43,9 @@ def test_a_poisoned_iteration_is_dropped_by_all_and_its_cause_named(
     start: Start, workplace: Path, poison: Poison
 ) -> None:
     node, cause = PLACES[poison]
+    timing = Timing.REAL if poison in REAL else Timing.EMULATED
     name = f"poisoned-{poison.name}"
-    fields = [f"{workplace}/small.yaml", f"name={name}", "checkpoint_every=5"]
+    fields = [f"{workplace}/small.yaml", f"name={name}", "checkpoint_every=5", *timing.fields]
     process = start("0", "6", "ca-partial", "2", *fields, patched=("poisoned", poison.name, str(node), str(DROPPED)))
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
@@ -77,7 +81,7 @@ def test_a_learning_rate_beyond_reason_ends_the_run_and_names_the_newest_good_ch
     good = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=good", "checkpoint_every=1")
     assert good.wait(SECONDS) == 0
     checkpoint = find_latest(workplace / "runs" / "good").folder
-    fields += ["--resume", str(checkpoint), "checkpoints_kept=2", "optimizer.dropped_in_a_row=3"]
+    fields += ["--resume", str(checkpoint), "checkpoints_kept=2", "optimizer.dropped_in_a_row=3", *Timing.REAL.fields]
     process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=diverged", *fields)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == DIVERGED_EXIT, errors
@@ -107,7 +111,8 @@ def test_weights_that_overflow_are_named_by_stage_and_push_no_checkpoint_out(sta
     for name in ("gate", "up"):
         tensors[f"model.layers.1.mlp.{name}_proj.weight"].fill_(1e30)
     save_file(tensors, file, with_metadata)
-    fields = ["iterations=50", "checkpoint_every=1", "optimizer.dropped_in_a_row=2", "--resume", str(runs / "before")]
+    fields = ["iterations=50", "checkpoint_every=1", "optimizer.dropped_in_a_row=2", *Timing.REAL.fields]
+    fields += ["--resume", str(runs / "before")]
     process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=after", *fields)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == DIVERGED_EXIT, errors

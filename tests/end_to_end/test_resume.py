@@ -16,6 +16,7 @@ from skippipe.model.inference import all_stages, validate
 from skippipe.report.run_folder import process_ids
 from skippipe.runtime.full_model import VALIDATION_BATCHES
 from tests.end_to_end.conftest import SECONDS, Start, wait_for
+from tests.end_to_end.timing import Timing
 from tests.small_schedule import STAGES
 
 
@@ -42,7 +43,7 @@ def test_a_resumed_run_has_the_losses_of_an_unbroken_one_bit_for_bit(start: Star
     in_one_process = validate(load_stages(checkpoint), [all_stages(3)], batches).perplexity
     assert values(unbroken, "validation_perplexity")[3] == pytest.approx(in_one_process, rel=1e-5)
     second = runs / "unbroken" / "checkpoints" / "iteration-000002"
-    resumed = finish(start, workplace, "ca-partial", "resumed", "--resume", str(second), *every)
+    resumed = finish(start, workplace, "ca-partial", "resumed", "--resume", str(second), *every, *Timing.REAL.fields)
     for field in ("loss", "gradient_norm", "validation_perplexity"):
         expected = {key: value for key, value in values(unbroken, field).items() if key >= 2}
         assert values(resumed, field) == expected
@@ -66,7 +67,7 @@ def test_sigterm_saves_and_kill_9_loses_nothing_that_was_saved(start: Start, wor
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     done = find_latest(folder).meta.iteration
     assert done == len(lines) == json.loads(lines[-1])["iteration"] + 1
-    process = start("0", *long, "name=killed", "--resume", str(folder))
+    process = start("0", *long, "name=killed", *Timing.REAL.fields, "--resume", str(folder))
     killed = workplace / "runs" / "killed"
     wait_for(lambda: any((killed / "checkpoints").glob("*/stage-2.safetensors")))
     for node in STAGES[0]:

@@ -15,6 +15,7 @@ from skippipe.model.checkpoint import find_latest
 from skippipe.report.run_folder import process_ids
 from skippipe.schedule.costs import Queueing
 from tests.end_to_end.conftest import SECONDS, Start, alive, free_ports, wait_for
+from tests.end_to_end.timing import Timing
 from tests.small_schedule import small_schedule
 
 NONE = "checkpoint_every=null"
@@ -58,12 +59,12 @@ def test_run_trains_and_leaves_summary_metrics_logs_and_pids(start: Start, workp
     assert len([span for span in spans if span["iteration"] == 0 and span["task"] != "sync"]) == 6 * 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_every_node(start: Start, workplace: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "timing"), [(signal.SIGINT, Timing.EMULATED), (signal.SIGTERM, Timing.REAL)])
+def test_a_signal_stops_every_node(start: Start, workplace: Path, number: signal.Signals, timing: Timing) -> None:
     name = f"stopped-{number.name}"
     process = start(
         *("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", f"name={name}"),
-        *("iterations=100000", NONE),
+        *("iterations=100000", NONE, *timing.fields),
         cold=True,
     )
     folder = workplace / "runs" / name
@@ -99,7 +100,7 @@ def test_emulated_messages_wait_for_each_other_as_the_schedule_expects(
 
 
 class Addresses(Enum):
-    """How two machines are reached: fields of each, and the host of the first."""
+    """How two machines are reached: fields of each, and the host of the first; one of them in real time."""
 
     IPV4 = (["peers.host=127.0.0.1"], ["peers.host=127.0.0.1"], "127.0.0.1")
     IPV6 = (["peers.host=::1"], ["peers.host=::1"], "[::1]")
@@ -111,7 +112,8 @@ def test_two_machines_meet_through_configured_ports(addresses: Addresses, start:
     port = free_ports(6)
     here, there, host = addresses.value
     common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}"]
-    common.append(f'peers.bootstrap=["{host}:{port}"]')
+    timing = Timing.REAL if addresses is Addresses.IPV6 else Timing.EMULATED
+    common += [f'peers.bootstrap=["{host}:{port}"]', *timing.fields]
     secret = {"SKIPPIPE_SECRET": "a secret that both machines know"}
     names = [f"{addresses.name}-first-half", f"{addresses.name}-second-half"]
     halves = [
@@ -167,9 +169,13 @@ def test_other_samples_warn_and_simulate_again(start: Start, workplace: Path) ->
     assert not (workplace / "runs" / "samples" / "checkpoints").exists()
 
 
-@pytest.mark.parametrize(("encoding", "ratio"), [("bf16", 0.5), ("int8", 0.25 + 1 / 64)])
-def test_compressed_links_send_less_and_still_train(start: Start, workplace: Path, encoding: str, ratio: float) -> None:
-    fields = [f"name={encoding}", f"compression.encoding={encoding}", "optimizer.learning_rate=0.01"]
+@pytest.mark.parametrize(
+    ("encoding", "ratio", "timing"), [("bf16", 0.5, Timing.EMULATED), ("int8", 0.25 + 1 / 64, Timing.REAL)]
+)
+def test_compressed_links_send_less_and_still_train(
+    start: Start, workplace: Path, encoding: str, ratio: float, timing: Timing
+) -> None:
+    fields = [f"name={encoding}", f"compression.encoding={encoding}", "optimizer.learning_rate=0.01", *timing.fields]
     process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *fields)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors

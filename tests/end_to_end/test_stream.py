@@ -15,6 +15,7 @@ from tests.data.conftest import write_dataset
 from tests.end_to_end.conftest import SECONDS, Start, free_ports
 from tests.end_to_end.dying import Moment
 from tests.end_to_end.exactness import check_exact
+from tests.end_to_end.timing import Timing
 
 ITERATIONS = 10
 
@@ -76,7 +77,7 @@ def test_a_resumed_run_reads_on_where_the_other_one_was(
     assert [line["iteration"] for line in expected if "validation_perplexity" in line] == [3, 7]
 
     on = ["--resume", str(checkpoint.folder)]
-    resumed, errors = finish(start, workplace, "stream-resumed", fields, *on)
+    resumed, errors = finish(start, workplace, "stream-resumed", [*fields, *Timing.REAL.fields], *on)
     assert "warning" not in errors
     lines = json_lines(resumed / "metrics.jsonl")
     for field in ("loss", "gradient_norm", "validation_perplexity"):
@@ -100,10 +101,10 @@ def test_two_machines_stream_their_own_copies_and_notice_another_text(
     for name, documents in (("here", 8), ("there", 8), ("other", 9)):
         write_dataset(tmp_path / name, files=5, documents=documents)
 
-    def meet(name: str, theirs: str) -> list[tuple[int, str]]:
+    def meet(name: str, theirs: str, timing: Timing = Timing.EMULATED) -> list[tuple[int, str]]:
         port = free_ports(6)
         common = ["ca-partial", "2", f"{workplace}/small.yaml", f"peers.first_port={port}", "iterations=3"]
-        common += [f'peers.bootstrap=["127.0.0.1:{port}"]', "data.source=hub", "data.vocabulary=350"]
+        common += [f'peers.bootstrap=["127.0.0.1:{port}"]', "data.source=hub", "data.vocabulary=350", *timing.fields]
         halves = [
             start(
                 *nodes, *common, f"data.hub={tmp_path}/{hub}", f"name={name}-{hub}", SKIPPIPE_SECRET="a secret of both"
@@ -112,12 +113,13 @@ def test_two_machines_stream_their_own_copies_and_notice_another_text(
         ]
         return [(process.communicate(timeout=SECONDS)[1], process.returncode)[::-1] for process in halves]
 
-    assert [code for code, _ in meet("copies", "there")] == [0, 0]
-    losses = [
-        [line["loss"] for line in json_lines(workplace / "runs" / f"copies-{hub}" / "metrics.jsonl")]
-        for hub in ("here", "there")
-    ]
-    assert losses[0] == losses[1]
+    losses = []
+    for timing in Timing:
+        name = f"copies-{timing.name}"
+        assert [code for code, _ in meet(name, "there", timing)] == [0, 0]
+        folders = [workplace / "runs" / f"{name}-{hub}" for hub in ("here", "there")]
+        losses += [[line["loss"] for line in json_lines(folder / "metrics.jsonl")] for folder in folders]
+    assert losses == losses[:1] * 4
     assert len(losses[0]) == 3
     others = meet("others", "other")
     assert all(code for code, _ in others)

@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
+from skippipe.model.gradient_codec import GradientCodec
+from skippipe.reference import ReferenceTrainer
+from skippipe.replay import tensor_difference
 from skippipe.schedule.timeline import SYNC
 from tests.end_to_end.conftest import SECONDS, Start
 from tests.end_to_end.dying import CUT, Moment
 from tests.end_to_end.exactness import check_exact
+from tests.end_to_end.timing import Timing
 
 ITERATIONS = 4
 WHO = {
@@ -47,17 +52,24 @@ def json_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("moment", Moment)
-def test_a_node_dies_and_nothing_changes(start: Start, workplace: Path, moment: Moment) -> None:
+REAL = (Moment.MIDDLE_TASK, Moment.SYNC, Moment.COMMITTED)
+"""What is tried in real time too."""
+
+
+@pytest.mark.parametrize(
+    ("moment", "timing"),
+    [*((moment, Timing.EMULATED) for moment in Moment), *((moment, Timing.REAL) for moment in REAL)],
+)
+def test_a_node_dies_and_nothing_changes(start: Start, workplace: Path, moment: Moment, timing: Timing) -> None:
     lost = WHO[moment]
-    patch = moment.name, str(lost)
-    folder, output, errors = disturb(start, workplace, f"dies-{moment.name}", patch, "timeline_every=3")
+    patch, name = (moment.name, str(lost)), f"dies-{moment.name}-{timing.name}"
+    folder, output, errors = disturb(start, workplace, name, patch, "timeline_every=3", *timing.fields)
     views = json_lines(folder / "views.jsonl")
     assert [view["number"] for view in views] == [0, 1]
     assert (views[1]["way"], views[1]["iteration"]) == ("takeover", moment.iteration)
     assert views[1]["members"] == [node for node in range(6) if node != lost]
     assert views[1]["reason"] == f"lost: {lost}"
-    assert f"node {lost} (killed by SIGKILL) lost in iteration {moment.iteration}" in errors
+    assert f"node {lost} lost in iteration {moment.iteration} (killed by SIGKILL):" in errors
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["views"], summary["nodes_lost"]) == (2, 1)
     assert "nodes lost" in output
@@ -70,18 +82,65 @@ def test_a_node_dies_and_nothing_changes(start: Start, workplace: Path, moment: 
     assert sorted(synced) == [(iteration, node) for iteration, nodes in written.items() for node in nodes]
 
 
-@pytest.mark.parametrize("moment", [Moment.COMMITTED, Moment.STEPPED])
-def test_figures_that_nobody_has_told_yet_are_told(start: Start, workplace: Path, moment: Moment) -> None:
+@pytest.mark.parametrize(("moment", "timing"), [(Moment.COMMITTED, Timing.EMULATED), (Moment.STEPPED, Timing.REAL)])
+def test_figures_that_nobody_has_told_yet_are_told(
+    start: Start, workplace: Path, moment: Moment, timing: Timing
+) -> None:
     # Node 0 speaks for the machine; the others notice its death in the next iteration.
-    folder, *_ = disturb(start, workplace, f"speaker-{moment.name}", (moment.name, "0"))
+    folder, *_ = disturb(start, workplace, f"speaker-{moment.name}", (moment.name, "0"), *timing.fields)
     assert [line["iteration"] for line in json_lines(folder / "metrics.jsonl")] == list(range(ITERATIONS))
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["iterations"], summary["views"]) == (ITERATIONS, 2)
 
 
-def test_a_link_that_is_lost_for_good_costs_the_end_with_the_higher_number(start: Start, workplace: Path) -> None:
+@pytest.mark.parametrize("timing", Timing)
+def test_who_proposes_dies_while_it_takes_over_from_another(start: Start, workplace: Path, timing: Timing) -> None:
+    moment = (Moment.MIDDLE_TASK.name, "3,0")
+    folder, _, errors = disturb(start, workplace, f"second-death-{timing.name}", moment, *timing.fields)
+    _, *later = json_lines(folder / "views.jsonl")
+    assert later[-1]["members"] == [1, 2, 4, 5]
+    assert {(view["way"], view["iteration"]) for view in later} == {("takeover", 1)}
+    assert [line["iteration"] for line in json_lines(folder / "metrics.jsonl")] == list(range(ITERATIONS))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["nodes_lost"], summary["iterations_redone"]) == (2, 0)
+    # Node 0 spoke for the machine, and has not told of the first loss.
+    for node in (0, 3):
+        assert errors.count(f"node {node} lost in iteration 1 (killed by SIGKILL):") == 1
+
+
+@pytest.mark.parametrize("timing", Timing)
+def test_a_replica_that_is_left_alone_compresses_nothing(start: Start, workplace: Path, timing: Timing) -> None:
+    # Node 2 dies in the sync, of which node 3 has compressed its own parts already.
+    name, *fields = f"alone-{timing.name}", f"iterations={ITERATIONS}", f"checkpoint_every={ITERATIONS}"
+    fields += [f"name={name}", "compression.sync=int8", *timing.fields]
+    arguments = ("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *fields, "peers.restart=0")
+    process = start(*arguments, patched=("dying", Moment.SYNC.name, "2"))
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    folder = workplace / "runs" / name
+    views = json_lines(folder / "views.jsonl")
+    assert [view["stages"][1] for view in views] == [[2, 3], [3]]
+    wanted: dict[tuple[int, int], GradientCodec] = {}
+
+    def note(iteration: int, reference: ReferenceTrainer) -> None:
+        wanted.update(reference.codec_of)
+
+    lost = frozenset({2})
+    check_exact(
+        workplace, folder, fields, ITERATIONS, lost=lost, views=views, restore=note, tolerance=1e-3, by_number=False
+    )
+    # What it had left out waits for another replica.
+    saved = load_file(folder / "checkpoints" / f"iteration-{ITERATIONS:06d}" / "feedback-3.safetensors")
+    assert tensor_difference(saved["left_out"], wanted[1, 3].left_out) < 0.1
+
+
+@pytest.mark.parametrize("timing", Timing)
+def test_a_link_that_is_lost_for_good_costs_the_end_with_the_higher_number(
+    start: Start, workplace: Path, timing: Timing
+) -> None:
     # Whoever proposes is at neither end.
-    folder, _, errors = disturb(start, workplace, "link", (f"{CUT}4", "1"), "peers.silence_seconds=4")
+    fields = ["peers.silence_seconds=4", *timing.fields]
+    folder, _, errors = disturb(start, workplace, f"link-{timing.name}", (f"{CUT}4", "1"), *fields)
     views = json_lines(folder / "views.jsonl")
     assert [view["members"] for view in views] == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 5]]
     assert "node 4 (the others had gone on without it)" in errors

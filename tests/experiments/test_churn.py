@@ -91,9 +91,10 @@ def test_a_training_is_kept(tmp_path: Path) -> None:
 
 def test_six_nodes_die_and_go_on_in_each_way(tmp_path: Path) -> None:
     fields = ["--nodes", "6", "--iterations", str(ITERATIONS), "--rates", "10", "--spread", "1", "--seed", "9"]
+    limits = ["--limit", "50", "--limit-others", "50"]
     folders = ["--results", str(tmp_path), "--runs", str(tmp_path / "runs")]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "experiments" / "churn.py"), "--quick", "--limit", "50", *fields, *folders],
+        [sys.executable, str(ROOT / "experiments" / "churn.py"), "--quick", *limits, *fields, *folders],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -46,7 +46,9 @@ def test_finite_numbers_whose_sum_overflows_are_finite() -> None:
 def test_a_task_blames_what_it_received_before_itself(
     kind: Kind, received: torch.Tensor | None, result: torch.Tensor | None, loss: float, found: Poison | None
 ) -> None:
-    assert poison_of_task(kind, received, result, loss) is found
+    leaves = received if result is None else result
+    assert leaves is not None
+    assert poison_of_task(kind, received, result, loss, float(leaves.sum())) is found
 
 
 @pytest.mark.parametrize("poison", Poison)

@@ -1,0 +1,147 @@
+"""Runs of which each loses a node at a random moment: when it is noticed, what the steps take, what is trained."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import statistics
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import whole_runs
+from benchmarks.disturbing import DisturbedRun
+from benchmarks.exact import Undisturbed, moments, replicas_equal
+from benchmarks.jobs import Job
+from skippipe.config import RunConfig
+from skippipe.fields import load_config
+from skippipe.report.metrics import read_metrics
+from skippipe.report.views import read_views
+from tests.end_to_end.warm_start import Starter, WarmRun
+
+TOLERANCE = 1e-5
+"""Of losses and of tensors as a whole, relative."""
+TICK_S = 0.005
+
+
+@dataclass(frozen=True)
+class Death:
+    """What one run gave; steps are over the expected one before."""
+
+    node: int
+    moment: float
+    """Expected steps after the end of the first iteration."""
+    iteration: int
+    """The first that was done without the node."""
+    way: str
+    noticed_s: float
+    """Real seconds from the kill until the first node had heard of it."""
+    agreed_s: float
+    """Real seconds from the kill until the last node had the next view."""
+    step: float
+    following: float | None
+    """Median of the steps after it; None if it was the last."""
+    loss_difference: float
+    """Largest relative difference of a loss."""
+    tensor_difference: float
+    """Largest length of a tensor's difference over the tensor's."""
+    are_equal: bool
+    """The replicas that lived, to the bit."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it trained what it should."""
+        return max(self.loss_difference, self.tensor_difference) <= TOLERANCE and self.are_equal
+
+    def row(self) -> str:
+        """As a line of the table."""
+        when = f"{self.node} | {self.moment:.2f} | {self.iteration} | {self.way}"
+        following = "-" if self.following is None else f"{self.following:.2f}"
+        times = f"{self.noticed_s:.3f} | {self.agreed_s:.3f} | {self.step:.2f} | {following}"
+        differences = f"{self.loss_difference:.1e} | {self.tensor_difference:.1e}"
+        equal, exact = "equal" if self.are_equal else "DIFFER", "yes" if self.is_exact else "**NO**"
+        return f"| {when} | {times} | {differences} | {equal} | {exact} |"
+
+
+class Deaths:
+    """Runs of a job, each of so many iterations; the moment is drawn from so many expected steps."""
+
+    def __init__(self, job: Job, place: Path, iterations: int, steps: float, seed: int) -> None:
+        """Everything is written into the folder `place`; a death's number and the seed decide who dies and when."""
+        self.job, self.place, self.iterations, self.steps, self.seed = job, place, iterations, steps, seed
+        config, self.plan = load_config(RunConfig, job.file, ()), job.plan
+        self.step_s = self.plan.expected_step_s * config.emulation.time_scale
+        self.undisturbed = Undisturbed(config, self.plan, job.samples, iterations)
+        self.starter, self.forking = Starter(), threading.Lock()
+
+    def start(self, name: str) -> DisturbedRun:
+        """A run; without a node that comes back, the steps after a death are those of the heirs."""
+        fields = [f"iterations={self.iterations}", f"name={name}", f"runs={self.place}", "peers.replan_seconds=0"]
+        fields += [f"checkpoint_every={self.iterations}", "peers.restart=0"]
+        what = ["skippipe", "run", *self.job.arguments, *fields]
+        with self.forking:
+            process = WarmRun(self.starter, what, {**os.environ, "OMP_NUM_THREADS": "1"})
+        return DisturbedRun(process, self.place / name)
+
+    def nobody(self) -> dict[str, Any]:
+        """A run in which nobody dies: what rounding alone makes of it."""
+        run = self.start("nobody")
+        try:
+            whole_runs.finish(run.process)
+        finally:
+            run.kill()
+        return {
+            "step": statistics.median(line.step_s for line in read_metrics(run.folder)) / self.plan.expected_step_s,
+            "loss_difference": self.undisturbed.loss_difference(run.folder),
+            "tensor_difference": self.undisturbed.weight_differences(run.folder)[0],
+            "are_equal": replicas_equal(run.folder, self.plan),
+        }
+
+    def one(self, number: int) -> dict[str, Any]:
+        """A run with one death, as Death's fields; RuntimeError, LookupError or UserError says why it is none."""
+        chance = random.Random(f"{self.seed}-{number}")
+        node, moment = chance.randrange(self.job.nodes), chance.uniform(0.0, self.steps)
+        run = self.start(f"death-{number}")
+        try:
+            self.wait(run, moment)
+            killed = time.time()
+            if not run.signal(node, signal.SIGKILL):
+                whole_runs.finish(run.process)
+                raise RuntimeError(f"node {node} had ended before it was to be killed")
+            whole_runs.finish(run.process)
+        finally:
+            run.kill()
+        return {"node": node, "moment": moment, **self.outcome(run.folder, node, killed)}
+
+    def wait(self, run: DisturbedRun, moment: float) -> None:
+        """Until so many steps after the end of the first iteration, however long steps take, or until the run ends."""
+        whole = int(moment)
+        while run.newest < whole and run.process.poll() is None:
+            run.look()
+            time.sleep(TICK_S)
+        before, last = run.ended.get(whole - 1), run.ended.get(whole)
+        measured_s = last - before if before is not None and last is not None else 0.0
+        time.sleep((moment - whole) * max(self.step_s, measured_s))
+
+    def outcome(self, folder: Path, node: int, killed: float) -> dict[str, Any]:
+        """What became of a run that has ended."""
+        lost = next((view for view in read_views(folder) if node not in view.members), None)
+        noticed = moments(folder, self.job.nodes, f"node {node} has ended")
+        if lost is None or not noticed:
+            raise LookupError(f"nobody missed node {node}")
+        steps = {line.iteration: line.step_s / self.plan.expected_step_s for line in read_metrics(folder)}
+        later = [step for iteration, step in steps.items() if iteration > lost.iteration]
+        return {
+            "iteration": lost.iteration,
+            "way": lost.way,
+            "noticed_s": min(noticed) - killed,
+            "agreed_s": max(moments(folder, self.job.nodes, f"view {lost.number} from")) - killed,
+            "step": steps[lost.iteration],
+            "following": statistics.median(later) if later else None,
+            "loss_difference": self.undisturbed.loss_difference(folder),
+            "tensor_difference": self.undisturbed.weight_differences(folder)[0],
+            "are_equal": replicas_equal(folder, self.plan, node),
+        }
