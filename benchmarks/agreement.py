@@ -22,7 +22,7 @@ from benchmarks.kept import digest_of
 from benchmarks.whole_runs import hardware
 from skippipe import survival
 from tests.survival.faults import Torture
-from tests.survival.simulation import ViolationError
+from tests.survival.process import ViolationError
 
 RESULTS = Path("benchmarks/results/agreement.md")
 AT_ONCE = 5_000

@@ -83,7 +83,7 @@ class Documents:
             Promise(1, 2, False, (1, proposal), self.report[:200], deaths),
             Accept(1, 2, proposal),
             Decided(2, proposal),
-            Join(3, 4, deaths),
+            Join(3, 4, -1, deaths),
         ]
 
     def close(self) -> None:

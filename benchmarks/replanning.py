@@ -28,7 +28,7 @@ from skippipe.schedule.subset import schedule_of
 from skippipe.search.config import SearchConfig
 from skippipe.search.replanning import replan
 from skippipe.search.warm_up import warm_up
-from skippipe.survival.course import donors_of
+from skippipe.survival.following import donors_of
 from skippipe.survival.succession import plan_of_the_living, plan_of_what_follows
 
 SCHEDULE = CONFIGS / "schedules" / "original-20-nodes-and-joint.json"

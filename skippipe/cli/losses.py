@@ -21,6 +21,8 @@ class Losses:
         """How each lost node's process here ended."""
         self.deaths: Counter[int] = Counter()
         """Of each node here."""
+        self.untold: set[int] = set()
+        """Nodes whose process here has ended since they were last told of."""
         self.summary = SurvivalSummary()
         self.expected_by_iteration: dict[int, float] = {}
         """What was expected of the steps in which nodes were lost."""
@@ -29,6 +31,7 @@ class Losses:
         """A node's process has ended, and the others go on."""
         self.how[node] = how
         self.deaths[node] += 1
+        self.untold.add(node)
 
     def stays_away(self, node: int) -> str:
         """A line on a node that is not started again."""
@@ -38,6 +41,7 @@ class Losses:
 
     def back(self, event: NodeBack) -> str:
         """A line on a node that is there again."""
+        self.untold.discard(event.node)
         handed = f"stage {event.stage} {event.source} ({event.size / 1e6:.1f} MB in {event.seconds:.1f} s)"
         return f"node {event.node} back in iteration {event.iteration} with {handed}"
 
@@ -75,7 +79,9 @@ class Losses:
 
     def lost_nodes(self, event: ViewBegun) -> str:
         """Who was lost, and who does their work."""
-        known = [node for node in event.lost if node in self.how]
+        # Others may go on without a process that lives, such as one that has just joined and holds nothing yet.
+        known = [node for node in event.lost if node in self.untold]
+        self.untold.difference_update(known)
         how = ", ".join(self.how[node] if len(event.lost) == 1 else f"{node} {self.how[node]}" for node in known)
         shrunk = [
             f"stage {stage} goes on with {now} of {before}" if now else f"stage {stage} has nobody left and is skipped"

@@ -17,7 +17,7 @@ from skippipe.runtime.plans import Plans
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.costs import head_parameters, layer_parameters, transfer_seconds
 from skippipe.schedule.subset import plan_for_all, schedule_of
-from skippipe.survival.course import donors_of
+from skippipe.survival.following import donors_of
 from skippipe.survival.view import View
 
 logger = logging.getLogger(__name__)

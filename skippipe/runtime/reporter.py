@@ -108,8 +108,11 @@ class Reporter:
             resumed_s = self.clock.shared(self.clock.now()) if view is newest else None
             self.seen.append(replace(view, resumed_s=resumed_s).document())
         known = [before]
-        for view in views:
-            if view is newest or view.lost or (view.joined and set(view.joined) <= set(newest.members)):
+        for place, view in enumerate(views):
+            # Who joined with a view that another one replaced has joined with that one.
+            again = {node for later in views[place + 1 :] for node in later.joined}
+            stayed = view.joined and set(view.joined) <= set(newest.members) - again
+            if view is newest or view.lost or stayed:
                 base = next(other for other in reversed(known) if other.first_iteration <= view.first_iteration)
                 following_s = expected_step_s if view is newest else view.plan.expected_step_s
                 self.begun.append(view_begun(view, base, following_s))

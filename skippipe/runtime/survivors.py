@@ -12,8 +12,9 @@ from skippipe.runtime.endpoint import Endpoint
 from skippipe.runtime.restarts import of_one_launcher
 from skippipe.survival.acceptor import Outgoing
 from skippipe.survival.agreement import FIRST_BIRTH, Agreement
-from skippipe.survival.course import Course, Planner, Report, next_view
+from skippipe.survival.course import Course, Report
 from skippipe.survival.ending import ending, is_ending, name_nodes, read_ending
+from skippipe.survival.following import Planner, next_view
 from skippipe.survival.messages import Death, pack, unpack
 from skippipe.survival.succession import StageLostError
 from skippipe.survival.view import View
@@ -253,6 +254,7 @@ class Survivors:
                 logger.info("view %d is without this node, which had no state yet: it asks again", number)
                 self.course.give_up()
                 self.inbox.leave_views()
+                self.hung.clear()
         if not joins_again:
             self.end_left_out(number)
         return joins_again

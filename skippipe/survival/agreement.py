@@ -23,7 +23,8 @@ A death of a process that had begun a newer view does not count; its launcher br
 (`certainly_dead`), so nobody waits for what only the dead knew.
 
 A process that starts again has another birth and has promised nothing; it is nobody's member until a view names it.
-A member that is left out and joins again votes no more in the views before: what follows on them is decided.
+A member that is left out and joins again votes no more in the views before: what follows on them is decided. It says so
+to whoever asks it (Join.left): those who have not heard what was decided find out without it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ import math
 from collections.abc import Sequence
 
 from skippipe.survival.acceptor import Application, Outgoing
-from skippipe.survival.ballot import FIRST_PAUSE_S, Pauses
+from skippipe.survival.admission import Admission
+from skippipe.survival.ballot import Pauses
 from skippipe.survival.messages import (
     Accept,
     Accepted,
@@ -47,13 +49,12 @@ from skippipe.survival.messages import (
     Reject,
     ViewMessage,
 )
-from skippipe.survival.proposer import Proposer
 
 FIRST_BIRTH = 0
 """Of all processes that begin a training together."""
 
 
-class Agreement(Proposer):
+class Agreement(Admission):
     """One node's part in it. Each event's method gives what is to be sent; times are seconds of any one clock."""
 
     def __init__(
@@ -69,19 +70,13 @@ class Agreement(Proposer):
     ) -> None:
         """A member of the first view, of `nodes` in all; or with number -1, no members and a later birth, a joiner."""
         assert node in members if number >= 0 else birth > FIRST_BIRTH and not members
-        super().__init__(node, application, now)
-        self.nodes, self.birth = nodes, birth
+        super().__init__(node, nodes, birth, application, now)
         self.patience_s = patience_s
-        self.contact = node
-        """The node that a joiner asked last."""
         self.begin_view(number, dict.fromkeys(members, FIRST_BIRTH))
 
     def begin_view(self, number: int, births: dict[int, int]) -> None:
         """Nobody has been told of it yet."""
         super().begin_view(number, births)
-        self.telling = Pauses(self.now)
-        self.announced: set[tuple[int, int]] = set()
-        """Joiners that the application knows of."""
         self.short_since: float | None = None
         """Since when the reachable are no quorum though a change is wanted."""
         self.has_complained = False
@@ -164,24 +159,7 @@ class Agreement(Proposer):
         if self.number >= 0:
             self.watch_quorum()
             self.announce()
-            outsiders = self.outsiders()
-            for node in outsiders if outsiders and self.telling.elapsed(self.now) else []:
-                self.send(node, Excluded(self.number))
-
-    def outsiders(self) -> list[int]:
-        """Nodes that we, as the proposer, have to tell that they are no members."""
-        return self.standing.outsiders(self.births, self.nodes) if self.proposer == self.node else []
-
-    def ask_to_join(self) -> None:
-        """Ask the next node that may be alive; another one after each pause."""
-        if self.now < self.asking.due:
-            return
-        self.asking = Pauses(self.now + FIRST_PAUSE_S)
-        others = [(self.contact + step) % self.nodes for step in range(1, self.nodes + 1)]
-        alive = [node for node in others if node != self.node and node not in self.standing.suspected]
-        if alive:
-            self.contact = alive[0]
-            self.send(self.contact, self.join_message())
+            self.tell_outsiders()
 
     def ask_for_change(self) -> None:
         """Tell the proposer; if that does not help, all: one may know of a newer view."""
@@ -222,20 +200,6 @@ class Agreement(Proposer):
             case _ if sender in self.births:
                 self.take_of_this_view(sender, message)
 
-    def take_outside(self, sender: int, message: Message) -> None:
-        """Take a message when we are in no view: members that are behind what we know must not wait for us."""
-        if isinstance(message, Decided):
-            self.take_decided(message)
-        elif isinstance(message, Join):
-            if self.decision is not None and (message.node, message.birth) in self.decision.proposal.members:
-                self.tell(message.node)
-        elif isinstance(message, ViewMessage):
-            if self.decision is not None and message.view < self.decision.view:
-                self.tell(sender)
-            elif isinstance(message, Prepare | Accept) and not self.is_excluded:
-                # Our predecessor is asked; an Ask may be the answer to such a message of ours.
-                self.send(sender, self.join_message())
-
     def take_of_this_view(self, sender: int, message: ViewMessage) -> None:
         """Take what a member of the same view says."""
         match message:
@@ -253,49 +217,3 @@ class Agreement(Proposer):
                 self.standing.learn(message.deaths)
                 self.is_asked = True
                 self.is_asked_urgently = self.is_asked_urgently or message.urgent
-
-    def take_decided(self, message: Decided) -> None:
-        """Begin a newer view that names us; end if it does not. A joiner waits for one that does."""
-        if message.view <= (self.number if self.decision is None else self.decision.view):
-            return
-        self.decision = message
-        self.told.clear()
-        if self.is_excluded:
-            return
-        if dict(message.proposal.members).get(self.node) == self.birth:
-            self.begin_view(message.view, dict(message.proposal.members))
-            self.application.adopt(message.view, message.proposal.value)
-        elif self.number >= 0:
-            self.leave(message.view)
-
-    def leave(self, number: int) -> None:
-        """A view has begun without us."""
-        if self.application.excluded(number):
-            self.begin_view(-1, {})
-        else:
-            self.is_excluded = True
-
-    def take_join(self, message: Join) -> None:
-        """A process asks to join: the proposer has to know of it."""
-        node, birth = message.node, message.birth
-        self.standing.learn(message.deaths)
-        if any(death.view > self.number for death in message.deaths):
-            # Its predecessor had begun a newer view, which the joiner may know.
-            self.send(node, Ask(self.number, False, ()))
-        if self.births.get(node) == birth:
-            self.tell(node)
-        elif node < self.nodes and self.standing.is_news(node, birth):
-            self.standing.joining[node] = max(birth, self.standing.joining.get(node, birth))
-            if self.proposer != self.node:
-                self.send(self.proposer, message)
-
-    def announce(self) -> None:
-        """Tell our application, if we are the proposer, who asks to join; before this view too."""
-        for node, birth in self.standing.joining.items() - self.announced if self.proposer == self.node else ():
-            if self.standing.is_news(node, birth):
-                self.announced.add((node, birth))
-                self.application.joining(node)
-
-    def join_message(self) -> Join:
-        """How we ask to join."""
-        return Join(self.node, self.birth, self.standing.gossip())

@@ -1,4 +1,4 @@
-"""Where a node stands between iterations and views, and what the next view is: apart from threads and sockets.
+"""Where a node stands between iterations and views, and what it tells of that: apart from threads and sockets.
 
 The nodes agree on a view before they go on in it. A takeover begins at once, wherever each node is, for which all hold
 still first (`is_frozen`). A boundary view begins with an iteration that nobody has begun: every node says which one it
@@ -12,36 +12,14 @@ is lost before, that iteration is dropped and begun again by those who are left,
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Self
 
-from skippipe.schedule.plan import Plan
-from skippipe.survival.succession import StageLostError
-from skippipe.survival.suspicion import to_exclude
 from skippipe.survival.view import View
 
 Rows = dict[int, list[float]]
 """What every node has told after an iteration, by node."""
-
-
-class Planner(Protocol):
-    """What finds the plans of views."""
-
-    def succeed(self, view: View, iteration: int, lost: Collection[int]) -> Plan:
-        """Of those who are left of a view, for an iteration of it that may be running; StageLostError if none is."""
-
-    def restart(self, plan: Plan, lost: Collection[int]) -> Plan:
-        """Of those who are left of a plan, for iterations from their beginning; StageLostError if there is none."""
-
-    def skip(self, plan: Plan, lost: Collection[int]) -> Plan:
-        """Of those who are left of a plan, some of whose stages are not; StageLostError if they can't go on so."""
-
-    def settle(self, members: Collection[int], before: Plan) -> Plan:
-        """For iterations that these nodes begin together, who have not all been in the plan before."""
-
-    def better(self, view: View) -> Plan | None:
-        """A plan for the same nodes that is worth changing to, if one has been found."""
 
 
 @dataclass(frozen=True)
@@ -183,120 +161,3 @@ class Course:
         views, self.waiting = self.waiting[:count], self.waiting[count:]
         self.running = views[-1] if views else self.running
         return views
-
-
-def next_view(
-    course: Course,
-    reports: Mapping[int, Report],
-    joiners: Collection[int],
-    planner: Planner,
-    detected_s: float | None,
-) -> View:
-    """What follows on the newest view that was decided, whose members report, in the proposer's course.
-
-    If all of them hold still, somebody is lost: the others go on without. Else joiners come in at a boundary, or all
-    change to a better plan. StageLostError if nothing can follow.
-    """
-    newest = course.newest
-    assert newest is not None
-    if all(report.is_frozen for report in reports.values()):
-        return after_a_loss(newest, reports, planner, detected_s)
-    first = max(report.limit for report in reports.values()) + 1
-    # The newest view may be one that nobody has begun: it is passed over then, if that brings joiners in sooner.
-    before = course.view_of(first - 1) if joiners else None
-    if before is None:
-        before, first = newest, max(first, newest.first_iteration + 1)
-    if joiners or reports.keys() != set(newest.members):
-        plan = planner.settle({*reports, *joiners}, before.plan)
-    else:
-        plan = planner.better(newest) or planner.succeed(newest, first, ())
-    joined = tuple(sorted(plan.stage_of().keys() - before.plan.stage_of().keys()))
-    donors, restored = donors_of(before.plan, plan)
-    moved = sorted((donors.keys() | restored.keys()) - set(joined))
-    changes = {"joined": joined, "moved": moved}
-    told = ", ".join(f"{what}: {', '.join(map(str, nodes))}" for what, nodes in changes.items() if nodes)
-    return View(
-        number=newest.number + 1,
-        first_iteration=first,
-        way="boundary",
-        reason=told or "moved: nobody",
-        plan=plan,
-        committed=-1,
-        joined=joined,
-        donors=donors,
-        restored=restored,
-        fallback=before.plan if moved else None,
-        detected_s=detected_s,
-    )
-
-
-def donors_of(before: Plan, plan: Plan) -> tuple[dict[int, int], dict[int, tuple[int, ...]]]:
-    """Whom each node of a plan gets its stage's state from that did not hold it in the one before: the lowest that did.
-
-    If nobody did, one node restores the stage, and the others get it from that one: for each such node, who tells it
-    how far the run is, and holds a neighbouring stage that the lost one can be made from.
-    """
-    held, there = before.stage_of(), plan.stage_of()
-    stay = {stage: [node for node in nodes if held.get(node) == stage] for stage, nodes in enumerate(plan.stages)}
-    donors: dict[int, int] = {}
-    restored: dict[int, tuple[int, ...]] = {}
-    for stage, nodes in enumerate(plan.stages):
-        holders = [node for node in before.stages[stage] if node in there]
-        if nodes and not holders:
-            restored[nodes[0]] = neighbours_of(stage, stay)
-            holders = [nodes[0]]
-        donors |= {node: min(holders) for node in nodes if held.get(node) != stage and node not in restored}
-    return donors, restored
-
-
-def neighbours_of(stage: int, stay: Mapping[int, Sequence[int]]) -> tuple[int, ...]:
-    """A node of the nearest stage before and after one, stage 0 only if there is no other; StageLostError if none is.
-
-    `stay` has the nodes of each stage that hold it and go on to. Stages but the first have the same shapes.
-    """
-    alike = [other for other, nodes in stay.items() if nodes and other]
-    near = [max((other for other in alike if other < stage), default=None)]
-    near.append(min((other for other in alike if other > stage), default=None))
-    found = tuple(min(stay[other]) for other in near if other is not None) or tuple(stay[0][:1])
-    if not found or stage == 0:
-        raise StageLostError([stage])
-    return found
-
-
-def after_a_loss(newest: View, reports: Mapping[int, Report], planner: Planner, detected_s: float | None) -> View:
-    """Go on at once after the last iteration that anyone has committed, without the lost and those without a state.
-
-    Nor with those who can't be reached by all others, though they have reported: the links that they need are gone.
-    """
-    # Who hangs says so itself: nobody else has to leave for that.
-    hung = {node for report in reports.values() for node in report.hung}
-    cut_off = hung | to_exclude({node: report.suspects for node, report in reports.items() if node not in hung})
-    able = {node: report for node, report in reports.items() if report.has_state and node not in cut_off}
-    if not able:
-        raise StageLostError([stage for stage, nodes in enumerate(newest.plan.stages) if nodes])
-    ahead = max(able.values(), key=lambda report: report.committed)
-    first = ahead.committed + 1
-    base = ahead.view or newest
-    lost = tuple(node for node in base.members if node not in able)
-    is_redone = base.fallback is not None and base.first_iteration == first
-    if is_redone:
-        assert base.fallback is not None
-        plan = planner.restart(base.fallback, base.fallback.stage_of().keys() - able.keys())
-        # Who joined with the view that is given up is in no stage.
-        lost = tuple(sorted(set(base.members) - plan.stage_of().keys()))
-    else:
-        try:
-            plan = planner.succeed(base, first, lost)
-        except StageLostError:
-            plan, is_redone = planner.skip(base.plan, lost), True
-    return View(
-        number=newest.number + 1,
-        first_iteration=first,
-        way="redo" if is_redone else "takeover",
-        reason=f"lost: {', '.join(map(str, lost))}" if lost else "nobody is lost after all",
-        plan=plan,
-        committed=ahead.committed,
-        figures={node: tuple(row) for node, row in ahead.figures.items()},
-        lost=lost,
-        detected_s=detected_s,
-    )

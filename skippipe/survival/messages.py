@@ -112,6 +112,8 @@ class Join:
 
     node: int
     birth: int
+    left: int
+    """The newest view that has begun without it though it was a member before, -1 if none has."""
     deaths: tuple[Death, ...]
 
 
@@ -249,6 +251,7 @@ FORMATS = {
     "promised": NUMBER,
     "node": NODE,
     "birth": BIRTH,
+    "left": LAST_VIEW,
     "urgent": FLAG,
     "report": Format(write_bytes, read_bytes),
     "proposal": Format(write_proposal, read_proposal),

@@ -16,6 +16,8 @@ class Standing:
         self.deaths: set[Death] = set()
         self.joining: dict[int, int] = {}
         """The birth of each node's process that asks to join."""
+        self.leavers: set[int] = set()
+        """Members that know of a newer view, which is without them: they take no part in what leads to it."""
         self.seen: dict[int, int] = {}
         """The largest birth with which a node has been a member."""
 
@@ -33,9 +35,9 @@ class Standing:
         return birth >= self.seen.get(node, -1) and birth > max(deaths, default=-1)
 
     def gone(self, members: Mapping[int, int]) -> set[int]:
-        """Members that will never answer: their process has ended, or there is a later one of the same node."""
+        """Members that will never answer: they have ended or left, or there is a later process of the same node."""
         ended = {death.node for death in self.deaths if death.birth >= members.get(death.node, death.birth + 1)}
-        return ended | {node for node, birth in self.joining.items() if birth > members.get(node, birth)}
+        return ended | self.leavers | {node for node, birth in self.joining.items() if birth > members.get(node, birth)}
 
     def took_nothing_along(self, members: Mapping[int, int], view: int) -> frozenset[int]:
         """Members of a view whose process has ended and had not begun a newer one: what they knew died with them."""
@@ -50,6 +52,7 @@ class Standing:
     def begin_view(self, members: Mapping[int, int]) -> None:
         """Forget what no longer matters when a view begins."""
         self.seen.update(members)
+        self.leavers = set()
         # Whoever this view came too early for need not ask again.
         self.joining = {node: birth for node, birth in self.joining.items() if birth > members.get(node, -1)}
         newest = {death.node: death for death in sorted(self.deaths)}

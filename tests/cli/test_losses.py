@@ -52,6 +52,10 @@ def test_who_comes_back_is_told_with_what_it_got_and_counted() -> None:
     back = losses.back(NodeBack(12, 9, 3, "of node 16", 600_000, 0.1))
     assert back == "node 12 back in iteration 9 with stage 3 of node 16 (0.6 MB in 0.1 s)"
     assert (losses.summary.nodes_joined, losses.expected_step_s) == (1, 47.42)
+    # Its new process lives, but the others go on without it.
+    said = losses.view(ViewBegun(3, 9, (12,), (), (), "takeover", (13,), 6, (5, 2), (5, 3), 61.84))
+    assert said is not None
+    assert said.startswith("node 12 lost in iteration 9:")
     losses.lost(12, "killed by SIGKILL")
     assert losses.stays_away(12) == (
         "node 12 (killed by SIGKILL) has ended 2 times and stays away (peers.restart); --join brings it back"

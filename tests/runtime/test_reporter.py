@@ -101,6 +101,19 @@ def test_a_joiner_that_stays_is_told_though_its_view_is_passed_over(tmp_path: Pa
     assert [(event.lost, event.joined) for event in told] == [((2,), ()), ((), (2,)), ((5,), ())]
 
 
+def test_who_joins_with_a_view_that_another_replaces_is_told_once(tmp_path: Path) -> None:
+    events: list[Event] = []
+    reporter = reporter_of(tmp_path, 0, events)
+    first = takeover(1, 1, (2, 5), START)
+    reporter.begin(START)
+    reporter.views([first], START, 1.0)
+    one = View(2, 3, "boundary", "joined: 2", takeover(2, 3, (5,), START).plan, -1, joined=(2,), donors={2: 3})
+    both = View(3, 3, "boundary", "joined: 2, 5", FIRST, -1, joined=(2, 5), donors={2: 3, 5: 4})
+    reporter.views([one, both], first, 1.0)
+    told = [event for event in events if isinstance(event, ViewBegun)]
+    assert [(event.lost, event.joined) for event in told] == [((2, 5), ()), ((), (2, 5))]
+
+
 def test_the_timeline_is_every_so_manyth_iteration_and_those_that_a_view_begins_with(tmp_path: Path) -> None:
     reporter = reporter_of(tmp_path, 0, [], RunConfig(timeline_every=10))
     lost = takeover(1, 13, (2,), START)

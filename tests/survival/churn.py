@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from skippipe.survival.agreement import Agreement
-from tests.survival.simulation import Process, ViolationError
-from tests.survival.training import Content, Trainer, Training
+from tests.survival.process import Process, ViolationError
+from tests.survival.trainer import Content, Trainer
+from tests.survival.training import Training
 
 STEP_S = 40.0
 RESTART_S = 5.0

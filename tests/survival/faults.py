@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from skippipe.survival.agreement import Agreement
 from skippipe.survival.messages import Accept, Message
-from tests.survival.simulation import Process, ViolationError, World
+from tests.survival.process import Process, ViolationError
+from tests.survival.simulation import World
 
 FAULTS_S = 25.0
 """How long there are faults."""
@@ -176,6 +177,15 @@ class Torture(World):
             process.dies = ""
             self.go_on(process)
         self.heal()
+
+
+def breaks(world: Torture) -> bool:
+    """Whether anything is found."""
+    try:
+        world.run()
+    except ViolationError:
+        return True
+    return False
 
 
 ORDINARY = {

@@ -1,12 +1,16 @@
-"""Agreements with a bug each: what the tests must find out."""
+"""Agreements and next views with a bug each: what the tests must find out."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from skippipe.survival.agreement import Agreement
-from skippipe.survival.messages import MOST_NUMBER, Accept, Decided, Prepare, Promise, Proposal
+from skippipe.survival.course import Course, Report
+from skippipe.survival.following import next_view
+from skippipe.survival.messages import MOST_NUMBER, Accept, Decided, Message, Prepare, Promise, Proposal
+from skippipe.survival.view import View
 
 
 class AnyQuorum(Agreement):
@@ -105,6 +109,44 @@ class TakesEarlyReports(Agreement):
         super().take_promise(sender, dataclasses.replace(message, urgent=True))
 
 
+class VotesAfterLeaving(Agreement):
+    """A member that was left out and joins again votes in the view that it was in, and knows nothing of it."""
+
+    former = -1, dict[int, int]()
+
+    def leave(self, number: int) -> None:
+        self.former = self.number, self.births
+        super().leave(number)
+
+    def take_outside(self, sender: int, message: Message) -> None:
+        number, births = self.former
+        if isinstance(message, Prepare | Accept) and message.view == number and not self.is_excluded:
+            self.number, self.births = number, births
+            self.take_of_this_view(sender, message)
+            self.number, self.births = -1, {}
+        else:
+            super().take_outside(sender, message)
+
+
+class NewestIsBase(Course):
+    """A course for whose node the newest view is at work, though it may begin only later, or never."""
+
+    def view_of(self, iteration: int) -> View | None:
+        return self.newest
+
+
+def next_view_of_the_newest(course: Course, *more: Any) -> View:
+    """A boundary view that is made from the newest one, even if that is passed over."""
+    return next_view(NewestIsBase(**vars(course)), *more)
+
+
+def takeover_of_the_newest(course: Course, reports: Mapping[int, Report], *more: Any) -> View:
+    """A takeover from the newest view, whatever the iteration was running in."""
+    return next_view(course, {node: dataclasses.replace(report, view=None) for node, report in reports.items()}, *more)
+
+
+NEXT_VIEWS = [next_view_of_the_newest, takeover_of_the_newest]
+"""Instead of next_view."""
 PLANTED = [
     AnyQuorum,
     HalfQuorum,
@@ -115,4 +157,4 @@ PLANTED = [
     ForgetsItsBirth,
     TakesEarlyReports,
 ]
-"""Found by chance within some hundred seeds each; test_scenarios.py tells the stories that show the others."""
+"""Found by chance within some hundred seeds each; test_rare.py tells the stories that show the others."""

@@ -5,22 +5,12 @@ from __future__ import annotations
 import pytest
 
 from skippipe.survival.agreement import Agreement
-from tests.survival.faults import Torture
+from tests.survival.faults import Torture, breaks
 from tests.survival.planted import PLANTED
-from tests.survival.simulation import ViolationError
 
 SEEDS, PART = 2000, 100
 MOST_SEEDS = 3000
 """In which a planted bug must be found; see planted.py for how often it is."""
-
-
-def breaks(world: Torture) -> bool:
-    """Whether anything is found."""
-    try:
-        world.run()
-    except ViolationError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, PART))

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skippipe.survival.course import Course, Report, next_view
+from skippipe.survival.course import Course, Report
+from skippipe.survival.following import next_view
 from skippipe.survival.view import View
 from tests.small_schedule import small_schedule
+from tests.survival import trainer
+from tests.survival.faults import breaks
 from tests.survival.planner import Planner, plan_of
+from tests.survival.planted import NEXT_VIEWS
 from tests.survival.training import Training
+
+SEEDS = 300
 
 
 def test_torture() -> None:
     counts: Counter[str] = Counter()
-    for seed in range(300):
+    for seed in range(SEEDS):
         training = Training(seed)
         training.run()
         counts += training.counts
@@ -28,6 +35,12 @@ def test_torture() -> None:
     for what in (*ways, "came back", "moves", "restored", "had to end well"):
         assert counts[what] > 20, what
     assert counts["went back"] > 5
+
+
+@pytest.mark.parametrize("planted", NEXT_VIEWS)
+def test_a_wrong_base_is_found(planted: Callable[..., View], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "next_view", planted)
+    assert any(breaks(Training(seed)) for seed in range(SEEDS))
 
 
 def test_a_member_keeps_to_what_it_said_first() -> None:

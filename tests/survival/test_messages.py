@@ -42,6 +42,7 @@ FIELDS = {
     "promised": NUMBERS,
     "node": NODES,
     "birth": BIRTHS,
+    "left": st.integers(-1, MOST_NUMBER),
     "urgent": st.booleans(),
     "report": st.binary(),
     "proposal": PROPOSALS,
@@ -112,9 +113,10 @@ def test_the_largest_message_fits() -> None:
         Promise(1, 1, False, None, bytes(MOST_BYTES + 1), ()),
         Prepare(-1, 1, False, ()),
         Accept(0, MOST_NUMBER + 1, LARGEST),
-        Join(1, MOST_BIRTH + 1, ()),
-        Join(1, 1, tuple(Death(1, birth, 0) for birth in range(MOST_NODES + 1))),
-        Join(1, 1, (Death(1, 1, -2),)),
+        Join(1, MOST_BIRTH + 1, -1, ()),
+        Join(1, 1, -1, tuple(Death(1, birth, 0) for birth in range(MOST_NODES + 1))),
+        Join(1, 1, -1, (Death(1, 1, -2),)),
+        Join(1, 1, -2, ()),
     ],
 )
 def test_what_is_too_large_is_not_written(message: Message) -> None:

@@ -14,7 +14,8 @@ from skippipe.transport.clocks import Clock
 from skippipe.transport.connected import Surroundings
 from skippipe.transport.life import Life
 from skippipe.transport.work import Work
-from tests.survival.simulation import Process, World
+from tests.survival.process import Process
+from tests.survival.simulation import World
 
 SILENCE_S, CONNECT_S = 6.0, 60.0
 AROUND = Surroundings(Clock(), Work(), BufferPool(), CONNECT_S, SILENCE_S, trains=True)

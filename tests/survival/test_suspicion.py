@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skippipe.schedule import Plan
-from skippipe.survival.course import Course, Planner, Report, next_view
+from skippipe.survival.course import Course, Report
+from skippipe.survival.following import Planner, next_view
 from skippipe.survival.succession import plan_of_the_living
 from skippipe.survival.suspicion import to_exclude
 from skippipe.survival.view import View
