@@ -105,7 +105,10 @@ def cut_at_random(links: Links, connections: list[socket.socket], cuts: Path) ->
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
                 count += 1
-        cuts.write_text(str(count))
+        # A node that ends meanwhile must not leave half a file.
+        beside = cuts.with_name(f"new-{cuts.name}")
+        beside.write_text(str(count))
+        beside.replace(cuts)
 
 
 def misbehave(folder: Path) -> None:

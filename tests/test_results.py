@@ -207,9 +207,29 @@ def test_links() -> None:
     hostile = list(rows(BENCHMARKS / "hostile.md", "")["iteration s"].values())
     said = f"{first_number(hostile[2])} s, undisturbed {hostile[1]} s, same losses"
     assert shown["iteration among 10,000 hostile messages"] == said
-    fuzz = (BENCHMARKS / "fuzz.md").read_text()
-    (inputs,) = re.findall(r"^(\d+) mutated inputs each of messages.*: no crash\.$", fuzz, re.M)
-    assert next(result for what, result in shown.items() if what.startswith(f"{int(inputs):,} mut")) == "no crash"
+
+
+def test_fuzzing() -> None:
+    shown = {row[0]: row[1] for row in lines(DOCS, "what | result")}
+    text, parsers = (BENCHMARKS / "fuzz.md").read_text(), lines(BENCHMARKS / "fuzz.md", "parser")
+    (seconds,) = set(re.findall(r"fuzz\.py --seconds (\d+)", text))
+    told = shown[f"{sum(int(row[1]) for row in parsers):,} mutated inputs to {len(parsers)} parsers, {seconds} s each"]
+    assert "No crash." in text
+    assert told.startswith("no crash, ")
+    for line in re.findall(r"minutes of the whole: (.*) MB", text):
+        seen = line.split(", ")
+        assert f"{seen[0]} MB of memory at first, {seen[-1]} MB at last" in told
+
+
+def test_chaos() -> None:
+    shown = {row[0]: row[1] for row in lines(DOCS, "what | result")}
+    file = {row[0]: row[1] for row in lines(BENCHMARKS / "chaos.md", "")}
+    told = next(result for what, result in shown.items() if what.startswith("the main job in chaos"))
+    iterations, cuts = file["iterations"].split(",")[0], int(file["connections cut"])
+    assert told == f"weights and losses of {iterations} iterations the same to the bit, {cuts:,} connections cut"
+    assert file["weights of all nodes, to the bit"] == "the same"
+    assert file["losses, to the bit"].startswith("the same, ")
+    assert file["nodes lost"] == "0"
 
 
 def test_collectives() -> None:
@@ -223,6 +243,10 @@ def test_collectives() -> None:
         assert list(ratios) == ["1 MB", "16 MB", "64 MB", "256 MB"]
         told = next(result for name, result in shown.items() if name.startswith(what))
         assert told.startswith(", ".join(ratios.values()) + rest)
+    for speed, *row in lines(BENCHMARKS / "collectives.md", "replicas, Mbit/s"):
+        replicas, megabits = speed.split(", ")
+        told = shown[f"the same among {replicas} whose uplinks have {megabits} Mbit/s"]
+        assert f"{row[3].split()[0]} at {row[0]}" in told
 
 
 def test_survival() -> None:
