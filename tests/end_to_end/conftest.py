@@ -69,8 +69,8 @@ def start(workplace: Path, starter: Starter) -> Iterator[Start]:
             namespace += ["unshare", "--time", *ahead, "--fork", "--kill-child"]
         module = [f"tests.end_to_end.{patched[0]}", *patched[1:]] if patched else ["skippipe"]
         command, own = [*module, "run", *arguments], {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        if not cold and not namespace:
-            process: subprocess.Popen[str] = WarmRun(starter, command, own)
+        if not cold and not clock_ahead:
+            process: subprocess.Popen[str] = WarmRun(starter, command, own, inside)
         else:
             process = subprocess.Popen(
                 [*namespace, sys.executable, "-m", *command],

@@ -52,11 +52,12 @@ def inflict(fault: Fault, pids: dict[int, int], cable: str | None) -> None:
             time.sleep(5)
             ip("-n", cable, "link", "set", "cable", "up")
         return
-    stops = fault is Fault.STOPPED_FOR_20_S
+    stops = fault is Fault.STOPPED_FOR_8_S
     for node in map(int, re.findall("[0-9]+", fault.what)):
         os.kill(pids[node], signal.SIGSTOP if stops else signal.SIGKILL)
         if stops:
-            time.sleep(20)
+            # Longer than anybody waits for a connection, shorter than the silence that this run allows.
+            time.sleep(8)
             os.kill(pids[node], signal.SIGCONT)
 
 
@@ -71,7 +72,7 @@ def test_a_fault(fault: Fault, start: Start, workplace: Path, request: pytest.Fi
     hosts: tuple[str, str] | None = request.getfixturevalue("hosts") if fault in CUTS else None
     first_port = free_ports(PORTS)
     fields = list((Timing.REAL if fault in REAL else Timing.EMULATED).fields)
-    fields += ["peers.silence_seconds=8"] if fault is Fault.LINK_CUT else []
+    fields += ["peers.silence_seconds=6"] if fault is Fault.LINK_CUT else []
     if hosts:
         arguments = two_machines(workplace, ("10.77.0.1", "10.77.0.2"), first_port)
     else:

@@ -195,7 +195,7 @@ def test_a_machine_in_another_network_trains_soon_after_one_line(
     arguments = line(host)
     assert arguments[5].startswith("skippipe://10.77.0.1:4000/#")
     began, load = time.monotonic(), os.getloadavg()[0]
-    other = start(*invited(arguments, tmp_path), inside=hosts[1])
+    other = start(*invited(arguments, tmp_path), inside=hosts[1], cold=True)
     metrics = tmp_path / "runs" / "networks" / "metrics.jsonl"
     wait_for(metrics.exists)
     if load < len(os.sched_getaffinity(0)):

@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWNET = 0x40000000
 MOST_BYTES = 1 << 20
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -31,9 +32,14 @@ class Starter:
         )
         theirs.close()
 
-    def fork(self, command: list[str], environment: dict[str, str], stdout: int, stderr: int) -> int:
-        """Process id of a run of `command`, a module and its arguments, in a session of its own."""
-        what = json.dumps([command, os.getcwd(), environment]).encode()
+    def fork(
+        self, command: list[str], environment: dict[str, str], inside: str | None, stdout: int, stderr: int
+    ) -> int:
+        """Process id of a run of `command`, a module and its arguments, in a session of its own.
+
+        `inside` is a network namespace that it runs in.
+        """
+        what = json.dumps([command, os.getcwd(), environment, inside]).encode()
         # Whose parent ends becomes a child of the next process above it that is a subreaper (man 2 prctl).
         libc = ctypes.CDLL(None)
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -52,15 +58,18 @@ class Starter:
 class WarmRun(subprocess.Popen[str]):
     """A run as subprocess knows it, forked off a Starter."""
 
-    def __init__(self, starter: Starter, command: list[str], environment: dict[str, str]) -> None:
-        self.starter = starter
+    def __init__(
+        self, starter: Starter, command: list[str], environment: dict[str, str], inside: str | None = None
+    ) -> None:
+        """Begin it; `inside` is a network namespace."""
+        self.starter, self.inside = starter, inside
         pipe = subprocess.PIPE
         super().__init__(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 
     def _execute_child(self, args: list[str], *rest: Any) -> None:
         """Fork instead of what subprocess would do; `rest` as in its method of this name."""
         environment, pipes = rest[5], rest[9:15]
-        self.pid = self.starter.fork(args, environment, pipes[3], pipes[5])
+        self.pid = self.starter.fork(args, environment, self.inside, pipes[3], pipes[5])
         self._child_created = True
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
@@ -88,9 +97,13 @@ def serve(requests: socket.socket) -> None:
             os.close(descriptor)
 
 
-def become(command: list[str], folder: str, environment: dict[str, str], stdout: int, stderr: int) -> None:
+def become(
+    command: list[str], folder: str, environment: dict[str, str], inside: str | None, stdout: int, stderr: int
+) -> None:
     """Be the run, to its end."""
     os.setsid()
+    if inside is not None:
+        enter(inside)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -99,6 +112,14 @@ def become(command: list[str], folder: str, environment: dict[str, str], stdout:
         os.close(descriptor)
     sys.argv = command
     runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+
+
+def enter(namespace: str) -> None:
+    """Go into a network namespace that `ip netns` has made, as `ip netns exec` does."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(f"/run/netns/{namespace}") as held:
+        if libc.setns(held.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"can't enter the network namespace {namespace}")
 
 
 def import_all() -> None:
