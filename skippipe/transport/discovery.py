@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,6 +25,11 @@ logger = logging.getLogger(__name__)
 LOOKUP_RETRY_SECONDS = 0.25
 LONGEST_LOOKUP_RETRY_SECONDS = 5.0
 LARGEST_BUCKET = 80
+MOST_SEARCHES = 2
+"""At once: what one finds spares the others theirs, while searches for all at once ask everybody for all."""
+MOST_SAID = 4096
+PEERS_OF_AN_ANSWER = 10
+"""As in published deccom: with this many a datagram is shorter than MOST_DATAGRAM_BYTES."""
 
 
 class PeerNotFoundError(Exception):
@@ -101,6 +107,9 @@ class Discovery(KademliaDiscovery):  # type: ignore[misc]
         # One bucket that holds everyone spares small clusters the look-ups that published deccom may never answer.
         super().__init__(bootstrap_peers=bootstrap, interval=10, k=min(max(20, len(self.members)), LARGEST_BUCKET))
         self.log = BoundedLog(logger)
+        self.searching = asyncio.Semaphore(MOST_SEARCHES)
+        self.said: dict[tuple[bytes, Address], float] = {}
+        """When an introduction or a question for one was sent last (loop time), by datagram and address."""
         self.replaceable: set[bytes] = set()
         """Node ids of which another process may come, perhaps at another address: the one before was lost."""
 
@@ -132,6 +141,27 @@ class Discovery(KademliaDiscovery):  # type: ignore[misc]
         if p.id_node in self.members:
             super().add_peer(addr, p)
 
+    async def send_datagram(self, msg: bytes, addr: Address) -> None:
+        """Send a datagram, but no introduction or question for one that has just gone there.
+
+        Each answer to a search names everybody, and published deccom then writes to all of them whom it does not know.
+        """
+        if msg[0] in (self.INTRODUCTION, self.ASK_FOR_ID):
+            now, said = asyncio.get_running_loop().time(), (bytes(msg), (addr[0], addr[1]))
+            if now - self.said.get(said, -math.inf) < LOOKUP_RETRY_SECONDS:
+                return
+            if len(self.said) >= MOST_SAID:
+                self.said.clear()
+            self.said[said] = now
+        await super().send_datagram(msg, addr)
+
+    def send_find_response(self, addr: Address, best_guess: list[Peer], uniq_id: bytes) -> None:
+        """Name these peers; published deccom always sends as many datagrams as its largest answer takes."""
+        for begin in range(0, len(best_guess), PEERS_OF_AN_ANSWER):
+            peers = b"".join(map(bytes, best_guess[begin : begin + PEERS_OF_AN_ANSWER]))
+            answer = bytes([self.RESPOND_FIND]) + uniq_id + peers
+            asyncio.get_running_loop().create_task(self.send_datagram(answer, addr))
+
     async def look_up(self, identity: bytes, deadline: float) -> Peer:
         """The peer with this id. PeerNotFoundError if it is not found by `deadline` (loop time)."""
         loop = asyncio.get_running_loop()
@@ -139,15 +169,25 @@ class Discovery(KademliaDiscovery):  # type: ignore[misc]
         while (peer := self.get_peer(identity)) is None:
             if loop.time() >= deadline:
                 raise PeerNotFoundError(identity.hex()[:12])
-            for known in self.bootstrap_peers:
-                await self.introduce_to_peer(known)
-            try:
-                async with asyncio.timeout(min(wait, max(0.01, deadline - loop.time()))):
-                    await self.find_peer(identity)
-            except TimeoutError:
-                self.forget_search(identity)
+            began = loop.time()
+            async with self.searching:
+                if self.get_peer(identity) is None:
+                    await self.search(identity, deadline)
+            if self.get_peer(identity) is None:
+                await asyncio.sleep(min(began + wait, deadline) - loop.time())
             wait = min(1.5 * wait, LONGEST_LOOKUP_RETRY_SECONDS)
         return peer
+
+    async def search(self, identity: bytes, deadline: float) -> None:
+        """Ask for a peer once, for a moment: it may not be there yet."""
+        for known in self.bootstrap_peers:
+            await self.introduce_to_peer(known)
+        left = deadline - asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(min(LOOKUP_RETRY_SECONDS, max(0.01, left))):
+                await self.find_peer(identity)
+        except TimeoutError:
+            self.forget_search(identity)
 
     def forget_search(self, identity: bytes) -> None:
         """Drop a search that got no answer: published deccom would wait for its future for ever, or raise."""
