@@ -103,16 +103,16 @@ def test_a_learning_rate_beyond_reason_ends_the_run_and_names_the_newest_good_ch
 
 def test_weights_that_overflow_are_named_by_stage_and_push_no_checkpoint_out(start: Start, workplace: Path) -> None:
     runs = workplace / "runs"
-    first = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=before", "checkpoint_every=5")
+    first = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=well", "checkpoint_every=5")
     assert first.wait(SECONDS) == 0
-    file = stage_file(find_latest(runs / "before").folder, 1)
+    file = stage_file(find_latest(runs / "well").folder, 1)
     tensors = load_file(file)
     with_metadata = read_metadata(file)
     for name in ("gate", "up"):
         tensors[f"model.layers.1.mlp.{name}_proj.weight"].fill_(1e30)
     save_file(tensors, file, with_metadata)
     fields = ["iterations=50", "checkpoint_every=1", "optimizer.dropped_in_a_row=2", *Timing.REAL.fields]
-    fields += ["--resume", str(runs / "before")]
+    fields += ["--resume", str(runs / "well")]
     process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=after", *fields)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == DIVERGED_EXIT, errors
