@@ -181,7 +181,7 @@ def test_what_is_wrong_with_an_invitation_is_said(start: Start, workplace: Path,
 
 
 def test_a_whole_run_invites_nobody(start: Start, workplace: Path) -> None:
-    run = invite(start, workplace, 6, "name=whole")
+    run = invite(start, workplace, 6, "name=invites-nobody")
     _, errors = run.communicate(timeout=SECONDS)
     assert run.returncode == 2
     assert "--host: all 6 nodes start here, so that nobody is missing" in errors

@@ -113,12 +113,12 @@ def test_weights_that_overflow_are_named_by_stage_and_push_no_checkpoint_out(sta
     save_file(tensors, file, with_metadata)
     fields = ["iterations=50", "checkpoint_every=1", "optimizer.dropped_in_a_row=2", *Timing.REAL.fields]
     fields += ["--resume", str(runs / "well")]
-    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=after", *fields)
+    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=overflown", *fields)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == DIVERGED_EXIT, errors
     assert re.search(r"iteration 5 dropped: an activation computed by node [23] \(stage 1\) was not finite", errors)
     assert "no complete checkpoint" in errors
-    assert not list((runs / "after" / "checkpoints").glob("iteration-*"))
+    assert not list((runs / "overflown" / "checkpoints").glob("iteration-*"))
 
 
 def test_a_run_told_to_stop_after_nothing_but_dropped_iterations_still_saves(start: Start, workplace: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_stream_that_is_too_short_or_missing_is_one_line(start: Start, workpla
     (tmp_path / "set" / "part-0.jsonl").write_text(
         "".join([*lines[:1], *['{"text": " ", "number": 1}\n', *lines[2:3]] * 9])
     )
-    common = ("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=never", "data.source=hub")
+    common = ("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=never-streamed", "data.source=hub")
     for name, expected in (("nowhere", "can't be streamed"), ("set", "no text for part 1 of 2")):
         fields = [f"data.hub={tmp_path}/{name}", "data.vocabulary=300", "data.validation_fraction=1e-9"]
         process = start(*common, *fields)
