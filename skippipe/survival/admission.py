@@ -49,6 +49,8 @@ class Admission(Proposer):
         if self.births.get(node) == birth:
             if message.left > self.number:
                 self.standing.leavers.add(node)
+                # It has left for a view that it may know, and whose other members may be gone.
+                self.send(node, Ask(self.number, False, ()))
             else:
                 self.tell(node)
         elif node < self.nodes and self.standing.is_news(node, birth):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skippipe.survival.messages import Accept, Accepted, Decided, Excluded
+from tests.survival.faults import Torture
 from tests.survival.story import Story
 
 
@@ -79,3 +80,8 @@ def test_what_a_member_suspected_is_forgotten_with_the_view() -> None:
         story.wait(node)
     story.settle()
     assert set(story.views.values()) == {(2, (0, 1, 2, 3))}
+
+
+def test_a_member_left_alone_hears_of_the_newer_view_from_who_has_left_for_it() -> None:
+    # All others of that view die before they can tell it; the left one had told it once, and that was lost.
+    Torture(60_140).run()
