@@ -18,10 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import whole_runs
@@ -37,6 +38,7 @@ from skippipe.report.run_folder import process_ids
 from skippipe.report.timeline import read_spans
 from skippipe.runtime.task_profiler import TaskSeconds, measure_tasks
 
+Result = TypeVar("Result")
 CORES = 2
 SAME_LOSS = 1e-4
 """Largest relative difference of a loss."""
@@ -116,10 +118,10 @@ def launched_s(process: subprocess.Popen[str], folder: Path) -> float:
     return total
 
 
-def fresh(function: object, *arguments: object) -> object:
+def fresh(function: Callable[[Job], Result], job: Job) -> Result:
     """What a function returns in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()  # type: ignore[arg-type]
+        return pool.submit(function, job).result()
 
 
 def row(name: str, turns: int) -> str:
