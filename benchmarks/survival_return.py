@@ -40,7 +40,6 @@ from skippipe.report.views import RunView, read_views
 OFTEN = 1_000_000
 PATIENCE_S = 180.0
 """Most real time that a node takes to come back, or an iteration to end."""
-END_S = 60.0
 TICK_S = 0.05
 QUIET_ITERATIONS = 3
 """After a node is back, before the next is struck: the one that it is back in counts."""

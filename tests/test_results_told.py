@@ -123,8 +123,8 @@ def test_where_random_is_slower_than_full_pipelines() -> None:
         if first_number(row[LABELS["random"]]) > first_number(row[LABELS["baseline"]]) and "own run" not in name
     ]
     assert slower == [EIGHT, SIXTEEN, FORTY_TWO, SIX_SAMPLES, DEFAULTS]
-    assert "slower than DT-FM* in five rows: 8k and 16k tokens, 42 nodes twice, and the original's defaults" in TOLD
-    assert "`random` is slower than `baseline`, as in five rows" in TOLD
+    assert "slower than DT-FM* in five setups: 8k and 16k tokens, 42 nodes twice, and the original's defaults" in TOLD
+    assert "`random` is slower than `baseline`, as in five setups" in TOLD
 
 
 def test_what_our_part_buys() -> None:

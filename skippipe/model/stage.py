@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -45,7 +46,7 @@ class Stage(nn.Module):
         Its first weights are those of config.init_from, or depend on seed and layer index alone.
         """
         super().__init__()
-        self.precision, self.recompute = precision, recompute
+        self.precision, self.recompute, self.compiled = precision, recompute, compiled
         self.config = config
         self.stage = stage
         self.vocabulary = vocabulary
@@ -65,6 +66,10 @@ class Stage(nn.Module):
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         if compiled:
+            import torch._inductor.config as inductor
+
+            # It would start a process for each of the machine's cores, in every node.
+            inductor.compile_threads = torch.get_num_threads()
             for layer in self.layers:
                 # In place: parameters keep their names.
                 layer.compile(dynamic=False)
@@ -98,6 +103,10 @@ class Stage(nn.Module):
         entered = hidden_BTD if self.stage else torch.zeros(shape, dtype=torch.int64, device=device)
         self(entered).sum().backward()
         self.zero_grad(set_to_none=True)
+
+    def uncompiled(self) -> AbstractContextManager[None]:
+        """Where layers run as they are: compiled ones would be compiled again for batches without gradients."""
+        return torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
 
     def autocast(self) -> torch.autocast:
         """What the stage computes in."""

@@ -52,7 +52,8 @@ class FullModel:
         def receive() -> Tensor:
             return links.take_arrived(identity)[1].to(device)
 
-        left_BTD = self.stage(tokens_BT.to(device) if first else receive())
+        with self.stage.uncompiled():
+            left_BTD = self.stage(tokens_BT.to(device) if first else receive())
         if len(group.leaders) > 1:
             links.post(identity, [Outgoing(group.around[1], MessageKind.HIDDEN, number, left_BTD)], 0.0)
         if not first:

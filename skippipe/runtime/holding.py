@@ -41,6 +41,9 @@ class Holding:
         """The node begins with a stage as it is drawn."""
         self.job = job
         self.shard = Shard.build(job, index)
+        if job.config.compile:
+            # Now: in the middle of an iteration all others would wait.
+            self.shard.stage.warm_up(job.schedule.pipeline.samples_per_microbatch)
         self.former: Shard | None = None
         """What this node held before it moved to another stage, until the first iteration there is done."""
         self.handing: list[Given] = []

@@ -56,6 +56,8 @@ class Launcher:
         self.processes: dict[int, Process] = {}
         self.iteration = 0
         """The newest that a node here has told of."""
+        self.view = 0
+        """The newest that was told of: whoever speaks after a node that has died tells the last ones again."""
         self.rest = b""
         """The beginning of a line whose end is still to come through the pipe."""
 
@@ -166,8 +168,9 @@ class Launcher:
             process = self.processes[event.node]
             process.is_joining, process.back_in = False, event.iteration
         if isinstance(event, ViewBegun | IterationLoss):
-            self.iteration = event.iteration
-        if isinstance(event, ViewBegun):
+            self.iteration = max(self.iteration, event.iteration)
+        if isinstance(event, ViewBegun) and event.number > self.view:
+            self.view = event.number
             for node in event.lost:
                 self.end_left_out(node)
         on_event(event)

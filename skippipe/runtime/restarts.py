@@ -37,7 +37,7 @@ class Restarts:
         self.first_birth = first_birth
         self.deaths: Counter[int] = Counter()
         self.in_vain: Counter[int] = Counter()
-        """Each node's deaths since one of its processes has trained well."""
+        """Each node's deaths since one of its processes has trained well, that one's own among them."""
         self.births: Counter[int] = Counter()
         """Of each node's last process, counted from its first."""
         self.due: dict[int, float] = {}

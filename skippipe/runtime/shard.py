@@ -30,8 +30,5 @@ class Shard:
         computing = config.precision, config.recompute, config.compile
         stage = Stage(config.model, index, job.prepared.vocabulary, config.seed, *computing).to(job.device)
         samples = job.schedule.pipeline.samples_per_microbatch
-        if config.compile:
-            # Now: in the middle of an iteration all others would wait.
-            stage.warm_up(samples)
         full_model = FullModel(stage, job.prepared, samples) if config.evaluate_every else None
         return cls(index, stage, StageOptimizer(stage, config.optimizer, config.iterations), full_model)

@@ -52,6 +52,4 @@ def take_threads(asked: int | None, endpoint: Endpoint, emulated: bool) -> None:
     """Let this process compute with the threads of its node."""
     threads = threads_of(asked, len(os.sched_getaffinity(0)), len(endpoint.local), emulated)
     torch.set_num_threads(threads)
-    # torch.compile would start a process for each of the machine's cores, in every node.
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))
     logger.info("threads of node %d: %d", endpoint.node, threads)

@@ -86,7 +86,8 @@ class Course:
     @property
     def newest(self) -> View | None:
         """The last view that was decided."""
-        return self.waiting[-1] if self.waiting else self.running
+        waiting = self.waiting
+        return waiting[-1] if waiting else self.running
 
     def report(self, is_urgent: bool, suspects: Collection[int] = (), hung: Collection[int] = ()) -> Report:
         """Tell how far this node is, and keep to it until the next view: see Report."""
@@ -158,6 +159,8 @@ class Course:
             if view.way != "boundary" or view.first_iteration <= iteration
         ]
         count = max(due, default=0)
-        views, self.waiting = self.waiting[:count], self.waiting[count:]
+        # In this order: the network thread may look in between.
+        views = self.waiting[:count]
         self.running = views[-1] if views else self.running
+        self.waiting = self.waiting[count:]
         return views

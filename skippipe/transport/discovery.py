@@ -6,6 +6,7 @@ What is built around is listed in docs/architecture.md ("DecCom as published").
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import sys
@@ -169,24 +170,38 @@ class Discovery(KademliaDiscovery):  # type: ignore[misc]
         while (peer := self.get_peer(identity)) is None:
             if loop.time() >= deadline:
                 raise PeerNotFoundError(identity.hex()[:12])
-            began = loop.time()
-            async with self.searching:
-                if self.get_peer(identity) is None:
-                    await self.search(identity, deadline)
-            if self.get_peer(identity) is None:
-                await asyncio.sleep(min(began + wait, deadline) - loop.time())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await self.search(identity, wait)
             wait = min(1.5 * wait, LONGEST_LOOKUP_RETRY_SECONDS)
         return peer
 
-    async def search(self, identity: bytes, deadline: float) -> None:
-        """Ask for a peer once, for a moment: it may not be there yet."""
+    async def search(self, identity: bytes, seconds: float) -> None:
+        """Ask for a peer when few others are asked for, and wait for it: it may not be there yet."""
+        asking = None
+        try:
+            async with self.searching:
+                if self.get_peer(identity) is None:
+                    asking = asyncio.create_task(self.ask(identity))
+                    await asyncio.wait([asking], timeout=LOOKUP_RETRY_SECONDS)
+            if asking is not None:
+                await asyncio.wait([asking], timeout=seconds - LOOKUP_RETRY_SECONDS)
+        finally:
+            if asking is not None:
+                self.give_up(identity, asking)
+
+    async def ask(self, identity: bytes) -> None:
+        """Ask the bootstrap nodes and those that they know, until the peer introduces itself."""
         for known in self.bootstrap_peers:
             await self.introduce_to_peer(known)
-        left = deadline - asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout(min(LOOKUP_RETRY_SECONDS, max(0.01, left))):
-                await self.find_peer(identity)
-        except TimeoutError:
+        await self.find_peer(identity)
+
+    def give_up(self, identity: bytes, asking: asyncio.Task[None]) -> None:
+        """End a search; OSError if it failed by itself."""
+        if asking.done():
+            asking.result()
+        else:
+            asking.cancel()
             self.forget_search(identity)
 
     def forget_search(self, identity: bytes) -> None:

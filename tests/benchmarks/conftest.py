@@ -1,18 +1,21 @@
-"""A run whose nodes do nothing, for what disturbs runs."""
+"""Benchmarks as modules, and a run whose nodes do nothing, for what disturbs runs."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from benchmarks.disturbing import DisturbedRun, output_of
 from tests.end_to_end.conftest import wait_for
+from tests.test_fuzzers import BENCHMARKS
 
 LAUNCHER = """
 import os, subprocess, sys, time
@@ -25,6 +28,15 @@ print("step/s\\rat work", flush=True)
 time.sleep(600)
 """
 """Starts two processes, which survive it, and leaves their numbers as a launcher does."""
+
+LoadScript = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def load_script(monkeypatch: pytest.MonkeyPatch) -> LoadScript:
+    """Import a module of benchmarks/ by its name, whose own imports are those of a script."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +14,8 @@ from skippipe.transport.clocks import Clock
 from skippipe.transport.links import Links
 from skippipe.transport.membership import Limits, Listeners
 from skippipe.transport.streams import PeerStreams
+from tests.benchmarks.conftest import LoadScript
 from tests.end_to_end.conftest import wait_for
-from tests.test_fuzzers import BENCHMARKS
 from tests.transport.link_pair import receive
 from tests.transport.test_links import make_node, send
 
@@ -26,12 +25,11 @@ PATIENT = Limits(1 << 20, 60.0, 60.0)
 
 
 @pytest.fixture
-def chaos(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def chaos(monkeypatch: pytest.MonkeyPatch, load_script: LoadScript) -> ModuleType:
     """The benchmark, whose patches are undone in the end."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     for target, name in ((member, "Clock"), (Links, "start"), (PeerStreams, "introduce")):
         monkeypatch.setattr(target, name, getattr(target, name))
-    return importlib.import_module("chaos")
+    return load_script("chaos")
 
 
 def test_links_are_cut_and_slowed_down_and_nothing_is_lost(

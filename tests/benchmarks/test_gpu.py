@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,15 +11,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from skippipe.config import ModelConfig
-
-BENCHMARKS = Path(__file__).resolve().parent.parent.parent / "benchmarks"
+from tests.benchmarks.conftest import LoadScript
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The program as a module; it imports its neighbours as a script does."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("gpu")
+def gpu(load_script: LoadScript) -> ModuleType:
+    """The program as a module."""
+    return load_script("gpu")
 
 
 @pytest.mark.parametrize("kind", ["relay", "origin"])

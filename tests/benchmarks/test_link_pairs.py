@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 
-import pytest
-
-from tests.test_fuzzers import BENCHMARKS
+from tests.benchmarks.conftest import LoadScript
 
 
-def test_pairs_move_messages_and_answer_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    pairs = importlib.import_module("link_pairs")
+def test_pairs_move_messages_and_answer_in_turns(load_script: LoadScript) -> None:
+    pairs = load_script("link_pairs")
     cores = os.sched_getaffinity(0)
     links, streams = pairs.LinkPair(authenticate=True), pairs.StreamPair()
     try:

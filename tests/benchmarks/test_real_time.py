@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
-from pathlib import Path
-from types import ModuleType
 
-import pytest
+from tests.benchmarks.conftest import LoadScript
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 CHILD = "import sys; memory = bytearray(64_000_000); del memory; print('given back', flush=True); sys.stdin.read()"
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> ModuleType:
-    """A module of benchmarks/, whose own imports are those of a script."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module(request.param)
-
-
-@pytest.mark.parametrize("script", ["memory"], indirect=True)
-def test_a_peak_is_known_when_it_is_over(script: ModuleType) -> None:
+def test_a_peak_is_known_when_it_is_over(load_script: LoadScript) -> None:
+    script = load_script("memory")
     child = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
@@ -32,8 +21,8 @@ def test_a_peak_is_known_when_it_is_over(script: ModuleType) -> None:
         child.communicate()
 
 
-@pytest.mark.parametrize("script", ["overhead"], indirect=True)
-def test_a_step_ends_where_the_next_begins_and_the_first_does_not_count(script: ModuleType) -> None:
+def test_a_step_ends_where_the_next_begins_and_the_first_does_not_count(load_script: LoadScript) -> None:
+    script = load_script("overhead")
     assert script.median_step([0.0, 10.0, 11.0, 12.5, 13.5]) == 1.0
     job = script.JOBS["small"]
     schedule = job.schedule()

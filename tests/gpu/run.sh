@@ -8,7 +8,8 @@ python="${PYTHON:-.venv/bin/python}"
 export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
 status=0
 timeout 180 "$python" benchmarks/gpu.py --out "$out/gpu.md" 2>&1 | tee "$out/benchmark.txt" || status=1
-# Alone: what runs beside them would share the GPU's time.
-timeout 60 "$python" -m pytest -n 0 -v tests/gpu/test_device.py 2>&1 | tee "$out/device.txt" || status=1
-timeout 340 "$python" -m pytest -n 4 -v --durations=0 tests/gpu 2>&1 | tee "$out/tests.txt" || status=1
+# Alone: what runs beside them would share the GPU's time and memory.
+alone=tests/gpu/test_memory.py::test_a_process_takes_no_more_beside_tensors_than_is_estimated
+timeout 90 "$python" -m pytest -n 0 -v tests/gpu/test_device.py "$alone" 2>&1 | tee "$out/device.txt" || status=1
+timeout 310 "$python" -m pytest -n 4 -v --durations=0 --ignore=tests/gpu/test_device.py --deselect="$alone" tests/gpu 2>&1 | tee "$out/tests.txt" || status=1
 exit "$status"

@@ -8,12 +8,17 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from skippipe.config import RunConfig
 from skippipe.errors import UserError
 from skippipe.runtime import stopping
 from skippipe.runtime.claims import Claims, goes_on
+from skippipe.runtime.events import NodeBack, ViewBegun
+from skippipe.runtime.launcher import Launcher
 from skippipe.runtime.processes import Process
 from skippipe.runtime.signals import Signals
 
@@ -69,3 +74,20 @@ def test_where_no_file_can_be_locked_is_said() -> None:
 def test_a_folder_without_a_launcher_does_not_go_on(tmp_path: Path) -> None:
     assert not goes_on(tmp_path / "nowhere", 6)
     assert not goes_on(tmp_path, 6)
+
+
+def test_what_is_told_again_ends_nobody_that_has_come_back(child: Process) -> None:
+    none: Any = None
+    listeners = SimpleNamespace(address=("127.0.0.1", 1), bound=("127.0.0.1", 1), bound_stream_port=1)
+    endpoint: Any = SimpleNamespace(node=3, peers=RunConfig().peers, first_birth=0, listeners=listeners)
+    launcher = Launcher([endpoint], 0, none, none, none)
+    launcher.processes[3] = child
+    lost, again = (ViewBegun(number, 7, (3,), (), (), "takeover", (), 0, (), (), 1.0) for number in (1, 2))
+    child.is_joining = True
+    launcher.take(lost, lambda event: None)
+    launcher.take(NodeBack(3, 9, 1, "node 2", 0, 0.0), lambda event: None)
+    # By whoever speaks after a node that has died.
+    launcher.take(lost, lambda event: None)
+    assert not child.is_left_out
+    launcher.take(again, lambda event: None)
+    assert child.is_left_out
