@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 
 import numpy
 
@@ -15,6 +16,12 @@ from skippipe.search.driver import search
 from skippipe.search.problem import Instance
 from skippipe.search.progress import Progress
 from skippipe.search.warm_up import warm_up
+
+BASELINES, PARTIAL = ("baseline", "random"), ("non-ca-partial", "ca-partial")
+"""The paper's settings: those on GCMA's own best stages, and those in which the two methods differ."""
+PAPERS = (*BASELINES, *PARTIAL)
+PAPERS_METHOD = "searched by the paper's method"
+BASELINES_TOLD = "In the searched ones DT-FM* and DT-FM-skip stand on the best stages of all of GCMA's trials."
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +57,17 @@ def searched(*flags: str, on_gcma: bool = False) -> Schedule:
     return search(instance, config, Progress())
 
 
-def trials_told(schedule: Schedule) -> str:
-    """How many of GCMA's trials there was time for, as a sentence."""
-    record = schedule.plan("baseline").search
-    made, asked = record["trials"], record["trials_asked"]
-    return f"GCMA, on whose stages DT-FM* and DT-FM-skip stand, made {made} of {asked} trials."
+def searched_by_both(budget: str) -> dict[str, Schedule]:
+    """Schedules of the paper's 20 nodes in 12 locations, by method, each searched for so many seconds.
+
+    Both have the same DT-FM* and DT-FM-skip, those after all of GCMA's trials, however long they take.
+    """
+    flags = ("--config", "configs/paper/search-20-nodes.yaml", "--settings")
+    baselines = searched(*flags, ",".join(BASELINES), "--time-budget-s", "null").settings
+    schedules = {
+        PAPERS_METHOD: searched(*flags, ",".join(PARTIAL), "--time-budget-s", budget, "--method", "paper"),
+        "searched by us": searched(*flags, ",".join((*PARTIAL, "joint")), "--time-budget-s", budget),
+    }
+    return {
+        name: replace(schedule, settings={**baselines, **schedule.settings}) for name, schedule in schedules.items()
+    }
