@@ -144,7 +144,7 @@ def test_every_field_stands_in_the_block() -> None:
 
 
 def test_the_same_seed_and_steps_give_the_same_file_however_often_the_process_is_stalled(tmp_path: Path) -> None:
-    steps = [*LIGHT, "--settings", "[]", "--joint-steps", "20000", "--path-steps", "2000", "--time-budget-s", "null"]
+    steps = [*LIGHT, "--settings", "[]", "--joint-steps", "3000", "--path-steps", "500", "--time-budget-s", "null"]
     written = []
     for name in ("undisturbed.json", "stalled.json"):
         process = subprocess.Popen(
