@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -122,6 +124,23 @@ def test_a_connection_that_breaks_again_and_again_loses_and_repeats_nothing(
         assert torch.equal(receive(inbox, number), tensor)
     assert receiver.streams.neighbours[node_id(0)].incoming.delivered == MESSAGES
     wait_for_line(caplog, fault.line)
+
+
+def test_a_connection_that_broke_keeps_no_buffer_until_garbage_is_collected(pair: Pair) -> None:
+    sender, receiver, inbox = pair
+    neighbour = receiver.streams.neighbours[node_id(0)]
+    gc.disable()
+    try:
+        buffers = []
+        for number in range(3):
+            assert neighbour.reader is not None
+            buffers.append(weakref.ref(neighbour.reader.stream.staging))
+            receiver.loop.call_soon_threadsafe(cut, receiver)
+            send(sender, number, torch.ones(50_000))
+            receive(inbox, number)
+        assert all(buffer() is None for buffer in buffers)
+    finally:
+        gc.enable()
 
 
 @drives(Fault.PEER_GONE)
