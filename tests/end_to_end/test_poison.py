@@ -97,6 +97,9 @@ def test_a_learning_rate_beyond_reason_ends_the_run_and_names_the_newest_good_ch
     last_good = lines[-4]["iteration"]
     assert not any(name > f"iteration-{last_good:06d}" for name in kept if name.startswith("iteration"))
     assert any(name.startswith("not-finite") for name in kept)
+    newest = max((name for name in kept if name.startswith("iteration")), default=None)
+    named = f"newest good checkpoint: {folder / 'checkpoints'}/{newest}; go on from it with --resume {folder}\n"
+    assert (named if newest else "no complete checkpoint") in errors
     for path in (folder / "checkpoints").glob("iteration-*/*.safetensors"):
         assert all(bool(torch.isfinite(tensor).all()) for tensor in load_file(path).values())
 
