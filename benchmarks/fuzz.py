@@ -43,6 +43,7 @@ def parsers_of(network: Network, documents: Documents) -> dict[str, Parser]:
         documents.feedback,
         documents.shared_figures,
         documents.collectives,
+        documents.calls,
     ]
     return {parser.__name__: parser for parser in (*of_network, *of_documents)}
 
