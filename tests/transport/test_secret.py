@@ -41,7 +41,7 @@ def test_a_guess_at_a_passphrase_costs_what_is_told(tmp_path: Path) -> None:
     assert "Keys are made from it with scrypt, so a passphrase costs a tenth\nof a second and 32 MB a guess" in told
     # Scrypt takes 128 n r bytes (RFC 7914).
     cost = {"n": (32 << 20) // (128 * 8), "r": 8, "p": 1, "maxmem": 1 << 27}
-    key = hashlib.scrypt(b"correct horse battery staple", salt=b"skippipe cluster", dklen=32, **cost)  # type: ignore[arg-type]
+    key = hashlib.scrypt(b"correct horse battery staple", salt=b"skippipe cluster", dklen=32, **cost)
     assert cluster_secret(secret_file(tmp_path, 0o600), alone=False) == key
 
 
