@@ -118,6 +118,7 @@ def test_weights_that_overflow_are_named_by_stage_and_push_no_checkpoint_out(sta
     assert process.returncode == DIVERGED_EXIT, errors
     assert re.search(r"iteration 5 dropped: an activation computed by node [23] \(stage 1\) was not finite", errors)
     assert "no complete checkpoint" in errors
+    assert f"; this run went on from {find_latest(runs / 'well').folder}\n" in errors
     assert not list((runs / "overflown" / "checkpoints").glob("iteration-*"))
 
 
