@@ -7,6 +7,7 @@ Whatever comes, a parser may only say that it is malformed; anything else ends t
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import random
 import time
@@ -42,8 +43,15 @@ def parsers_of(network: Network, documents: Documents) -> dict[str, Parser]:
         documents.feedback,
         documents.shared_figures,
         documents.collectives,
+        documents.calls,
     ]
     return {parser.__name__: parser for parser in (*of_network, *of_documents)}
+
+
+def megabytes() -> float:
+    """MB of this process, without garbage that Python would collect some day: exceptions' frames, for instance."""
+    gc.collect()
+    return whole_runs.resident_megabytes()
 
 
 class Memory:
@@ -58,7 +66,7 @@ class Memory:
         """Note it, if it is time to."""
         now = time.monotonic() - self.began
         if now >= MEMORY_SECONDS * len(self.seen):
-            self.seen.append(whole_runs.resident_megabytes())
+            self.seen.append(megabytes())
             print(f"{now:5.0f} s  {self.seen[-1]:6.1f} MB  {name}", flush=True)
 
 
@@ -66,11 +74,11 @@ def feed(name: str, parser: Parser, generator: random.Random, seconds: float, me
     """Feed one parser for some time; its line of the table."""
     began, inputs = time.monotonic(), 0
     parser(generator)
-    before = whole_runs.resident_megabytes()
+    before = megabytes()
     while time.monotonic() - began < seconds:
         memory.look(name)
         inputs += parser(generator)
-    after = whole_runs.resident_megabytes()
+    after = megabytes()
     return f"| {name.replace('_', ' ')} | {inputs} | {before:.1f} | {after:.1f} |"
 
 

@@ -18,6 +18,7 @@ from skippipe.errors import UserError
 from skippipe.model.checkpoint_meta import FORMAT, Meta, parse_meta
 from skippipe.model.feedback import LEFT_OUT, Replica, read_feedback
 from skippipe.runtime.figures import COUNT
+from skippipe.runtime.gathering import Stored, read_offers, read_question
 from skippipe.runtime.state import Knowledge
 from skippipe.schedule import Schedule
 from skippipe.survival.course import Course, Report
@@ -30,6 +31,7 @@ from skippipe.transport.collective import Collective, Expected
 from skippipe.transport.handover import blank
 from skippipe.transport.inbox import Inbox
 from skippipe.transport.message import Header, MalformedMessageError, MessageKind, dtype_of
+from skippipe.transport.probe import Word
 from skippipe.transport.sharing import Sharing, Tree
 
 
@@ -77,6 +79,15 @@ class Documents:
         self.stage_meta = json.dumps({**described, "stage": 2})
         self.feedback_meta = json.dumps({**described, **self.replica.document})
         self.known = Knowledge("1" * 26, 7.0, 0, 6, 0.0, [], {node: [1.0] * COUNT for node in range(3)})
+        address = ("10.0.0.1", 4003)
+        word = Word({3: address}, {"torch": "2"}, (address,), (), True, 7.5).to_bytes().decode()
+        offers = json.dumps([asdict(Stored(7, "0" * 26, 6, {"stage-2.safetensors": 100}))])
+        question = json.dumps([7, "stage-2.safetensors"])
+        self.said = [
+            (word, ValueError, Word.from_bytes),
+            (offers, ValueError, read_offers),
+            (question, ConnectionError, read_question),
+        ]
         proposal, deaths = Proposal(((0, 0), (1, 3)), self.views[0].encode()[:200]), (Death(2, 0, 5),)
         self.messages: list[Message] = [
             Prepare(1, 2, True, deaths),
@@ -106,6 +117,14 @@ class Documents:
             first, _, view = self.report.partition(b"\n")
             expect(ValueError, Report.from_bytes, spoil(first.decode(), generator).encode() + b"\n" + view, self.nodes)
         return 2 * (self.batch // 100)
+
+    def calls(self, generator: random.Random) -> int:
+        """What a doctor is told, and what machines that gather a checkpoint tell each other."""
+        for _ in range(self.batch // 10):
+            for text, refusal, read in self.said:
+                data = spoil(text, generator).encode()
+                expect(refusal, read, data if generator.random() < 0.7 else mutate(data, generator))
+        return len(self.said) * (self.batch // 10)
 
     def metadata(self, generator: random.Random) -> int:
         """What a checkpoint's file says of itself."""

@@ -106,6 +106,7 @@ class Network:
                 receiver.stream.room()[: len(record)] = record
                 if not expect(REFUSALS, receiver.stream.received, len(record)):
                     break
+            receiver.stream.close()
         return self.batch
 
     def openings(self, generator: random.Random) -> int:

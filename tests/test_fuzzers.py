@@ -17,7 +17,7 @@ def test_every_parser_only_refuses_what_is_mutated(monkeypatch: pytest.MonkeyPat
     network, documents = fuzz.Network(100), fuzz.Documents(100)
     try:
         parsers = fuzz.parsers_of(network, documents)
-        assert len(parsers) == 14
+        assert len(parsers) == 15
         for parser in parsers.values():
             assert parser(random.Random(7)) > 0
     finally:

@@ -173,6 +173,21 @@ def test_real_links() -> None:
     assert f"{min(slow):.1f} to {max(slow):.1f} for four nodes on two cores" in SEARCH
 
 
+def test_links_beside_what_was_asked() -> None:
+    text = " ".join((BENCHMARKS / "links.md").read_text().split())
+    found = tables((BENCHMARKS / "links.md").read_text(), "what")
+    speeds = [float(cells(line)[4].split()[0]) for table in found for line in table if line.startswith("| 32 MB")]
+    memory = set(re.findall(r"256 MB is received: ([0-9.]+) times", text))
+    assert memory == {re.search(r"was ([0-9.]+) in all three", text)[1]}
+    told = f"{speeds[0]:.2f} GB/s; on an AMD EPYC {speeds[1]:.2f} and {speeds[2]:.2f} GB/s; {memory.pop()} times the"
+    assert f"| 32 MB, encrypted; memory above idle while 256 MB come | {told} message |" in TOLD
+    assert f"met on the Xeon and missed by {1 - min(speeds):.0%} in one of two runs" in TOLD
+    before, now = re.findall(r"a step took (\S+ and \S+ s) before links were encrypted, (\S+ and \S+ s) with it", text)[
+        0
+    ]
+    assert f"met ({before} before, {now} with it)" in TOLD
+
+
 def test_losses_of_compressed_trainings() -> None:
     trained = rows(BENCHMARKS / "compression.md", "hops and syncs in | training loss, by seed")
     apart, differ = [], []

@@ -142,10 +142,11 @@ def train(
         return watch_training(launcher, progress, saves=config.checkpoint_every is not None)
 
     def explain(error: NodeFailedError) -> str:
+        before = checkpoint.folder if checkpoint is not None else resume
         if error.diverged:
-            return f"{error}\n{newest_checkpoint(folder, 'newest good checkpoint', is_alone)}"
+            return f"{error}\n{newest_checkpoint(folder, 'newest good checkpoint', is_alone, before)}"
         told = f"{error}; the other nodes here were stopped. The end of {error.log}:"
-        return "\n".join((told, error.last_lines(), newest_checkpoint(folder, "newest checkpoint", is_alone)))
+        return "\n".join((told, error.last_lines(), newest_checkpoint(folder, "newest checkpoint", is_alone, before)))
 
     farewell = f". Logs: {folder}"
     return launch(config.peers, schedule.nodes, local, folder, fields, run_node, follow, explain, farewell, company)

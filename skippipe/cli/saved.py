@@ -77,8 +77,11 @@ def saved_after(folder: Path, done: int, is_alone: bool, lost: list[int]) -> Sav
     return Saved(f"{wanted} (stage {here} of 0 to {part.meta.stages - 1}; the others lie on other machines)", None)
 
 
-def newest_checkpoint(folder: Path, name: str, is_alone: bool) -> str:
-    """A line that says from where a failed run can go on; `name` says what kind of checkpoint that is."""
+def newest_checkpoint(folder: Path, name: str, is_alone: bool, before: Path | None) -> str:
+    """A line that says from where a failed run can go on; `name` says what kind of checkpoint that is.
+
+    If it has left none that is `before`, what it went on from itself.
+    """
     from skippipe.model.checkpoint import find_latest
     from skippipe.model.parts import parts_in
 
@@ -93,6 +96,6 @@ def newest_checkpoint(folder: Path, name: str, is_alone: bool) -> str:
         said = str(error)
     else:
         said = f"{folder}: no checkpoint is left that can be gone on from"
-    if any((folder / "checkpoints").glob("*/stage-*")):
-        return said
-    return "no checkpoint was made; checkpoint_every=10 makes one every ten iterations"
+    if not any((folder / "checkpoints").glob("*/stage-*")):
+        said = "no checkpoint was made; checkpoint_every=10 makes one every ten iterations"
+    return said if before is None or not before.exists() else f"{said}; this run went on from {before}"

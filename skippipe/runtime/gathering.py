@@ -57,7 +57,7 @@ def read_offers(data: bytes) -> list[Stored]:
             if not all(NAME.fullmatch(name) and size >= 0 for name, size in files.items()):
                 raise ValueError("a file that no checkpoint has")
             offers.append(Stored(int(entry["iteration"]), str(entry["identity"]), int(entry["stages"]), files))
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"no list of checkpoints ({error})") from None
     return offers
 
@@ -105,7 +105,7 @@ def read_question(data: bytes) -> tuple[int, str]:
     try:
         iteration, name = json.loads(data)
         return int(iteration), str(name)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ConnectionError(f"no question ({error})") from None
 
 

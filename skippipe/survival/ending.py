@@ -21,7 +21,10 @@ def ending(members: Collection[int], reason: str) -> bytes:
 
 def read_ending(value: bytes) -> tuple[tuple[int, ...], str]:
     """Members and reason of an end; ValueError if it is malformed."""
-    document = json.loads(value[len(END) :])
+    try:
+        document = json.loads(value[len(END) :])
+    except RecursionError:
+        raise ValueError("nested too deeply to be an end of the run") from None
     if not isinstance(document, list) or len(document) != 2 or not isinstance(document[0], list):
         raise ValueError("an end of the run is malformed")
     members, reason = document

@@ -63,7 +63,7 @@ class Word:
             if not nodes:
                 raise ValueError("no nodes")
             return cls(nodes, about, known, reached, bool(said["is_done"]), float(said["time"]))
-        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"no word of a probe ({error})") from None
 
 

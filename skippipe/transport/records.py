@@ -160,6 +160,10 @@ class RecordStream:
         """Bytes worth waking for: of a long record many or its rest; waking for each packet would cost the compute."""
         return 1 if self.large is None else max(1, min(WAKE_BYTES, len(self.room()) - HEAD.size))
 
+    def close(self) -> None:
+        """Give the buffers back: what an error ended lies in cycles, which are not collected for long."""
+        self.staging, self.large = self.staging[:0].copy(), None
+
     def received(self, count: int) -> None:
         """So many bytes were written to the room: hand on what is complete."""
         self.end += count

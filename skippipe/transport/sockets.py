@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import traceback
 from collections.abc import Callable
 
 from skippipe.transport.records import HEAD, TAG_BYTES, RecordKind, RecordStream, record_shape
@@ -39,6 +40,8 @@ class SocketReader:
         except (BlockingIOError, InterruptedError):
             pass
         except Exception as error:
+            # Its frames hold the buffers for as long as somebody holds it.
+            traceback.clear_frames(error.__traceback__)
             self.stop(error)
             return
         self.wake_for(self.stream.worth_waking)
@@ -77,7 +80,8 @@ class SocketReader:
             self.ended.set_exception(error)
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading, for good."""
+        self.stream.close()
         if self.look is not None:
             self.look.cancel()
         if self.connection.fileno() >= 0:

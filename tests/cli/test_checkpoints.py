@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import shutil
 import socket
 import threading
@@ -182,7 +183,8 @@ def test_only_what_is_offered_is_sent(machine: Callable[..., Path], tmp_path: Pa
     with serving(there) as (address, _):
         offers = read_offers(asyncio.run(ask(b"what is there")))
         assert [(offer.iteration, sorted(offer.files)) for offer in offers] == [(4, sorted(FILES))]
-        for question in ([4, "../../../secret"], [4, ".stage-7.safetensors.tmp"], [2, FILES[0]], [4], "x", {"a": 1}):
+        paths = ([4, "../../../secret"], [4, ".stage-7.safetensors.tmp"], [2, FILES[0]])
+        for question in (*paths, [4], "x", {"a": 1}, [math.inf, "x"]):
             with pytest.raises(ConnectionError):
                 asyncio.run(ask(json.dumps(question).encode()))
         assert (
@@ -202,6 +204,7 @@ def test_only_what_is_offered_is_sent(machine: Callable[..., Path], tmp_path: Pa
         {"iteration": 4, "identity": "0", "stages": 3, "files": {".bashrc": 3}},
         {"iteration": 4, "identity": "0", "stages": 3, "files": {"a": -3}},
         {"iteration": 4, "identity": "0", "stages": 3, "files": ["a"]},
+        {"iteration": math.inf, "identity": "0", "stages": 3, "files": {}},
     ],
 )
 def test_offers_name_nothing_outside_a_checkpoint(entry: object) -> None:

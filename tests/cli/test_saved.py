@@ -54,17 +54,30 @@ def test_a_machine_that_has_a_part_names_it_and_one_that_has_all_asks_for_all(tm
 
 def test_a_failed_run_says_from_where_to_go_on(tmp_path: Path) -> None:
     for is_alone in (True, False):
-        assert newest_checkpoint(tmp_path, "newest checkpoint", is_alone).startswith("no checkpoint was made")
+        assert newest_checkpoint(tmp_path, "newest checkpoint", is_alone, None).startswith("no checkpoint was made")
     folder = save(tmp_path, 1)
-    said = newest_checkpoint(tmp_path, "newest checkpoint", is_alone=False)
+    said = newest_checkpoint(tmp_path, "newest checkpoint", is_alone=False, before=tmp_path / "other")
     assert said == (
         f"newest checkpoint: {folder}, of which stage 1 is here; if other machines have the rest,"
         f" go on from it with --resume {tmp_path} on every machine"
     )
-    assert "no complete checkpoint" in newest_checkpoint(tmp_path, "newest checkpoint", is_alone=True)
+    assert "no complete checkpoint" in newest_checkpoint(tmp_path, "newest checkpoint", is_alone=True, before=None)
     save(tmp_path, 0, 2)
-    said = newest_checkpoint(tmp_path, "newest checkpoint", is_alone=True)
+    said = newest_checkpoint(tmp_path, "newest checkpoint", is_alone=True, before=None)
     assert said == f"newest checkpoint: {folder}; go on from it with --resume {tmp_path}"
+
+
+def test_a_failed_run_that_left_no_checkpoint_names_the_one_that_it_went_on_from(tmp_path: Path) -> None:
+    before, run = save(tmp_path / "before", 0, 1, 2), tmp_path / "run"
+    for is_alone in (True, False):
+        said = newest_checkpoint(run, "newest checkpoint", is_alone, before)
+        assert said.startswith("no checkpoint was made")
+        assert said.endswith(f"; this run went on from {before}")
+    save(run, 0, 1, 2)
+    set_aside(run, 3)
+    said = newest_checkpoint(run, "newest good checkpoint", True, before)
+    assert "no complete checkpoint" in said
+    assert said.endswith(f"; this run went on from {before}")
 
 
 def test_a_part_of_another_model_or_that_is_unsound_is_refused_before_the_start(tmp_path: Path) -> None:

@@ -77,11 +77,9 @@ def test_a_learning_rate_beyond_reason_ends_the_run_and_names_the_newest_good_ch
     start: Start, workplace: Path
 ) -> None:
     folder = workplace / "runs" / "diverged"
-    fields = ["optimizer.learning_rate=1e9", "optimizer.warmup_iterations=0", "checkpoint_every=1", "iterations=100"]
-    good = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=good", "checkpoint_every=1")
-    assert good.wait(SECONDS) == 0
-    checkpoint = find_latest(workplace / "runs" / "good").folder
-    fields += ["--resume", str(checkpoint), "checkpoints_kept=2", "optimizer.dropped_in_a_row=3", *Timing.REAL.fields]
+    # The first step has a rate of 0, so that a checkpoint is good.
+    fields = ["optimizer.learning_rate=1e9", "optimizer.warmup_iterations=1", "checkpoint_every=1", "iterations=100"]
+    fields += ["checkpoints_kept=2", "optimizer.dropped_in_a_row=3", *Timing.REAL.fields]
     process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "name=diverged", *fields)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == DIVERGED_EXIT, errors
@@ -97,6 +95,8 @@ def test_a_learning_rate_beyond_reason_ends_the_run_and_names_the_newest_good_ch
     last_good = lines[-4]["iteration"]
     assert not any(name > f"iteration-{last_good:06d}" for name in kept if name.startswith("iteration"))
     assert any(name.startswith("not-finite") for name in kept)
+    newest = folder / "checkpoints" / max(name for name in kept if name.startswith("iteration"))
+    assert f"newest good checkpoint: {newest}; go on from it with --resume {folder}\n" in errors
     for path in (folder / "checkpoints").glob("iteration-*/*.safetensors"):
         assert all(bool(torch.isfinite(tensor).all()) for tensor in load_file(path).values())
 
@@ -118,6 +118,7 @@ def test_weights_that_overflow_are_named_by_stage_and_push_no_checkpoint_out(sta
     assert process.returncode == DIVERGED_EXIT, errors
     assert re.search(r"iteration 5 dropped: an activation computed by node [23] \(stage 1\) was not finite", errors)
     assert "no complete checkpoint" in errors
+    assert f"; this run went on from {find_latest(runs / 'well').folder}\n" in errors
     assert not list((runs / "overflown" / "checkpoints").glob("iteration-*"))
 
 

@@ -74,6 +74,19 @@ def test_both_ends_of_a_handshake_agree() -> None:
     assert (ours.me.run.run_id, ours.server_session, ours.same_clock) == (b"r" * 16, b"1" * 16, False)
 
 
+def test_who_overheard_all_and_learns_the_secret_later_can_read_nothing() -> None:
+    talk = Conversation(client(), server())
+    sealer, opener = talk.go_on()
+    record = sealer.seal(RecordKind.BEAT, b"hello")
+    thief = server()
+    thief.answer(talk.opening, 7.5)
+    thief.transcript.said = talk.opening + talk.answer
+    _, guessed = thief.proved(talk.proof)
+    with pytest.raises(AuthenticationError, match="a record's tag does not verify"):
+        guessed.open(record[: HEAD.size], memoryview(record)[HEAD.size :])
+    assert opener.open(record[: HEAD.size], memoryview(record)[HEAD.size :]) == b"hello"
+
+
 CHANGED = {
     Attack.CHANGED_OPENING: (0, OPENING_BYTES),
     Attack.CHANGED_ANSWER: (1, ANSWER_BYTES),

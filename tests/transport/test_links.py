@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -122,6 +124,24 @@ def test_a_connection_that_breaks_again_and_again_loses_and_repeats_nothing(
         assert torch.equal(receive(inbox, number), tensor)
     assert receiver.streams.neighbours[node_id(0)].incoming.delivered == MESSAGES
     wait_for_line(caplog, fault.line)
+
+
+def test_a_connection_that_broke_keeps_no_buffer_until_garbage_is_collected(pair: Pair) -> None:
+    sender, receiver, inbox = pair
+    send(sender, 0, torch.ones(50_000))
+    receive(inbox, 0)
+    neighbour = receiver.streams.neighbours[node_id(0)]
+    first = neighbour.reader
+    assert first is not None
+    buffer = weakref.ref(first.stream.staging)
+    gc.disable()
+    try:
+        receiver.loop.call_soon_threadsafe(cut, receiver)
+        while neighbour.reader in (None, first):
+            time.sleep(0.01)
+        assert buffer() is None
+    finally:
+        gc.enable()
 
 
 @drives(Fault.PEER_GONE)

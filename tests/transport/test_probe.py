@@ -127,6 +127,7 @@ def test_another_secret_is_seen_from_both_sides_and_nobody_from_one(machines: Ma
         (b'{"nodes": [[0, ["10.0.0.1", 4000]]], "about": []}', "no word of a probe"),
         (b'{"nodes": [], "about": {}, "known": [], "reached": []}', "no nodes"),
         (b"[" * 100_000, "no word of a probe"),
+        (b'{"nodes": [[Infinity, ["10.0.0.1", 4000]]]}', "no word of a probe"),
     ],
 )
 def test_words_are_typed(data: bytes, why: str) -> None:

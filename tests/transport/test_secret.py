@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -33,6 +34,15 @@ def test_file_and_variable_give_the_same_key_which_is_not_the_passphrase(
     assert cluster_secret(None, alone=False) == key
     assert len(key) == 32
     assert b"horse" not in key
+
+
+def test_a_guess_at_a_passphrase_costs_what_is_told(tmp_path: Path) -> None:
+    told = (Path(__file__).resolve().parents[2] / "docs/machines.md").read_text()
+    assert "Keys are made from it with scrypt, so a passphrase costs a tenth\nof a second and 32 MB a guess" in told
+    # Scrypt takes 128 n r bytes (RFC 7914).
+    cost = {"n": (32 << 20) // (128 * 8), "r": 8, "p": 1, "maxmem": 1 << 27}
+    key = hashlib.scrypt(b"correct horse battery staple", salt=b"skippipe cluster", dklen=32, **cost)
+    assert cluster_secret(secret_file(tmp_path, 0o600), alone=False) == key
 
 
 def test_a_variable_need_not_be_text(monkeypatch: pytest.MonkeyPatch) -> None:
