@@ -78,6 +78,7 @@ def load_config(
     the field and the remedy.
     """
     document = laid_over(base or {}, read_yaml(path) if path else {})
+    given: dict[str, str] = {}
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -88,7 +89,8 @@ def load_config(
             # Not YAML, or a date that is none, or a number of thousands of digits: the field's type decides about it.
             value = text
         set_path(document, key.split("."), value, override)
-    return build(cls, document, str(path) if path else "arguments")
+        given[key] = f"argument {shown(override)}"
+    return build(cls, document, str(path) if path else "arguments", given=given)
 
 
 def is_writable(text: str) -> bool:
@@ -127,8 +129,17 @@ def set_path(document: dict[str, Any], keys: list[str], value: Any, override: st
     document[keys[-1]] = value
 
 
-def build(cls: type[T], document: dict[str, Any], where: str, prefix: str = "") -> T:
-    """Build a dataclass from a mapping: unknown names, wrong types and failed checks raise UserError."""
+def build(
+    cls: type[T],
+    document: dict[str, Any],
+    where: str,
+    prefix: str = "",
+    given: typing.Mapping[str, str] = types.MappingProxyType({}),
+) -> T:
+    """Build a dataclass from a mapping: unknown names, wrong types and failed checks raise UserError.
+
+    It says where the field stands: in `where`, or for one of the `given` what they say.
+    """
     assert dataclasses.is_dataclass(cls)
     hints = typing.get_type_hints(cls)
     known = [entry.name for entry in dataclasses.fields(cls)]
@@ -137,19 +148,22 @@ def build(cls: type[T], document: dict[str, Any], where: str, prefix: str = "") 
         if name not in known:
             near = difflib.get_close_matches(str(name)[:MOST_NAME], known, 1)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known fields: {', '.join(known)}"
-            raise UserError(f"{where}: no field {prefix}{str(name)[:MOST_NAME]}; {hint}")
+            places = [place for key, place in given.items() if f"{key}.".startswith(f"{prefix}{name}.")]
+            raise UserError(f"{(places or [where])[0]}: no field {prefix}{str(name)[:MOST_NAME]}; {hint}")
         hint_type = hints[name]
         if dataclasses.is_dataclass(hint_type):
             if not isinstance(value, dict):
                 raise UserError(f"{where}: {prefix}{name} must be a section of fields, not {shown(value)}")
-            values[name] = build(typing.cast(type, hint_type), value, where, f"{prefix}{name}.")
+            values[name] = build(typing.cast(type, hint_type), value, where, f"{prefix}{name}.", given)
         else:
-            values[name] = convert(value, hint_type, f"{where}: {prefix}{name}")
+            values[name] = convert(value, hint_type, f"{given.get(prefix + name, where)}: {prefix}{name}")
     try:
         return cls(**values)
     except UserError as error:
         message = str(error)
-        raise UserError(message if message.startswith(where) else f"{where}: {prefix}{message}") from None
+        # Checks name the field first.
+        place = given.get(prefix + message.partition(" ")[0], where)
+        raise UserError(message if message.startswith(where) else f"{place}: {prefix}{message}") from None
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:

@@ -55,6 +55,26 @@ def test_nonsense_is_one_short_line(override: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("precision=xyz", "argument 'precision=xyz': precision must be one of fp32, bf16, not 'xyz'"),
+        ("iterations=0", "argument 'iterations=0': iterations must be positive, not 0"),
+        ("model.heads=0", "argument 'model.heads=0': model.heads must be positive, not 0"),
+        ("optimiser.clip=1", "argument 'optimiser.clip=1': no field optimiser; did you mean optimizer?"),
+        ("model.head=1", "argument 'model.head=1': no field model.head; did you mean model.heads?"),
+        ("model.heads=4", "RUN: model.d_model must be a multiple of 2 x heads = 8, not 20"),
+        ("seed=1", "RUN: model.d_model must be a multiple of 2 x heads = 4, not 18"),
+    ],
+)
+def test_where_the_mistake_stands_is_named(tmp_path: Path, override: str, said: str) -> None:
+    run = tmp_path / "run.yaml"
+    run.write_text(f"model: {{d_model: {18 if override == 'seed=1' else 20}, heads: 2}}\n")
+    with pytest.raises(UserError) as raised:
+        load_config(RunConfig, run, [override])
+    assert str(raised.value).startswith(said.replace("RUN", str(run)))
+
+
 @pytest.mark.parametrize("text", ["a\0b", "half of a character: \ud800"])
 def test_text_that_no_file_can_hold_is_refused_wherever_it_comes_from(text: str) -> None:
     with pytest.raises(UserError, match=r"^stage-2.safetensors: data.cache has characters that no file's name"):

@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "where",
         nargs="*",
+        default=[],
         metavar="HOST:PORT | peers.FIELD=VALUE",
         help="machines that serve (by default those of peers.bootstrap), and fields of peers, by default those of the"
         " run's config.json",

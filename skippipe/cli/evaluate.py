@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batches", type=int, default=16, help="validation batches at most (default %(default)s)")
     parser.add_argument("--samples", type=int, default=8, help="sequences in a batch (default %(default)s)")
     parser.add_argument(
-        "overrides", nargs="*", metavar="data.FIELD=VALUE", help="the text to validate on, as for run.sh"
+        "overrides", nargs="*", default=[], metavar="data.FIELD=VALUE", help="the text to validate on, as for run.sh"
     )
     parser.add_argument(
         "--its-paths", action="store_true", help="read the text, and use the cache, at the paths that the run names"

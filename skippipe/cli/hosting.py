@@ -30,7 +30,7 @@ ADDRESS_PLACE = slice(20, 24)
 def host_run(arguments: argparse.Namespace, first: int) -> tuple[RunConfig, Invitation]:
     """The configuration of a run whose node `first` invites other machines, and the invitation."""
     if arguments.evaluate:
-        raise UserError("--host: an evaluation runs on one machine; leave one of --host and --evaluate out")
+        raise UserError("--host: an evaluation invites nobody; leave one of --host and --evaluate out")
     config = config_from_arguments(arguments.overrides, defaults())
     peers = config.peers
     if not peers.authenticate:

@@ -1,6 +1,6 @@
 """`run.sh ... --evaluate RUN`: validate a checkpoint over live nodes, of which some may be killed meanwhile.
 
-The first node of stage 0 drives the evaluation; its death ends it.
+The first node of stage 0 drives the evaluation: its death ends it, and its machine has the result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from tqdm import tqdm
 from skippipe.cli.launch import launch
 from skippipe.cli.prepare import prepare_and_import
 from skippipe.config import RunConfig
-from skippipe.errors import UserError
 from skippipe.report.metrics import BatchMetrics, append_metrics
 from skippipe.report.run_folder import make_run_folder
 from skippipe.runtime.events import EvaluationDone, Event
@@ -34,13 +33,13 @@ class Finished(Exception):  # noqa: N818
 class EvaluationProgress:
     """A bar, a line for each lost node, and the result; every batch goes into metrics.jsonl."""
 
-    def __init__(self, folder: Path, stages: int, batches: int) -> None:
+    def __init__(self, folder: Path, stages: int, batches: int, is_driven_here: bool) -> None:
         self.folder, self.stages = folder, stages
         self.loss_sum, self.tokens, self.batches = 0.0, 0, 0
         self.visited: dict[tuple[int, ...], int] = {}
         self.lost: list[int] = []
         tqdm.monitor_interval = 0
-        self.bar = tqdm(total=batches, unit="batch", dynamic_ncols=True, desc="evaluating")
+        self.bar = tqdm(total=batches, unit="batch", dynamic_ncols=True, desc="evaluating", disable=not is_driven_here)
 
     @property
     def perplexity(self) -> float:
@@ -84,9 +83,7 @@ def listed(numbers: list[int] | tuple[int, ...]) -> str:
 
 
 def run_evaluation(path: Path, config: RunConfig, schedule: Schedule, setting: str, local: range) -> int:
-    """Load the checkpoint into this machine's nodes, evaluate over them, print the result."""
-    if len(local) != schedule.nodes:
-        raise UserError(f"--evaluate needs all nodes on this machine: FIRST 0, LAST {schedule.nodes}")
+    """Load the checkpoint into this machine's nodes, evaluate over all nodes, print the result if it is driven here."""
     from skippipe.model.checkpoint import check_same_model, find_latest
 
     checkpoint = find_latest(path)
@@ -95,7 +92,11 @@ def run_evaluation(path: Path, config: RunConfig, schedule: Schedule, setting: s
     plan = schedule.settings[setting]
     check_same_model(checkpoint, config, len(plan.stages), prepared.vocabulary)
     folder = make_run_folder(config, setting, local.start)
+    from skippipe.runtime.equal import equal_fields
     from skippipe.runtime.evaluator import EvaluationJob, run_evaluator
+
+    fields = equal_fields(schedule, setting, config, prepared)
+    fields["the checkpoint"] = f"{checkpoint.meta.identity} after {checkpoint.meta.iteration} iterations"
 
     driver, samples = plan.stages[0][0], schedule.pipeline.samples_per_microbatch
 
@@ -104,13 +105,15 @@ def run_evaluation(path: Path, config: RunConfig, schedule: Schedule, setting: s
 
     def follow(launcher: Launcher) -> int:
         print(f"evaluating {checkpoint.folder} over {schedule.nodes} nodes, node {driver} drives, run folder {folder}")
-        watch_evaluation(launcher, EvaluationProgress(folder, len(plan.stages), config.iterations), driver)
+        progress = EvaluationProgress(folder, len(plan.stages), config.iterations, driver in local)
+        watch_evaluation(launcher, progress, driver)
         return 0
 
     def explain(error: NodeFailedError) -> str:
-        return f"{error}: it drove the evaluation, which ends; see {error.log}"
+        why = "the evaluation ends" if error.of_another else "it drove the evaluation, which ends"
+        return f"{error}: {why}; see {error.log}"
 
-    return launch(config.peers, schedule.nodes, local, folder, {}, run_node, follow, explain, f". Logs: {folder}")
+    return launch(config.peers, schedule.nodes, local, folder, fields, run_node, follow, explain, f". Logs: {folder}")
 
 
 def watch_evaluation(launcher: Launcher, progress: EvaluationProgress, driver: int) -> None:
@@ -121,8 +124,13 @@ def watch_evaluation(launcher: Launcher, progress: EvaluationProgress, driver: i
         while True:
             try:
                 launcher.watch(progress.on_event)
+                print(f"nothing is left to do here; the machine of node {driver} has the result")
+                return
             except NodeFailedError as error:
-                if error.node == driver:
+                if error.of_another:
+                    # It has lost the driver, or finds that machines differ; the others here have nothing to save.
+                    launcher.stop()
+                if error.node == driver or error.of_another:
                     raise
                 progress.lose(error.node, str(error))
     except Finished:

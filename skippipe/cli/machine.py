@@ -205,5 +205,5 @@ def look_at_memory(config: RunConfig, local: range, every: list[Needs]) -> Findi
 
 
 def look_at_device(config: RunConfig) -> Finding:
-    """Whether torch can compute where it is asked to."""
-    return judged("device", config.device, lambda: check_device(config.device))
+    """Whether torch can compute, and compile, where it is asked to."""
+    return judged("device", config.device, lambda: check_device(config.device, config.compile))

@@ -129,9 +129,7 @@ def prepare_in_child(
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher ends us
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == launcher:
-            check_device(config.device)
-            if config.compile:
-                check_compiler(config.device)
+            check_device(config.device, config.compile)
             prepared = prepare(config.data)
             check(prepared)
             os.write(writer, pickle.dumps(prepared))
@@ -149,8 +147,11 @@ def prepare_in_child(
         os._exit(code)
 
 
-def check_device(device: str) -> None:
-    """UserError if torch can't compute on a device here; in a child, as a process that used CUDA can't be forked."""
+def check_device(device: str, compiles: bool) -> None:
+    """UserError if torch can't compute on a device here, or not compile for it if it is to.
+
+    A process that has used CUDA can't be forked, nor one that has compiled: the compiler has threads.
+    """
     import torch
 
     try:
@@ -159,17 +160,23 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"device: {shown(device)} can't be used here ({reason[:200]})") from None
+    if compiles:
+        check_compiler(device)
 
 
 def check_compiler(device: str) -> None:
-    """UserError if torch.compile can't make code for a device here; in a child, as the compiler has threads."""
+    """UserError if torch.compile can't make code for a device here."""
     import torch
 
     try:
         torch.compile(torch.neg)(torch.ones(8, device=device))
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"compile: torch can't compile for {device} here ({reason[:200]}); set compile=false") from None
+        # The paragraphs that follow are for those who mend torch.
+        reason = " ".join(str(error).partition("\n\n")[0].split())
+        raise UserError(
+            f"compile: torch can't compile for {device} here ({reason[:200]});"
+            " install g++, for a GPU gcc, or set compile=false"
+        ) from None
 
 
 def devices_to_check(asked: str, gpus: int) -> list[str]:

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("last", metavar="LAST", help="one past the last node to start here")
     parser.add_argument("nodes", metavar="NODES", help="nodes on all machines together")
     parser.add_argument("samples", metavar="SAMPLES", help="sequences in a microbatch")
-    parser.add_argument("overrides", nargs="*", metavar="[CONFIG] key=value", help="as for run.sh")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="[CONFIG] key=value", help="as for run.sh")
     parser.add_argument(
         "--replicas", default="2", metavar="COUNT", help="nodes of a stage, whose all-reduce is measured (%(default)s)"
     )

@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],
         metavar="[CONFIG] key=value",
         help=f"a YAML file (default {DEFAULT_CONFIG}), then fields to override, such as iterations=20"
         " emulation.time_scale=0.05 model.blocks=simplellm",

@@ -13,7 +13,11 @@ from skippipe.schedule.compression import with_compression
 def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
     """A configuration, a setting of its schedule, and samples."""
     parser.add_argument(
-        "overrides", nargs="*", metavar="[CONFIG] key=value", help=f"as for run.sh (default {DEFAULT_CONFIG})"
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="[CONFIG] key=value",
+        help=f"as for run.sh (default {DEFAULT_CONFIG})",
     )
     parser.add_argument("--setting", help="of the schedule; by default the one with the shortest step")
     parser.add_argument("--samples", help="sequences in a microbatch; by default the schedule's")

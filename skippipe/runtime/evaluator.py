@@ -27,6 +27,9 @@ from skippipe.transport.message import HEADER, Header, MalformedMessageError, Me
 
 logger = logging.getLogger(__name__)
 
+FAREWELL_SECONDS = 2.0
+"""Most time that nodes are waited for, to hear that no batch comes any more."""
+
 
 @dataclass(frozen=True)
 class EvaluationJob:
@@ -99,7 +102,20 @@ class Driver:
             hidden_BTD, visited = self.forward(number, tokens_BT)
             loss = float(self.stage.loss(hidden_BTD, targets_BT.to(self.device)))
             job.endpoint.report(BatchMetrics(number, loss, tokens_BT.numel(), tuple(visited)))
+        self.say_farewell()
         job.endpoint.report(EvaluationDone())
+
+    def say_farewell(self) -> None:
+        """Let the others end: the number behind the last batch's says so."""
+        for node in self.mailbox.newest:
+            if node in self.mailbox.lost:
+                # Nothing that was sent to it is waited for.
+                self.links.loop.call_soon_threadsafe(self.links.forget, node)
+            else:
+                send(self.links, node, self.job.config.iterations, torch.zeros(1))
+        # Waits until the network thread has all of it, too.
+        self.links.part()
+        self.links.drain(FAREWELL_SECONDS)
 
     def forward(self, number: int, tokens_BT: Tensor) -> tuple[Tensor, list[int]]:
         """Token ids (B, T) to hidden states (B, T, D), and the stages that were visited."""
@@ -132,18 +148,20 @@ def send(links: Links, node: int, number: int, hidden_BTD: Tensor) -> None:
     links.send(node, Header(MessageKind.ACTIVATION, number, 0, links.node, 0.0), hidden_BTD)
 
 
-def serve(driver: int, stage: Stage, mailbox: Mailbox, links: Links) -> None:
-    """Compute the stage for the driver; PeerLostError when it is gone."""
+def serve(driver: int, batches: int, stage: Stage, mailbox: Mailbox, links: Links) -> None:
+    """Compute the stage for the driver until it has done its last batch; PeerLostError if it is gone before."""
     while True:
         links.work.wait("hidden states")
         number, hidden_BTD = mailbox.take_from(driver)
+        if number == batches:
+            return
         links.work.begin(f"stage {stage.stage} of batch {number}")
         send(links, driver, number, stage(hidden_BTD.to(stage.cos.device)))
 
 
 @torch.no_grad()
 def run_evaluator(job: EvaluationJob) -> None:
-    """Drive or serve an evaluation (in a process of its own), until the batches are done or the process is stopped."""
+    """Drive or serve an evaluation (in a process of its own), until the batches are done."""
     take_threads(job.config.threads, job.endpoint, job.config.emulation.enabled)
     node, config, driver = job.endpoint.node, job.config, job.driver
     stage = Stage(config.model, job.plan.stage_of()[node], job.prepared.vocabulary, config.seed)
@@ -151,16 +169,20 @@ def run_evaluator(job: EvaluationJob) -> None:
     device = own_device(config.device, job.endpoint)
     take_device(device, node)
     stage.to(device)
-    peers = [other for others in job.plan.stages[1:] for other in others] if node == driver else [driver]
+    # Those of its own stage have nothing to do, but to hear of the end.
+    peers = [other for others in job.plan.stages for other in others if other != node] if node == driver else [driver]
     mailbox = Mailbox(peers)
     largest = HEADER.size + 4 * job.samples * config.model.context * config.model.d_model
     links = job.endpoint.open_links(mailbox, largest)
     logger.info("node %d ready: stage %d", node, stage.stage)
-    for peer in peers:
-        # Whoever is gone already is in mailbox.lost; the others are there.
+    # All begin at once; whoever is gone already is in mailbox.lost afterwards, the others are there.
+    for some in (peers, *([peer] for peer in peers)):
         with suppress(PeerLostError):
-            links.connect([peer])
-    if node != driver:
-        serve(driver, stage, mailbox, links)
-    Driver(job, stage, mailbox, links).evaluate()
+            links.connect(some)
+    # Another machine may run something else.
+    mailbox.check_failure()
+    if node == driver:
+        Driver(job, stage, mailbox, links).evaluate()
+    else:
+        serve(driver, config.iterations, stage, mailbox, links)
     links.close()

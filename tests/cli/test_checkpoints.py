@@ -158,6 +158,15 @@ def test_what_can_not_be_gathered_is_one_line(
     assert "truncated or no safetensors file" in trouble[0]
 
 
+@pytest.mark.parametrize(
+    ("command", "needed"), [("checkpoints", "RUN"), ("run", "FIRST, LAST, SETTING, SAMPLES"), ("evaluate", "RUN")]
+)
+def test_no_more_is_asked_for_than_is_needed(command: str, needed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([command])
+    assert capsys.readouterr().err.endswith(f"error: the following arguments are required: {needed}\n")
+
+
 def test_strangers_do_not_fill_the_terminal(caplog: pytest.LogCaptureFixture) -> None:
     tell = teller_of_trouble()
     for port in range(1000):

@@ -100,7 +100,7 @@ ALONE = {
             "test_names_serve_in_bootstrap_and_a_lone_node_takes_all_cores",
             "test_ctrl_c_while_an_import_runs_code_gives_the_exit_code_too",
         ],
-        "test_live_evaluation": ["test_bad_arguments_give_one_line"],
+        "test_live_evaluation": ["test_a_checkpoint_that_is_not_there_is_one_line"],
         "test_machines": [
             "test_machines_that_differ_say_in_what_and_end_at_once",
             "test_two_launchers_do_not_run_the_same_nodes_in_a_folder",
@@ -115,7 +115,9 @@ ALONE = {
     Why.NEVER_EMULATED: {
         "test_live_evaluation": [
             "test_half_of_the_nodes_are_killed_and_the_evaluation_goes_on",
-            "test_a_killed_driver_ends_the_evaluation",
+            "test_two_machines_evaluate_together",
+            "test_nobody_evaluates_without_a_machine_that_was_asked_for_something_else",
+            "test_a_killed_driver_ends_the_evaluation_on_every_machine",
         ],
         "test_profile": [
             "test_profile_writes_a_network_of_all_pairs",

@@ -1,13 +1,16 @@
 """bf16 and recomputation: which gradients they give, what stays fp32, and what a forward keeps for backward."""
 
+import re
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
+from torch._inductor import config as inductor
 from transformers import LlamaForCausalLM
 
+from skippipe.cli.machine import Verdict, look_at_device
 from skippipe.config import ModelConfig, OptimizerConfig, RunConfig
 from skippipe.model.blocks import llama_config
 from skippipe.model.stage import Stage, canonical_state, canonical_tensors
@@ -79,6 +82,20 @@ def test_compiled_and_recomputed_layers_give_the_gradients_of_plain_ones(prepare
     with torch.no_grad(), compiled.stages[1].uncompiled():
         compiled.stages[1](torch.zeros(3, 32, 64))
     assert counters["frames"]["total"] == before > 0
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_whether_layers_can_be_compiled_is_known_before_the_start():
+    # Here, where the compiler has been loaded, which takes seconds.
+    config = RunConfig(compile=True)
+    for cxx, verdict in (("/nowhere", Verdict.STOP), ("g++", Verdict.FINE)):
+        torch.compiler.reset()
+        with inductor.patch({"cpp.cxx": (cxx,)}):
+            found = look_at_device(config)
+        assert found.verdict is verdict, found.text
+        if verdict is Verdict.STOP:
+            assert re.fullmatch(r"compile: torch can't compile for cpu here \(.*compiler.*/nowhere.*\); .*", found.text)
+            assert "TORCHDYNAMO" not in found.text
 
 
 def test_what_is_compiled_before_the_run_leaves_no_gradient():
