@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import common
-from searching import BASELINES_TOLD, add_budget, budget_of, searched_by_both
+from searching import add_search, baselines_told, searched_by_both
 
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.costs import GIB
@@ -16,18 +16,17 @@ ORIGINAL = Path("configs/schedules/original-20-nodes.json")
 
 def experiment() -> None:
     """Count bytes in the shipped schedule and in one searched anew."""
-    arguments = common.parse_arguments(__doc__, add_budget)
+    arguments = common.parse_arguments(__doc__, add_search)
     scale = "quick" if arguments.quick else "full"
     results = common.Results(
         f"bytes-and-time-{scale}", f"Bytes moved against time saved, {scale} scale", arguments.results
     )
-    schedules = {"original's schedule": Schedule.load(ORIGINAL), **searched_by_both(budget_of(arguments))}
+    schedules = {"original's schedule": Schedule.load(ORIGINAL), **searched_by_both(arguments)}
     results.text(
         "20 nodes, 33% skip. Bytes of one step, in fp32. Activations and gradients: 2 x path length hops a "
         "microbatch. Sync: a ring all-reduce of a stage's gradients among its nodes, 2 (n - 1) / n x gradient bytes on "
         'each of n nodes; embedding and head left out as in the cost model. "Dear": activations and gradients on the '
-        "slowest quarter "
-        f"of the links. {BASELINES_TOLD}"
+        f"slowest quarter of the links. {baselines_told(arguments)}"
     )
     for name, schedule in schedules.items():
         results.text(f"## {name}")

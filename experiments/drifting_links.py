@@ -9,7 +9,7 @@ from typing import Any
 
 import common
 import numpy
-from searching import BASELINES_TOLD, PAPERS_METHOD, add_budget, budget_of, search_config, searched_by_both
+from searching import PAPERS_METHOD, add_search, baselines_told, budget_of, search_config, searched_by_both
 
 from skippipe.schedule import Costs, Plan, Schedule
 from skippipe.schedule.arrays import Floats
@@ -30,14 +30,14 @@ Measured = dict[tuple[str, float], dict[str, list[float]]]
 
 def experiment() -> None:
     """Let the links of the shipped schedule and of a searched one drift, and simulate."""
-    arguments = common.parse_arguments(__doc__, add_budget)
+    arguments = common.parse_arguments(__doc__, add_search)
     scale = "quick" if arguments.quick else "full"
     networks, searches, most = (20, 2, 8.0) if arguments.quick else (200, 20, 60.0)
     seconds = min(most, float(budget_of(arguments)) / 3)
     results = common.Results(
         f"drifting-links-{scale}", f"Links that drift after the search, {scale} scale", arguments.results
     )
-    schedules = {"original's schedule": Schedule.load(ORIGINAL), **searched_by_both(budget_of(arguments))}
+    schedules = {"original's schedule": Schedule.load(ORIGINAL), **searched_by_both(arguments)}
     again = ("--time-budget-s", f"{seconds:g}", "--settings", "non-ca-partial,ca-partial")
     configs = {name: search_config(*again, "--method", method_of(name)) for name in schedules}
     for config in configs.values():
@@ -47,7 +47,7 @@ def experiment() -> None:
         f"drawn evenly from 1 +- drift. Seconds of a step, mean and deviation over {networks} networks. Searched "
         f"again: SkipPipe's paths on the same stages for {searches} of the networks, {seconds:.2g} s of search each, "
         "by the method that the schedule was searched by, the original's by ours. The paper does not look at this; its "
-        f"reviewers asked. {BASELINES_TOLD}"
+        f"reviewers asked. {baselines_told(arguments)}"
     )
     everything = {name: measure(schedule, configs[name], networks, searches) for name, schedule in schedules.items()}
     for name, schedule in schedules.items():

@@ -21,12 +21,18 @@ BASELINES, PARTIAL = ("baseline", "random"), ("non-ca-partial", "ca-partial")
 """The paper's settings: those on GCMA's own best stages, and those in which the two methods differ."""
 PAPERS = (*BASELINES, *PARTIAL)
 PAPERS_METHOD = "searched by the paper's method"
-BASELINES_TOLD = "In the searched ones DT-FM* and DT-FM-skip stand on the best stages of all of GCMA's trials."
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
     """How long a schedule is searched."""
     parser.add_argument("--budget", type=float, help="seconds of search a schedule (default: 60 quick, 600 full)")
+
+
+def add_search(parser: argparse.ArgumentParser) -> None:
+    """How long schedules are searched by both methods, and how long the stages of their baselines."""
+    add_budget(parser)
+    trials = SearchConfig().trials
+    parser.add_argument("--trials", type=int, default=trials, help=f"GCMA's for DT-FM*'s stages (default: {trials})")
 
 
 def budget_of(arguments: argparse.Namespace) -> str:
@@ -57,17 +63,24 @@ def searched(*flags: str, on_gcma: bool = False) -> Schedule:
     return search(instance, config, Progress())
 
 
-def searched_by_both(budget: str) -> dict[str, Schedule]:
+def searched_by_both(arguments: argparse.Namespace) -> dict[str, Schedule]:
     """Schedules of the paper's 20 nodes in 12 locations, by method, each searched for so many seconds.
 
-    Both have the same DT-FM* and DT-FM-skip, those after all of GCMA's trials, however long they take.
+    Both have the same DT-FM* and DT-FM-skip, those after all trials asked of GCMA, however long they take.
     """
     flags = ("--config", "configs/paper/search-20-nodes.yaml", "--settings")
-    baselines = searched(*flags, ",".join(BASELINES), "--time-budget-s", "null").settings
+    trials = ("--time-budget-s", "null", "--trials", str(arguments.trials))
+    baselines = searched(*flags, ",".join(BASELINES), *trials).settings
+    budget = ("--time-budget-s", budget_of(arguments))
     schedules = {
-        PAPERS_METHOD: searched(*flags, ",".join(PARTIAL), "--time-budget-s", budget, "--method", "paper"),
-        "searched by us": searched(*flags, ",".join((*PARTIAL, "joint")), "--time-budget-s", budget),
+        PAPERS_METHOD: searched(*flags, ",".join(PARTIAL), *budget, "--method", "paper"),
+        "searched by us": searched(*flags, ",".join((*PARTIAL, "joint")), *budget),
     }
     return {
         name: replace(schedule, settings={**baselines, **schedule.settings}) for name, schedule in schedules.items()
     }
+
+
+def baselines_told(arguments: argparse.Namespace) -> str:
+    """What the baselines of searched_by_both stand on, as a sentence."""
+    return f"In the searched ones DT-FM* and DT-FM-skip stand on the best stages of {arguments.trials} trials of GCMA."
