@@ -50,7 +50,7 @@ class Progress:
         self.ready = 0
         self.leaving: Leaving | None = None
         """Why the nodes end before the last iteration, if they do."""
-        self.losses = Losses(self.plan.expected_step_s, local)
+        self.losses = Losses(self.plan.expected_step_s, local, joins)
         # Without its monitor thread, which would poll in the background.
         tqdm.monitor_interval = 0
         self.in_sight = sys.stderr.isatty()
