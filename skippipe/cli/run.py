@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from skippipe.cli.entry import Entry, enter
 from skippipe.cli.hosting import lines
+from skippipe.cli.joining import way_back
 from skippipe.cli.launch import launch
 from skippipe.cli.prepare import DEFAULT_CONFIG, prepare_and_import, whole_number
 from skippipe.cli.room import check_model, check_room
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     if entry.hosts:
         assert entry.invitation is not None
         shown = lines(entry.invitation, arguments, schedule.nodes, local, config.peers.connect_seconds)
-    return train(config, schedule, arguments.setting, local, arguments.resume, entry, began, shown)
+    return train(config, schedule, arguments.setting, local, arguments.resume, entry, began, way_back(arguments), shown)
 
 
 def train(
@@ -98,11 +99,13 @@ def train(
     resume: Path | None,
     entry: Entry,
     began: float,
+    back: str,
     shown: str = "",
 ) -> int:
     """Train on this machine's nodes, from the beginning or from a checkpoint of the run `resume`; the exit code.
 
-    `began` is when the command did, in monotonic seconds. `shown` is printed once the nodes have started.
+    `began` is when the command did, in monotonic seconds. `back` says how these nodes come back to a run that may go
+    on without them. `shown` is printed once the nodes have started.
     """
     joins = entry.joins
     folder = entry.find_folder(config, setting, schedule.nodes, local)
@@ -145,7 +148,10 @@ def train(
         if error.diverged:
             return f"{error}\n{newest_checkpoint(folder, 'newest good checkpoint', is_alone)}"
         told = f"{error}; the other nodes here were stopped. The end of {error.log}:"
-        return "\n".join((told, error.last_lines(), newest_checkpoint(folder, "newest checkpoint", is_alone)))
+        ways_on = [newest_checkpoint(folder, "newest checkpoint", is_alone)]
+        if error.cut_off and not is_alone:
+            ways_on.append(back)
+        return "\n".join((told, error.last_lines(), *ways_on))
 
     farewell = f". Logs: {folder}"
     return launch(config.peers, schedule.nodes, local, folder, fields, run_node, follow, explain, farewell, company)

@@ -35,7 +35,7 @@ ALONE = {
     Why.FROM_OUTSIDE: {
         "test_faults": [
             "test_both_machines_go_on_without_the_node_that_was_killed",
-            "test_the_majority_goes_on_and_who_is_cut_off_saves_and_ends",
+            "test_the_majority_goes_on_and_who_is_cut_off_saves_ends_and_comes_back",
         ],
         "test_invitation": [
             "test_an_invitation_serves_later_too_and_at_any_machine",
