@@ -24,7 +24,6 @@ from tests.end_to_end.warm_start import Starter, WarmRun
 
 TOLERANCE = 1e-5
 """Of losses and of tensors as a whole, relative."""
-TICK_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Deaths:
         node, moment = chance.randrange(self.job.nodes), chance.uniform(0.0, self.steps)
         run = self.start(f"death-{number}")
         try:
-            self.wait(run, moment)
+            run.wait(moment, self.step_s)
             killed = time.time()
             if not run.signal(node, signal.SIGKILL):
                 whole_runs.finish(run.process)
@@ -115,16 +114,6 @@ class Deaths:
         finally:
             run.kill()
         return {"node": node, "moment": moment, **self.outcome(run.folder, node, killed)}
-
-    def wait(self, run: DisturbedRun, moment: float) -> None:
-        """Until so many steps after the end of the first iteration, however long steps take, or until the run ends."""
-        whole = int(moment)
-        while run.newest < whole and run.process.poll() is None:
-            run.look()
-            time.sleep(TICK_S)
-        before, last = run.ended.get(whole - 1), run.ended.get(whole)
-        measured_s = last - before if before is not None and last is not None else 0.0
-        time.sleep((moment - whole) * max(self.step_s, measured_s))
 
     def outcome(self, folder: Path, node: int, killed: float) -> dict[str, Any]:
         """What became of a run that has ended."""
