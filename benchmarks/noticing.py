@@ -30,7 +30,7 @@ from benchmarks.shaped_links import NEEDS, can_make_namespaces
 from benchmarks.silences import ITERATIONS, SILENCE_S, How, Silence, Silences
 
 HEADER = (
-    "| how | nodes | after, steps | gone on in | way | noticed, s | agreed, s | step | silent ended, s | left out too |",
+    "| how | nodes | after, steps | gone on in | way | noticed, s | agreed, s | step | ended, s | left out too |",
     "|---" * 10 + "|",
 )
 
@@ -63,9 +63,9 @@ def summary(how: How, silences: list[Silence], failed: int) -> str:
     beside = sum(bool(silence.beside) for silence in silences)
     return (
         f"- {how.value}: {len(silences) + failed} runs, {failed} failed. Noticed after"
-        f" {statistics.median(noticed):.2f} s (median; at most {max(noticed):.2f} s; asked: {SILENCE_S:g} s, {met}), gone"
-        f" on without after {statistics.median(agreed):.2f} s (at most {max(agreed):.2f} s). Others were left out too in"
-        f" {beside} of them."
+        f" {statistics.median(noticed):.2f} s (median; at most {max(noticed):.2f} s; asked: {SILENCE_S:g} s, {met}),"
+        f" gone on without after {statistics.median(agreed):.2f} s (at most {max(agreed):.2f} s). Others were left out"
+        f" too in {beside} of them."
     )
 
 
@@ -88,7 +88,7 @@ def main() -> int:
     silences = Silences(job_of(options.nodes, place), place / "runs", options.seed)
     head = whole_runs.header("Nodes fall silent", f"{command} --runs {options.runs} --how {' '.join(options.how)}")
     head[2] += f" {options.nodes} nodes, {ITERATIONS} iterations a run, `peers.silence_seconds={SILENCE_S:g}`."
-    head[2] += " Seconds are real ones, a step is over the expected one."
+    head[2] += " Seconds are real ones, a step is over the expected one; *ended*: the launcher of the smaller half has."
     try:
         for number, how in tqdm(list(itertools.product(range(options.runs), ways)), unit="run", file=sys.stderr):
             kept.once(key_of(how, number), partial(silences.one, how, number))
