@@ -2,10 +2,12 @@
 
     python -m benchmarks.survival [--deaths 20]                                 # the main job, a run a death
     python -m benchmarks.survival --nodes 6 --deaths 100 --at-once 3            # the tests' small job
+    python -m benchmarks.survival --nodes 6 --deaths 20 --whole-stages          # a stage loses all of its nodes
 
 A node drawn at random is killed (SIGKILL) at a moment drawn at random from one step of the main job, or three of the
-small one. Losses and weights are compared with those of one process that nobody disturbs (reference.py). What is
-measured is kept beside the results file, so a call that was cut short goes on where it was.
+small one. Losses and weights are compared with those of one process that nobody disturbs (reference.py), or if a stage
+has lost all of its nodes, with a replay of views.jsonl in one process (skippipe/replay.py). What is measured is kept
+beside the results file, so a call that was cut short goes on where it was.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ ITERATIONS, STEPS = {MAIN_NODES: 4, SMALL_NODES: 5}, {MAIN_NODES: 1.0, SMALL_NOD
 OUT = {MAIN_NODES: "survival", SMALL_NODES: "survival_small"}
 MOST_NOTICED_S, MOST_STEP = 0.2, 1.15
 HEADER = (
-    "| node | after, steps | lost in | way | noticed, s | agreed, s | step | following | losses | tensors | replicas"
+    "| nodes | after, steps | lost in | way | noticed, s | agreed, s | step | following | losses | tensors | replicas"
     " | exact |",
     "|---" * 12 + "|",
 )
@@ -56,10 +58,12 @@ def exactness(deaths: list[Death], failed: int) -> str:
         return f"{failed} runs failed."
     loss, tensor = (max(getattr(death, f"{name}_difference") for death in deaths) for name in ("loss", "tensor"))
     taken_over = sum(death.way == TAKEOVER for death in deaths)
+    replayed = sum(death.is_replayed for death in deaths)
     return (
         f"Of {len(deaths) + failed} deaths {sum(death.is_exact for death in deaths)} left the training exact, to"
         f" {TOLERANCE:g} of losses and of each tensor of weights and to the bit among replicas; {taken_over} were taken"
-        f" over, {failed} runs failed. Losses differ by at most {loss:.1e}, tensors by {tensor:.1e}."
+        f" over, {replayed} lost a whole stage and are compared with the replay of their views, {failed} runs failed."
+        f" Losses differ by at most {loss:.1e}, tensors by {tensor:.1e}."
     )
 
 
@@ -101,14 +105,17 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, choices=tuple(OUT), default=MAIN_NODES)
     parser.add_argument("--deaths", type=int, default=20)
     parser.add_argument("--at-once", type=int, default=1, metavar="RUNS", help="more than 1: times say nothing")
+    whole = "all nodes of a stage but the first die at once"
+    parser.add_argument("--whole-stages", action="store_true", help=whole)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="results file; default: in benchmarks/results")
     options = parser.parse_args()
-    out = options.out or Path(f"benchmarks/results/{OUT[options.nodes]}.md")
+    out = options.out or Path(f"benchmarks/results/{OUT[options.nodes]}{'_stages' * options.whole_stages}.md")
     command = f"python -m benchmarks.survival --nodes {options.nodes} --at-once {options.at_once} --seed {options.seed}"
+    command += " --whole-stages" * options.whole_stages
     kept, place = Kept(out.with_suffix(".jsonl"), command), Path(tempfile.mkdtemp())
     job, nodes = job_of(options.nodes, place), options.nodes
-    runs = Deaths(job, place / "runs", ITERATIONS[nodes], STEPS[nodes], options.seed)
+    runs = Deaths(job, place / "runs", ITERATIONS[nodes], STEPS[nodes], options.seed, options.whole_stages)
     head = whole_runs.header("A node dies at a random moment", f"{command} --deaths {options.deaths}")
     head[2] += f" {nodes} nodes, {ITERATIONS[nodes]} iterations a run; steps are over the expected one."
 

@@ -29,8 +29,8 @@ def test_a_build_that_is_slower_or_larger_than_asked_is_told(step_s: float, mega
 def outcome(**otherwise: Any) -> dict[str, Any]:
     """Of a run whose lost node's tasks were taken over."""
     times = {"noticed_s": 0.02, "agreed_s": 0.2, "step": 1.1, "following": 1.2}
-    differences = {"loss_difference": 1e-8, "tensor_difference": 1e-8, "are_equal": True}
-    return {"node": 3, "moment": 0.5, "iteration": 2, "way": "takeover", **times, **differences, **otherwise}
+    differences = {"loss_difference": 1e-8, "tensor_difference": 1e-8, "are_equal": True, "is_replayed": False}
+    return {"nodes": [3], "moment": 0.5, "iteration": 2, "way": "takeover", **times, **differences, **otherwise}
 
 
 @pytest.mark.parametrize("wrong", [{"loss_difference": 2e-5}, {"tensor_difference": 2e-5}, {"are_equal": False}])
@@ -40,7 +40,10 @@ def test_a_death_after_which_anything_differs_is_not_exact(wrong: dict[str, Any]
     assert not other.is_exact
     assert "**NO**" in other.row()
     assert "**NO**" not in right.row()
+    lost = Death(**outcome(nodes=[2, 3], way="redo", is_replayed=True))
     assert exactness([right, other], failed=2).startswith("Of 4 deaths 1 left the training exact")
+    assert "3 were taken over, 1 lost a whole stage and" in exactness([right, right, other, lost], failed=0)
+    assert lost.row().startswith("| 2, 3 | 0.50 | 2 | redo |")
 
 
 def test_times_are_compared_with_what_was_asked() -> None:
