@@ -179,8 +179,8 @@ def describe(results: common.Results, work: Work, arguments: argparse.Namespace,
         f" after {arguments.limit:g} times the {undisturbed.real_s:.0f} s that the undisturbed one took with takeover,"
         f" {arguments.limit_others:g} times in the other ways, whose speed is then that of what they did until then."
         " Counts are of summary.json, which restarts that are killed do not write. *Replayed*: iterations with takeover"
-        " that one process has trained again along views.jsonl, up to where a stage is back that had lost all nodes, and"
-        " how far a loss is off at most, relatively."
+        " that one process has trained again along views.jsonl, up to where a lost stage is back, and how far a loss is"
+        " off at most, relatively."
     )
 
 

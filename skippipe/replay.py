@@ -21,7 +21,7 @@ from skippipe.model.stage import canonical_state
 from skippipe.reference import ReferenceTrainer
 from skippipe.report.metrics import METRICS, IterationMetrics, read_metrics
 from skippipe.report.run_folder import read_config
-from skippipe.report.views import RunView, read_views, view_of
+from skippipe.report.views import FIRST_RESTORED, RunView, read_views, view_of
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +74,11 @@ class Recorded:
 
     @property
     def restored(self) -> RunView | None:
-        """The first view in which a stage is back that had lost all replicas: nothing tells with which weights."""
+        """The first view in which a stage is back that had lost all replicas: it does not tell with which weights."""
         begun = [view for view in self.views if view.has_begun]
         for before, view in itertools.pairwise(begun):
-            if any(now and not then for now, then in zip(view.stages, before.stages, strict=True)):
+            is_back = any(now and not then for now, then in zip(view.stages, before.stages, strict=True))
+            if is_back or FIRST_RESTORED in view.reason:
                 return view
         return None
 

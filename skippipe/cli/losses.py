@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from skippipe.report.metrics import IterationMetrics, SurvivalSummary
-from skippipe.runtime.events import NodeBack, NodeSlow, ViewBegun
+from skippipe.runtime.events import FirstRestored, NodeBack, NodeSlow, ViewBegun
 from skippipe.runtime.slowness import SLOW_FACTOR
 
 
@@ -54,6 +54,10 @@ class Losses:
         self.back_in[event.node] = event.iteration
         handed = f"stage {event.stage} {event.source} ({event.size / 1e6:.1f} MB in {event.seconds:.1f} s)"
         return f"node {event.node} back in iteration {event.iteration} with {handed}"
+
+    def restored(self, event: FirstRestored) -> str:
+        """A line on a node that has taken the first stage."""
+        return f"node {event.node} changes to stage 0 in iteration {event.iteration}, {event.source}"
 
     def slow(self, event: NodeSlow) -> str:
         """A line on a node that has become slow, or is so no more."""

@@ -12,7 +12,17 @@ from skippipe.cli.losses import Losses
 from skippipe.cli.saved import Saved, saved_after
 from skippipe.config import RunConfig
 from skippipe.report.metrics import IterationMetrics, RunSummary, append_metrics, write_summary
-from skippipe.runtime.events import Event, IterationLoss, Leaving, NodeBack, NodeSlow, Ready, Resumed, ViewBegun
+from skippipe.runtime.events import (
+    Event,
+    FirstRestored,
+    IterationLoss,
+    Leaving,
+    NodeBack,
+    NodeSlow,
+    Ready,
+    Resumed,
+    ViewBegun,
+)
 from skippipe.runtime.processes import NodeFailedError
 from skippipe.schedule import Schedule
 
@@ -101,6 +111,8 @@ class Progress:
                 if self.ready < self.nodes:
                     self.ready += 1
                     self.bar.set_description(self.setting)
+            case FirstRestored():
+                self.bar.write(self.losses.restored(event), file=sys.stderr)
             case NodeSlow():
                 self.bar.write(self.losses.slow(event), file=sys.stderr)
             case IterationMetrics():

@@ -47,7 +47,11 @@ ALONE = {
             "test_a_node_that_is_there_is_not_replaced",
             "test_who_runs_something_else_is_told_so_at_once",
         ],
-        "test_lost_stage": ["test_a_lost_stage_is_skipped", "test_a_lost_stage_is_restored"],
+        "test_lost_stage": [
+            "test_a_lost_stage_is_skipped",
+            "test_a_lost_stage_is_restored",
+            "test_the_first_stage_is_restored_from_a_checkpoint",
+        ],
         "test_machines": [
             "test_a_node_that_comes_back_without_node_0_keeps_the_runs_time",
             "test_a_second_machine_with_the_same_nodes_is_refused_and_the_run_goes_on",
