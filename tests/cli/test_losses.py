@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skippipe.cli.losses import Losses
 from skippipe.report.metrics import IterationMetrics, SurvivalSummary
-from skippipe.runtime.events import NodeBack, NodeSlow, ViewBegun
+from skippipe.runtime.events import FirstRestored, NodeBack, NodeSlow, ViewBegun
 
 
 def metrics(iteration: int, step_s: float) -> IterationMetrics:
@@ -119,6 +119,11 @@ def test_a_better_plan_and_a_redone_iteration_are_told() -> None:
     assert losses.step(metrics(8, 90.0)) == "iteration 8 took 90.0 s (expected 44.0 s)"
     said = losses.view(ViewBegun(5, 9, (), (6,), (2,), "boundary", (), 0, (5, 2), (4, 2), 47.0))
     assert said == "view 5 from iteration 9: node 2 changes stage; next expected 47.0 s"
+
+
+def test_who_takes_the_first_stage_is_told() -> None:
+    said = Losses(50.0, range(20)).restored(FirstRestored(4, 7, "of the checkpoint of iteration 5"))
+    assert said == "node 4 changes to stage 0 in iteration 7, of the checkpoint of iteration 5"
 
 
 def test_a_slow_node_is_told() -> None:
