@@ -89,7 +89,6 @@ class Fault(Case):
     RELAY_KILLED = Layer.RUN, GOES_ON, "", "node 3"
     STAGE_KILLED = Layer.RUN, GOES_ON, "", "nodes 2 and 3"
     ORIGINS_KILLED = Layer.RUN, ENDS, "no living node holds stage 0", "nodes 0 and 1"
-    ORIGINS_RESTORED = Layer.RUN, GOES_ON, "changes to stage 0 in iteration", "nodes 0 and 1, whose stage was saved"
     STOPPED_FOR_8_S = Layer.RUN, GOES_ON, "", "node 2"
     LINK_CUT_FOR_5_S = Layer.RUN, GOES_ON, "", "the cable between two machines, for a while"
     LINK_CUT = Layer.RUN, ENDS, "no living node holds stage 0", "the cable between two machines"

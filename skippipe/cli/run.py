@@ -145,16 +145,18 @@ def train(
         return watch_training(launcher, progress, saves=config.checkpoint_every is not None)
 
     def explain(error: NodeFailedError) -> str:
-        if error.diverged:
-            return f"{error}\n{newest_checkpoint(folder, 'newest good checkpoint', is_alone)}"
-        told = f"{error}; the other nodes here were stopped. The end of {error.log}:"
-        ways_on = [newest_checkpoint(folder, "newest checkpoint", is_alone)]
-        if error.cut_off and not is_alone:
-            ways_on.append(back)
-        return "\n".join((told, error.last_lines(), *ways_on))
+        return "\n".join([*explained(error, folder, is_alone), *([] if is_alone or not error.cut_off else [back])])
 
     farewell = f". Logs: {folder}"
     return launch(config.peers, schedule.nodes, local, folder, fields, run_node, follow, explain, farewell, company)
+
+
+def explained(error: NodeFailedError, folder: Path, is_alone: bool) -> list[str]:
+    """What the user reads of a node that has failed: why, and from where the run can go on."""
+    if error.diverged:
+        return [str(error), newest_checkpoint(folder, "newest good checkpoint", is_alone)]
+    told = f"{error}; the other nodes here were stopped. The end of {error.log}:"
+    return [told, error.last_lines(), newest_checkpoint(folder, "newest checkpoint", is_alone)]
 
 
 def with_revision(config: RunConfig, prepared: Prepared, folder: Path) -> RunConfig:

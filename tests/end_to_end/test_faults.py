@@ -40,13 +40,7 @@ CUTS = (Fault.LINK_CUT_FOR_5_S, Fault.LINK_CUT)
 """Those that take two machines."""
 REAL = (Fault.RELAY_KILLED, Fault.ORIGINS_KILLED)
 """Those that come in real time."""
-FEWER = (
-    Fault.CUT_OFF,
-    Fault.MACHINE_LOST,
-    Fault.KILLED_WITH_NODE_0,
-    Fault.KILLED_FAR_FROM_NODE_0,
-    Fault.ORIGINS_RESTORED,
-)
+FEWER = (Fault.CUT_OFF, Fault.MACHINE_LOST, Fault.KILLED_WITH_NODE_0, Fault.KILLED_FAR_FROM_NODE_0)
 """Those with a test of their own, which looks closer."""
 
 
