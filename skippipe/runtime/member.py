@@ -228,8 +228,8 @@ class Member:
             redone = [(view.first_iteration, view.number) for view in views if view.way == "redo"]
             senders = expected_senders(self.view.plan, self.job.node)
             self.inbox.take_up(self.view.number, senders, collectives, redone[-1] if redone else None)
-        if any(view.restored.get(self.job.node) == () for view in views):
-            self.restore_first(iteration)
+        if taken := [view.first_iteration for view in views if view.restored.get(self.job.node) == ()]:
+            self.restore_first(taken[-1])
         self.executor.emulation = self.emulation = self.make_emulation()
         if self.view.committed >= self.executor.iteration:
             self.executor.finish()

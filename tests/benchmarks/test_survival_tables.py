@@ -11,8 +11,11 @@ import pytest
 from benchmarks.agreement import earlier, write
 from benchmarks.deaths import Death
 from benchmarks.kept import Kept
+from benchmarks.noticing import report as silences_report
+from benchmarks.silences import How, smaller_halves
 from benchmarks.survival import exactness, report, times
 from benchmarks.survival_before import Measured, verdict
+from tests.small_schedule import small_schedule
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,35 @@ def test_outcomes_are_kept_line_by_line_and_measured_once(tmp_path: Path) -> Non
     assert [row.split()[1] for row in rows] == ["nobody", "death", "3", "3"]
     assert rows[1].startswith("| death 2 failed: the run ended |")
     assert len({row.count("|") for row in rows}) == 1
+
+
+def silence(**otherwise: Any) -> dict[str, Any]:
+    """Of a run in which the cable to nodes 4 and 5 was cut."""
+    nodes = {"how": "CABLE", "first": 4, "last": 5, "moment": 0.5, "iteration": 2, "way": "takeover", "beside": []}
+    return {**nodes, "noticed_s": 5.0, "agreed_s": 7.0, "step": 2.0, "ended_s": 9.0, **otherwise}
+
+
+def test_nodes_that_fall_silent_are_told_by_how_they_did_and_failed_runs_too(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "kept.jsonl", "silences")
+    stopped = silence(how="STOP", last=4, ended_s=None)
+    kept.add("STOP 0", stopped)
+    kept.add("STOP 1", {**stopped, "noticed_s": 6.5, "beside": [1]})
+    kept.add("STOP 2", {**stopped, "noticed_s": 7.5})
+    kept.add("CABLE 0", silence())
+    kept.add("CABLE 1", {"failed": "it ended"})
+    text = silences_report([], kept, [How.STOP, How.CABLE], 3)
+    rows = [line for line in text if line.startswith("| ")][1:]
+    assert [row.split(" | ")[1] for row in rows[:4]] == ["4", "4", "4", "4 to 5"]
+    assert rows[4].startswith("| CABLE 1 failed: it ended |")
+    assert len({line.count("|") for line in text if line.startswith("|")}) == 1
+    stop, cable = text[-2:]
+    assert "3 runs, 0 failed. Noticed after 6.50 s (median; at most 7.50 s; asked: 6 s, **not met**)" in stop
+    assert stop.endswith("Others were left out too in 1 of them.")
+    assert "2 runs, 1 failed. Noticed after 5.00 s (median; at most 5.00 s; asked: 6 s, met)" in cable
+
+
+def test_halves_are_cut_off_without_which_a_majority_holds_every_stage() -> None:
+    assert smaller_halves(small_schedule().plan("ca-partial")) == [range(1), range(5, 6)]
 
 
 def test_seeds_of_the_same_protocol_are_added_up_and_others_are_not(tmp_path: Path) -> None:
