@@ -140,7 +140,7 @@ def test_the_majority_goes_on_and_who_is_cut_off_saves_ends_and_comes_back(
     assert [file.name for file in saved.iterdir()] == ["stage-2.safetensors"]
     # The cable is there again, and so is the node, by the line that it was told.
     ip("-n", hosts[0], "link", "set", "cable", "up")
-    (line,) = re.findall(r"with the same line and --join when they are reached: \./run\.sh (.*)", errors)
+    (line,) = re.findall(r"with the same line and --join once they are in reach: \./run\.sh (.*)", errors)
     again = start(*shlex.split(line), inside=hosts[1], **SECRET)
     wait_for(lambda: read_views(majority)[-1].reason == "joined: 5" or again.poll() is not None)
     assert again.poll() is None, again.communicate()
