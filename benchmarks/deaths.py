@@ -1,4 +1,4 @@
-"""Runs of which each loses a node at a random moment: when it is noticed, what the steps take, what is trained."""
+"""Runs of which each loses a node or a stage at a random moment: when it is noticed, what it costs, what is trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks import whole_runs
 from benchmarks.disturbing import DisturbedRun
-from benchmarks.exact import Undisturbed, moments, replicas_equal
+from benchmarks.exact import Undisturbed, moments, replay_differences, replicas_equal
 from benchmarks.jobs import Job
 from skippipe.config import RunConfig
 from skippipe.fields import load_config
@@ -24,21 +24,20 @@ from tests.end_to_end.warm_start import Starter, WarmRun
 
 TOLERANCE = 1e-5
 """Of losses and of tensors as a whole, relative."""
-TICK_S = 0.005
 
 
 @dataclass(frozen=True)
 class Death:
     """What one run gave; steps are over the expected one before."""
 
-    node: int
+    nodes: list[int]
     moment: float
     """Expected steps after the end of the first iteration."""
     iteration: int
-    """The first that was done without the node."""
+    """The first that was done without the nodes."""
     way: str
     noticed_s: float
-    """Real seconds from the kill until the first node had heard of it."""
+    """Real seconds from the kill until the first of the others had heard of it."""
     agreed_s: float
     """Real seconds from the kill until the last node had the next view."""
     step: float
@@ -50,6 +49,9 @@ class Death:
     """Largest length of a tensor's difference over the tensor's."""
     are_equal: bool
     """The replicas that lived, to the bit."""
+    is_replayed: bool
+    """Whether the differences are from a replay of the run's views, since a stage was lost: else from one process that
+    nobody disturbs."""
 
     @property
     def is_exact(self) -> bool:
@@ -58,7 +60,8 @@ class Death:
 
     def row(self) -> str:
         """As a line of the table."""
-        when = f"{self.node} | {self.moment:.2f} | {self.iteration} | {self.way}"
+        nodes = ", ".join(map(str, self.nodes))
+        when = f"{nodes} | {self.moment:.2f} | {self.iteration} | {self.way}"
         following = "-" if self.following is None else f"{self.following:.2f}"
         times = f"{self.noticed_s:.3f} | {self.agreed_s:.3f} | {self.step:.2f} | {following}"
         differences = f"{self.loss_difference:.1e} | {self.tensor_difference:.1e}"
@@ -69,9 +72,15 @@ class Death:
 class Deaths:
     """Runs of a job, each of so many iterations; the moment is drawn from so many expected steps."""
 
-    def __init__(self, job: Job, place: Path, iterations: int, steps: float, seed: int) -> None:
-        """Everything is written into the folder `place`; a death's number and the seed decide who dies and when."""
+    def __init__(
+        self, job: Job, place: Path, iterations: int, steps: float, seed: int, whole_stages: bool = False
+    ) -> None:
+        """Everything is written into the folder `place`; a death's number and the seed decide who dies and when.
+
+        If `whole_stages` die, all nodes of one do at once, but not of the first.
+        """
         self.job, self.place, self.iterations, self.steps, self.seed = job, place, iterations, steps, seed
+        self.whole_stages = whole_stages
         config, self.plan = load_config(RunConfig, job.file, ()), job.plan
         self.step_s = self.plan.expected_step_s * config.emulation.time_scale
         self.undisturbed = Undisturbed(config, self.plan, job.samples, iterations)
@@ -103,37 +112,40 @@ class Deaths:
     def one(self, number: int) -> dict[str, Any]:
         """A run with one death, as Death's fields; RuntimeError, LookupError or UserError says why it is none."""
         chance = random.Random(f"{self.seed}-{number}")
-        node, moment = chance.randrange(self.job.nodes), chance.uniform(0.0, self.steps)
+        nodes = self.draw(chance)
+        moment = chance.uniform(0.0, self.steps)
         run = self.start(f"death-{number}")
         try:
-            self.wait(run, moment)
+            run.wait(moment, self.step_s)
             killed = time.time()
-            if not run.signal(node, signal.SIGKILL):
+            if not all([run.signal(node, signal.SIGKILL) for node in nodes]):
                 whole_runs.finish(run.process)
-                raise RuntimeError(f"node {node} had ended before it was to be killed")
+                raise RuntimeError(f"one of the nodes {nodes} had ended before it was to be killed")
             whole_runs.finish(run.process)
         finally:
             run.kill()
-        return {"node": node, "moment": moment, **self.outcome(run.folder, node, killed)}
+        return {"nodes": list(nodes), "moment": moment, **self.outcome(run.folder, nodes, killed)}
 
-    def wait(self, run: DisturbedRun, moment: float) -> None:
-        """Until so many steps after the end of the first iteration, however long steps take, or until the run ends."""
-        whole = int(moment)
-        while run.newest < whole and run.process.poll() is None:
-            run.look()
-            time.sleep(TICK_S)
-        before, last = run.ended.get(whole - 1), run.ended.get(whole)
-        measured_s = last - before if before is not None and last is not None else 0.0
-        time.sleep((moment - whole) * max(self.step_s, measured_s))
+    def draw(self, chance: random.Random) -> tuple[int, ...]:
+        """Who dies."""
+        if self.whole_stages:
+            return chance.choice(self.plan.stages[1:])
+        return (chance.randrange(self.job.nodes),)
 
-    def outcome(self, folder: Path, node: int, killed: float) -> dict[str, Any]:
+    def outcome(self, folder: Path, nodes: tuple[int, ...], killed: float) -> dict[str, Any]:
         """What became of a run that has ended."""
-        lost = next((view for view in read_views(folder) if node not in view.members), None)
-        noticed = moments(folder, self.job.nodes, f"node {node} has ended")
+        views = read_views(folder)
+        lost = next((view for view in views if not set(nodes) & set(view.members)), None)
+        noticed = [moment for node in nodes for moment in moments(folder, self.job.nodes, f"node {node} has ended")]
         if lost is None or not noticed:
-            raise LookupError(f"nobody missed node {node}")
+            raise LookupError(f"nobody missed the nodes {nodes}")
         steps = {line.iteration: line.step_s / self.plan.expected_step_s for line in read_metrics(folder)}
         later = [step for iteration, step in steps.items() if iteration > lost.iteration]
+        is_replayed = not all(all(view.stages) for view in views)
+        if is_replayed:
+            loss, tensor = replay_differences(folder)
+        else:
+            loss, tensor = self.undisturbed.loss_difference(folder), self.undisturbed.weight_differences(folder)[0]
         return {
             "iteration": lost.iteration,
             "way": lost.way,
@@ -141,7 +153,8 @@ class Deaths:
             "agreed_s": max(moments(folder, self.job.nodes, f"view {lost.number} from")) - killed,
             "step": steps[lost.iteration],
             "following": statistics.median(later) if later else None,
-            "loss_difference": self.undisturbed.loss_difference(folder),
-            "tensor_difference": self.undisturbed.weight_differences(folder)[0],
-            "are_equal": replicas_equal(folder, self.plan, node),
+            "loss_difference": loss,
+            "tensor_difference": tensor,
+            "are_equal": replicas_equal(folder, self.plan, nodes),
+            "is_replayed": is_replayed,
         }

@@ -16,6 +16,7 @@ from skippipe.report.run_folder import log_file, process_ids
 from skippipe.report.timeline import TIMELINE
 
 PR_SET_PDEATHSIG = 1
+TICK_S = 0.005
 END_SECONDS = 60.0
 """Most time that a launcher gets to end its nodes."""
 
@@ -72,6 +73,19 @@ class DisturbedRun:
             self.ended.setdefault(json.loads(line)["iteration"], now)
         # The end of the last line was cut off with it.
         self.read_bytes += sum(map(len, lines)) + bool(lines)
+
+    def wait(self, moment: float, step_s: float) -> None:
+        """Until so many steps after the end of the first iteration, or until the run ends.
+
+        A step is expected to take `step_s` real seconds, and waited for however long it takes.
+        """
+        whole = int(moment)
+        while self.newest < whole and self.process.poll() is None:
+            self.look()
+            time.sleep(TICK_S)
+        before, last = self.ended.get(whole - 1), self.ended.get(whole)
+        measured_s = last - before if before is not None and last is not None else 0.0
+        time.sleep((moment - whole) * max(step_s, measured_s))
 
     def has_begun(self, nodes: int) -> bool:
         """Whether all nodes have met, so that the others survive one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from skippipe.data.batches import prepare
 from skippipe.model.checkpoint import find_latest, load_stages
 from skippipe.model.stage import canonical_state
 from skippipe.reference import ReferenceTrainer
-from skippipe.replay import tensor_difference
+from skippipe.replay import LOSS, WEIGHTS, Recorded, replay, tensor_difference
 from skippipe.report.metrics import read_metrics
 from skippipe.report.run_folder import log_file
 from skippipe.schedule import Plan
@@ -43,6 +44,21 @@ class Undisturbed:
         return max(tensors), max(numbers)
 
 
+def replay_differences(folder: Path) -> tuple[float, float]:
+    """Largest relative differences of a run's losses, and of tensors that it has saved, from a replay of its views.
+
+    LookupError if that can tell nothing of its last weights.
+    """
+    torch.set_num_threads(1)
+    recorded = Recorded.read(folder)
+    found = list(replay(folder, recorded))
+    last = recorded.metrics[-1].iteration
+    if (WEIGHTS, last) not in {(one.what, one.iteration) for one in found}:
+        raise LookupError(f"the replay of {folder} ends before its last weights")
+    loss, tensor = (max(one.size for one in found if one.what == what) for what in (LOSS, WEIGHTS))
+    return loss, tensor
+
+
 def moments(folder: Path, nodes: int, text: str) -> list[float]:
     """When the logs of nodes 0 to `nodes` - 1 say something, in seconds of the epoch."""
     return [moment for node in range(nodes) for moment in moments_of(folder, node, text)]
@@ -54,10 +70,10 @@ def moments_of(folder: Path, node: int, text: str) -> list[float]:
     return [datetime.datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp() for line in lines]
 
 
-def replicas_equal(folder: Path, plan: Plan, lost: int | None = None) -> bool:
+def replicas_equal(folder: Path, plan: Plan, lost: Collection[int] = ()) -> bool:
     """Whether all living replicas of each stage ended with the same weights."""
     digests = {}
-    for node in plan.stage_of().keys() - {lost}:
+    for node in plan.stage_of().keys() - set(lost):
         match = re.search(r"weights (\w+)", log_file(folder, node).read_text())
         digests[node] = match[1] if match else f"none of node {node}"
-    return all(len({digests[node] for node in stage if node != lost}) <= 1 for stage in plan.stages)
+    return all(len({digests[node] for node in stage if node not in lost}) <= 1 for stage in plan.stages)

@@ -135,7 +135,7 @@ def report(
         [
             *("on a death", "churn", "iterations", "steps/s emulated", "steps/s real", "asked", "loss at the end"),
             *("deaths", *(name.replace("_", " ") for name in COUNTS), "nodes at work, mean", "starts", "stuck"),
-            "longest gap, real s",
+            *("longest gap, real s", "replayed", "replay's losses off by"),
         ],
         [row(trained, undisturbed) for trained in (undisturbed, *disturbed.values())],
     )
@@ -178,7 +178,9 @@ def describe(results: common.Results, work: Work, arguments: argparse.Namespace,
         f" iterations'. A run is stuck, and ended, if no iteration ends for {STUCK_S:g} s; a training ends unfinished"
         f" after {arguments.limit:g} times the {undisturbed.real_s:.0f} s that the undisturbed one took with takeover,"
         f" {arguments.limit_others:g} times in the other ways, whose speed is then that of what they did until then."
-        " Counts are of summary.json, which restarts that are killed do not write."
+        " Counts are of summary.json, which restarts that are killed do not write. *Replayed*: iterations with takeover"
+        " that one process has trained again along views.jsonl, up to where a lost stage is back, and how far a loss is"
+        " off at most, relatively."
     )
 
 
@@ -206,6 +208,8 @@ def row(trained: Trained, undisturbed: Trained) -> list[Any]:
         trained.starts,
         trained.stuck,
         f"{trained.longest_gap_s:.1f}",
+        trained.replayed or None,
+        f"{trained.replay_difference:.1e}" if trained.replayed else None,
     ]
 
 

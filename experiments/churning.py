@@ -9,11 +9,13 @@ import signal
 import statistics
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import common
+import torch
 from tqdm import tqdm
 from trained import Life, Trained, Way, deaths, emulated_seconds, longest_gap
 
@@ -22,6 +24,7 @@ from skippipe.config import RunConfig
 from skippipe.errors import UserError
 from skippipe.fields import load_config
 from skippipe.model.checkpoint import find_latest
+from skippipe.replay import LOSS, Recorded, replay
 from skippipe.report.metrics import SUMMARY, SurvivalSummary, read_summary
 from skippipe.report.views import read_views, view_of
 from skippipe.schedule import Plan, Schedule
@@ -71,6 +74,8 @@ class Churn:
         self.runs, self.limit_s = runs, limit_s
         self.lives: list[Life] = []
         self.folders: list[Path] = []
+        self.resumed: list[Path | None] = []
+        """The checkpoint that each start went on from."""
         self.attempts = self.hits = self.stuck = 0
         self.said: list[str] = []
 
@@ -97,17 +102,16 @@ class Churn:
         program = [str(common.ROOT / "experiments" / "noted_run.py"), str(losses_of(folder))]
         program.append("redo" if self.way is Way.REDO else "takeover")
         what = ["0", str(self.nodes), self.work.setting, str(self.work.samples), *self.work.arguments, *fields]
-        return [sys.executable, *program, "run", *what, *self.resume()]
+        self.resumed.append(self.newest_checkpoint())
+        resume = ["--resume", str(self.resumed[-1])] if self.resumed[-1] else []
+        return [sys.executable, *program, "run", *what, *resume]
 
-    def resume(self) -> list[str]:
-        """Go on from the newest checkpoint that any start has left."""
+    def newest_checkpoint(self) -> Path | None:
+        """That any start has left."""
         for folder in reversed(self.folders):
-            try:
-                find_latest(folder)
-            except UserError:
-                continue
-            return ["--resume", str(folder)]
-        return []
+            with contextlib.suppress(UserError):
+                return find_latest(folder).folder
+        return None
 
     def live(self, bar: tqdm[Any]) -> bool:
         """Start the run and let nodes die until it ends; whether all iterations are done."""
@@ -183,6 +187,7 @@ class Churn:
                 for name in COUNTS:
                     counts[name] += getattr(read_summary(folder), name)
         last = self.lives[-1].over
+        differences = self.replay_differences()
         return Trained(
             way=self.way.name,
             rate=self.rate,
@@ -198,8 +203,24 @@ class Churn:
             longest_gap_s=longest_gap(self.lives),
             counts=counts,
             members=self.members(),
+            replayed=len(differences),
+            replay_difference=max(differences, default=0.0),
             said=self.said,
         )
+
+    def replay_differences(self) -> list[float]:
+        """How far each loss of takeover's runs is off from one process's that follows their views.
+
+        Up to where a lost stage is back; without runs that were killed before they had written all that it takes.
+        """
+        found: list[float] = []
+        if self.way is Way.OURS:
+            # In a process of its own: this one is to fork runs, and must have no threads of torch's.
+            with ProcessPoolExecutor(1) as pool:
+                for folder, resumed in zip(self.folders, self.resumed, strict=True):
+                    with contextlib.suppress(UserError):
+                        found += pool.submit(loss_differences, folder, resumed).result()
+        return found
 
     def members(self) -> float | None:
         """Nodes that did an iteration, mean; without runs that were killed before they had written all views."""
@@ -214,3 +235,10 @@ class Churn:
 def losses_of(folder: Path) -> Path:
     """Where a run notes its losses at once (noted_run.py)."""
     return folder.with_name(f"{folder.name}.losses")
+
+
+def loss_differences(folder: Path, resumed: Path | None) -> list[float]:
+    """Relative differences of a run's losses from a replay of it, which went on from a checkpoint; UserError."""
+    torch.set_num_threads(1)
+    checkpoint = find_latest(resumed) if resumed else None
+    return [found.size for found in replay(folder, Recorded.read(folder), checkpoint) if found.what == LOSS]

@@ -73,6 +73,10 @@ class Trained:
     """Of the summaries of the starts that wrote one."""
     members: float | None
     """Nodes that did an iteration, mean over those of which it is known."""
+    replayed: int
+    """Iterations that were trained again in one process along the views of its runs."""
+    replay_difference: float
+    """Largest relative difference of their losses from what that gave."""
     said: list[str]
     """The last words of starts that ended of their own and too early."""
 

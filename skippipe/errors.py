@@ -21,6 +21,10 @@ class LeftOutError(RuntimeError):
     """The other nodes have gone on without this one, whose process ends; another may join them."""
 
 
+class CutOffError(RuntimeError):
+    """Too few of the other nodes are in reach to go on with, but they may go on; the message says how many."""
+
+
 class DivergedError(ArithmeticError):
     """Several iterations in a row gave numbers that are not finite; the message says how many, and why the last one."""
 

@@ -15,12 +15,13 @@ from torch import Tensor
 from skippipe.config import RunConfig
 from skippipe.data.batches import prepare
 from skippipe.errors import UserError
-from skippipe.model.checkpoint import Checkpoint, done_iterations, folders_in, load_stages, read_checkpoint
+from skippipe.model.checkpoint import Checkpoint, done_iterations, folders_in, read_tensors, stage_file
+from skippipe.model.parts import Part, read_part
 from skippipe.model.stage import canonical_state
 from skippipe.reference import ReferenceTrainer
 from skippipe.report.metrics import METRICS, IterationMetrics, read_metrics
 from skippipe.report.run_folder import read_config
-from skippipe.report.views import RunView, read_views, view_of
+from skippipe.report.views import FIRST_RESTORED, RunView, read_views, view_of
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +51,8 @@ class Recorded:
     views: list[RunView]
     metrics: list[IterationMetrics]
     """A line for each iteration in turn."""
-    checkpoints: dict[int, Checkpoint]
-    """By the last iteration before each."""
+    checkpoints: dict[int, Part]
+    """What is here of them, by the last iteration before each."""
 
     @classmethod
     def read(cls, folder: Path) -> Recorded:
@@ -68,15 +69,16 @@ class Recorded:
                 raise UserError(f"{folder / METRICS}: iteration {line.iteration} where {due} is due; each counts once")
         if not metrics:
             raise UserError(f"{folder / METRICS} is empty; no iteration was done")
-        saved = [(done_iterations(entry), read_checkpoint(entry)) for entry in folders_in(folder / "checkpoints")]
-        return cls(config, views, metrics, {done - 1: whole for done, whole in saved if done and whole is not None})
+        saved = [(done_iterations(entry), read_part(entry)) for entry in folders_in(folder / "checkpoints")]
+        return cls(config, views, metrics, {done - 1: part for done, part in saved if done and part is not None})
 
     @property
     def restored(self) -> RunView | None:
-        """The first view in which a stage is back that had lost all replicas: nothing tells with which weights."""
+        """The first view in which a stage is back that had lost all replicas: it does not tell with which weights."""
         begun = [view for view in self.views if view.has_begun]
         for before, view in itertools.pairwise(begun):
-            if any(now and not then for now, then in zip(view.stages, before.stages, strict=True)):
+            is_back = any(now and not then for now, then in zip(view.stages, before.stages, strict=True))
+            if is_back or FIRST_RESTORED in view.reason:
                 return view
         return None
 
@@ -139,15 +141,15 @@ def relative(found: float, expected: float) -> float:
     return abs(found - expected) / abs(expected) if expected else math.inf
 
 
-def weights_difference(checkpoint: Checkpoint, trainer: ReferenceTrainer) -> float:
-    """The largest of any tensor in a checkpoint."""
-    saved = load_stages(checkpoint)
-    if len(saved) != len(trainer.stages):
-        raise UserError(f"{checkpoint.folder} has {len(saved)} stages, the run's views {len(trainer.stages)}")
+def weights_difference(part: Part, trainer: ReferenceTrainer) -> float:
+    """The largest of any tensor that is here of a checkpoint."""
+    if part.meta.stages != len(trainer.stages):
+        raise UserError(f"{part.folder} has {part.meta.stages} stages, the run's views {len(trainer.stages)}")
     return max(
-        tensor_difference(canonical_state(theirs)[name], tensor)
-        for theirs, ours in zip(saved, trainer.stages, strict=True)
-        for name, tensor in canonical_state(ours).items()
+        tensor_difference(saved[name], tensor)
+        for stage in part.stages
+        for saved in [read_tensors([stage_file(part.folder, stage)], "", trainer.stages[stage])]
+        for name, tensor in canonical_state(trainer.stages[stage]).items()
     )
 
 

@@ -251,6 +251,23 @@ def test_it_ends_where_a_lost_stage_is_back(
     ]
 
 
+def test_what_is_saved_of_the_living_stages_is_looked_at_while_one_is_lost(config: RunConfig, tmp_path: Path) -> None:
+    stages = (FIRST.stages[0], (), FIRST.stages[2])
+    skipping = dataclasses.replace(FIRST, stages=stages, paths=paths_without(FIRST, stages, SCHEDULE.costs))
+    for factor, code in ((1.0, 0), (1.0001, 1)):
+        folder = Folder(tmp_path / str(factor), config)
+        folder.train(2)
+        folder.view("redo", skipping)
+        folder.trainer.take_up(skipping)
+        folder.train(2)
+        with torch.no_grad():
+            next(folder.trainer.stages[2].parameters()).mul_(factor)
+        folder.save()
+        (lost,) = folder.path.glob("checkpoints/*/stage-1.safetensors")
+        lost.unlink()
+        assert folder.replay() == code
+
+
 def double_visit(view: dict[str, Any]) -> None:
     view["paths"][0] = [0, 2, 3]
 

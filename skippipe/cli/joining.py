@@ -1,7 +1,9 @@
-"""Which run `--join` means."""
+"""Which run `--join` means, and the line that brings nodes back by it."""
 
 from __future__ import annotations
 
+import argparse
+import shlex
 from pathlib import Path
 
 from skippipe.config import RunConfig
@@ -35,3 +37,16 @@ def find_run(config: RunConfig, setting: str, nodes: int, local: range) -> Path:
         )
     check_reachable(config.peers, nodes, local)
     return make_run_folder(config, setting, local.start, joins=True)
+
+
+def way_back(arguments: argparse.Namespace) -> str:
+    """How the nodes of a command come back to a run that may go on without them."""
+    how = (
+        "if the others go on without these nodes, bring them back with the same line and --join once they are in reach"
+    )
+    if arguments.host or arguments.join:
+        # An invitation has the secret in it, and the machine that it leads to may be this one.
+        return f"{how} (docs/machines.md)"
+    resume = ["--resume", str(arguments.resume)] if arguments.resume else []
+    where = [arguments.first, arguments.last, arguments.setting, arguments.samples]
+    return f"{how}: ./run.sh {shlex.join([*where, *arguments.overrides, *resume])} --join"

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import Counter
 
 from skippipe.report.metrics import IterationMetrics, SurvivalSummary
-from skippipe.runtime.events import NodeBack, NodeSlow, ViewBegun
+from skippipe.runtime.events import FirstRestored, NodeBack, NodeSlow, ViewBegun
 from skippipe.runtime.slowness import SLOW_FACTOR
 
 
 class Losses:
     """Puts together what the launcher saw of a process and what the nodes made of it."""
 
-    def __init__(self, expected_step_s: float, local: range) -> None:
-        """The plan that the run begins with expects steps of so many seconds; this launcher has the nodes `local`."""
+    def __init__(self, expected_step_s: float, local: range, joins: bool = False) -> None:
+        """The plan that the run begins with expects steps of so many seconds; this launcher has the nodes `local`.
+
+        If it `joins` a run, that goes on without them.
+        """
         self.expected_step_s = expected_step_s
         self.here = set(local)
         """Nodes that this launcher starts again."""
@@ -23,6 +26,12 @@ class Losses:
         """Of each node here."""
         self.untold: set[int] = set()
         """Nodes whose process here has ended since they were last told of."""
+        self.away = set(local) if joins else set[int]()
+        """Nodes that are no members, as far as is known."""
+        self.began_with: dict[int, int] = {}
+        """The iteration that each node was to begin with that joined."""
+        self.back_in: dict[int, int] = {}
+        """The same of nodes here, once they were there."""
         self.summary = SurvivalSummary()
         self.expected_by_iteration: dict[int, float] = {}
         """What was expected of the steps in which nodes were lost."""
@@ -42,8 +51,13 @@ class Losses:
     def back(self, event: NodeBack) -> str:
         """A line on a node that is there again."""
         self.untold.discard(event.node)
+        self.back_in[event.node] = event.iteration
         handed = f"stage {event.stage} {event.source} ({event.size / 1e6:.1f} MB in {event.seconds:.1f} s)"
         return f"node {event.node} back in iteration {event.iteration} with {handed}"
+
+    def restored(self, event: FirstRestored) -> str:
+        """A line on a node that has taken the first stage."""
+        return f"node {event.node} changes to stage 0 in iteration {event.iteration}, {event.source}"
 
     def slow(self, event: NodeSlow) -> str:
         """A line on a node that has become slow, or is so no more."""
@@ -55,9 +69,8 @@ class Losses:
     def view(self, event: ViewBegun) -> str | None:
         """A line on what the nodes have agreed on; None if others say it."""
         self.summary.views = event.number + 1
-        self.summary.nodes_joined += len(event.joined)
-        self.summary.nodes_lost += len(event.lost)
         self.summary.iterations_redone += event.way == "redo"
+        self.count(event)
         before_s, self.expected_step_s = self.expected_step_s, event.expected_step_s
         begins = f"view {event.number} from iteration {event.iteration}"
         moved = (
@@ -76,6 +89,18 @@ class Losses:
         if not event.lost:
             return f"{begins}: nobody was lost after all"
         return f"{self.lost_nodes(event)}; {expected}"
+
+    def count(self, event: ViewBegun) -> None:
+        """Count who is lost and who has joined; a joiner that was passed over, and did nothing, is neither."""
+        for node in event.lost:
+            if self.began_with.get(node) == event.iteration != self.back_in.get(node):
+                self.summary.nodes_joined -= 1
+            elif node not in self.away:
+                self.summary.nodes_lost += 1
+        self.summary.nodes_joined += len(event.joined)
+        self.away = (self.away | set(event.lost)) - set(event.joined)
+        self.began_with = {node: first for node, first in self.began_with.items() if node not in self.away}
+        self.began_with |= dict.fromkeys(event.joined, event.iteration)
 
     def lost_nodes(self, event: ViewBegun) -> str:
         """Who was lost, and who does their work."""

@@ -12,7 +12,17 @@ from skippipe.cli.losses import Losses
 from skippipe.cli.saved import Saved, saved_after
 from skippipe.config import RunConfig
 from skippipe.report.metrics import IterationMetrics, RunSummary, append_metrics, write_summary
-from skippipe.runtime.events import Event, IterationLoss, Leaving, NodeBack, NodeSlow, Ready, Resumed, ViewBegun
+from skippipe.runtime.events import (
+    Event,
+    FirstRestored,
+    IterationLoss,
+    Leaving,
+    NodeBack,
+    NodeSlow,
+    Ready,
+    Resumed,
+    ViewBegun,
+)
 from skippipe.runtime.processes import NodeFailedError
 from skippipe.schedule import Schedule
 
@@ -50,7 +60,7 @@ class Progress:
         self.ready = 0
         self.leaving: Leaving | None = None
         """Why the nodes end before the last iteration, if they do."""
-        self.losses = Losses(self.plan.expected_step_s, local)
+        self.losses = Losses(self.plan.expected_step_s, local, joins)
         # Without its monitor thread, which would poll in the background.
         tqdm.monitor_interval = 0
         self.in_sight = sys.stderr.isatty()
@@ -101,6 +111,8 @@ class Progress:
                 if self.ready < self.nodes:
                     self.ready += 1
                     self.bar.set_description(self.setting)
+            case FirstRestored():
+                self.bar.write(self.losses.restored(event), file=sys.stderr)
             case NodeSlow():
                 self.bar.write(self.losses.slow(event), file=sys.stderr)
             case IterationMetrics():

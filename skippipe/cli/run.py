@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from skippipe.cli.entry import Entry, enter
 from skippipe.cli.hosting import lines
+from skippipe.cli.joining import way_back
 from skippipe.cli.launch import launch
 from skippipe.cli.prepare import DEFAULT_CONFIG, prepare_and_import, whole_number
 from skippipe.cli.room import check_model, check_room
@@ -88,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     if entry.hosts:
         assert entry.invitation is not None
         shown = lines(entry.invitation, arguments, schedule.nodes, local, config.peers.connect_seconds)
-    return train(config, schedule, arguments.setting, local, arguments.resume, entry, began, shown)
+    return train(config, schedule, arguments.setting, local, arguments.resume, entry, began, way_back(arguments), shown)
 
 
 def train(
@@ -99,11 +100,13 @@ def train(
     resume: Path | None,
     entry: Entry,
     began: float,
+    back: str,
     shown: str = "",
 ) -> int:
     """Train on this machine's nodes, from the beginning or from a checkpoint of the run `resume`; the exit code.
 
-    `began` is when the command did, in monotonic seconds. `shown` is printed once the nodes have started.
+    `began` is when the command did, in monotonic seconds. `back` says how these nodes come back to a run that may go
+    on without them. `shown` is printed once the nodes have started.
     """
     joins = entry.joins
     folder = entry.find_folder(config, setting, schedule.nodes, local)
@@ -144,13 +147,22 @@ def train(
 
     def explain(error: NodeFailedError) -> str:
         before = checkpoint.folder if checkpoint is not None else resume
-        if error.diverged:
-            return f"{error}\n{newest_checkpoint(folder, 'newest good checkpoint', is_alone, before)}"
-        told = f"{error}; the other nodes here were stopped. The end of {error.log}:"
-        return "\n".join((told, error.last_lines(), newest_checkpoint(folder, "newest checkpoint", is_alone, before)))
+        told = explained(error, folder, is_alone, before)
+        return "\n".join([*told, *([] if is_alone or not error.cut_off else [back])])
 
     farewell = f". Logs: {folder}"
     return launch(config.peers, schedule.nodes, local, folder, fields, run_node, follow, explain, farewell, company)
+
+
+def explained(error: NodeFailedError, folder: Path, is_alone: bool, before: Path | None) -> list[str]:
+    """What the user reads of a node that has failed: why, and from where the run can go on.
+
+    `before` is the checkpoint that the run itself went on from.
+    """
+    if error.diverged:
+        return [str(error), newest_checkpoint(folder, "newest good checkpoint", is_alone, before)]
+    told = f"{error}; the other nodes here were stopped. The end of {error.log}:"
+    return [told, error.last_lines(), newest_checkpoint(folder, "newest checkpoint", is_alone, before)]
 
 
 def with_revision(config: RunConfig, prepared: Prepared, folder: Path) -> RunConfig:

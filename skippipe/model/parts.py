@@ -14,7 +14,6 @@ from skippipe.model.checkpoint import (
     stage_file,
 )
 from skippipe.model.checkpoint_meta import Meta, read_meta
-from skippipe.model.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,8 @@ def folder_beside(path: Path, iteration: int) -> Path:
     return checkpoint_folder(run, iteration)
 
 
-def newest_with(path: Path, stage: Stage) -> Checkpoint | None:
-    """The newest checkpoint of which all that a stage needs is here and sound, whole or not.
+def newest_with(path: Path, stage: int, layers_per_stage: int) -> Checkpoint | None:
+    """The newest checkpoint of which all that a stage of so many layers needs is here and sound, whole or not.
 
     `path` is a run's folder, or that of the newest checkpoint that may be it. UserError for an unsound file.
     """
@@ -82,6 +81,6 @@ def newest_with(path: Path, stage: Stage) -> Checkpoint | None:
         part = read_part(folder)
         if part is None:
             continue
-        if set(part.meta.stages_with(stage.stage, stage.config.layers_per_stage)) <= set(part.stages):
+        if set(part.meta.stages_with(stage, layers_per_stage)) <= set(part.stages):
             return Checkpoint(part.folder, part.meta)
     return None

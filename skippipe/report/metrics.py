@@ -85,6 +85,7 @@ class RunSummary:
     views: int
     """That the run had, the first one included."""
     nodes_lost: int
+    """Members that the others went on without, each time that they did."""
     nodes_joined: int
     """Those that came back, each time that they did."""
     microbatches_taken_over: int

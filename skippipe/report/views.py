@@ -16,6 +16,8 @@ from skippipe.schedule import Plan
 VIEWS = "views.jsonl"
 START, TAKEOVER = "start", "takeover"
 """Ways of going on (survival/view.py)."""
+FIRST_RESTORED = "stage 0 restored by"
+"""In the reason of a redo: before the node that has the first stage from a checkpoint, since nobody else has it."""
 
 
 @dataclass(frozen=True)

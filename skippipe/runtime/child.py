@@ -13,10 +13,11 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import NoReturn
 
-from skippipe.errors import DivergedError, LeftOutError, NothingToResumeError, UserError
+from skippipe.errors import CutOffError, DivergedError, LeftOutError, NothingToResumeError, UserError
 from skippipe.report.run_folder import log_file
 from skippipe.runtime.endpoint import STOP_SIGNAL, Endpoint
 from skippipe.runtime.processes import (
+    CUT_OFF_EXIT,
     DIVERGED_EXIT,
     LEFT_OUT_EXIT,
     NOTHING_TO_RESUME_EXIT,
@@ -39,6 +40,7 @@ EXITS: dict[type[Exception], int] = {
     MalformedMessageError: PEER_LOST_EXIT,
     DivergedError: DIVERGED_EXIT,
     LeftOutError: LEFT_OUT_EXIT,
+    CutOffError: CUT_OFF_EXIT,
 }
 """Exit codes of what a node ends with that one line explains; all else is a failure of the program."""
 

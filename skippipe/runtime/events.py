@@ -86,6 +86,17 @@ class NodeBack:
 
 
 @dataclass(frozen=True)
+class FirstRestored:
+    """A node has taken the first stage, which had lost all of its nodes."""
+
+    node: int
+    iteration: int
+    """The first that it does with it."""
+    source: str
+    """Where the state came from, in words."""
+
+
+@dataclass(frozen=True)
 class NodeSlow:
     """A node has become slow, or is as fast as usual again."""
 
@@ -160,6 +171,7 @@ Event = (
     | IterationMetrics
     | ViewBegun
     | NodeBack
+    | FirstRestored
     | NodeSlow
     | Leaving
     | BatchMetrics

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from skippipe.errors import UserError
 from skippipe.model.checkpoint import Checkpoint, load_stage
 from skippipe.model.parts import newest_with
-from skippipe.model.stage import Stage
 from skippipe.runtime.job import Job
 from skippipe.runtime.shard import Shard
 from skippipe.runtime.state import Given, Knowledge, awaited, earlier_members, handovers, mean_of_neighbours, restore
@@ -111,13 +110,21 @@ class Holding:
             self.handing = self.for_others(view, know)
             self.hand_over(links, view, iteration, now)
 
+    def restore_first(self) -> str:
+        """Fill the first stage, which nobody holds any more, from a checkpoint: which; RuntimeError if it is gone."""
+        checkpoint = newest_checkpoint(self.job, 0)
+        if checkpoint is None:
+            raise RuntimeError("no checkpoint that has stage 0 is here any more")
+        load_stage(checkpoint, self.shard.stage, self.shard.optimizer)
+        return of_checkpoint(checkpoint)
+
     def restore_stage(self, view: View, given: list[Given], known: Knowledge) -> str:
         """Fill a stage that nobody holds any more: from a checkpoint, or else from what its neighbours hold; which."""
         shard = self.shard
-        checkpoint = newest_checkpoint(self.job, shard.stage)
+        checkpoint = newest_checkpoint(self.job, shard.index)
         if checkpoint is not None:
             load_stage(checkpoint, shard.stage, shard.optimizer)
-            return f"of the checkpoint of iteration {checkpoint.meta.iteration}"
+            return of_checkpoint(checkpoint)
         numbers = mean_of_neighbours(view, given, known.figures)
         if numbers is None:
             return "as it was in the beginning, since it has no checkpoint and no neighbours"
@@ -127,7 +134,12 @@ class Holding:
         return f"as the mean of stage {near}, since it has no checkpoint"
 
 
-def newest_checkpoint(job: Job, stage: Stage) -> Checkpoint | None:
+def of_checkpoint(checkpoint: Checkpoint) -> str:
+    """Where a stage's state came from, in words."""
+    return f"of the checkpoint of iteration {checkpoint.meta.iteration}"
+
+
+def newest_checkpoint(job: Job, stage: int) -> Checkpoint | None:
     """The newest one here that has what a stage needs: of the run, or else of the one that it goes on from.
 
     The other stages go on with newer weights anyway, so theirs need not be here.
@@ -135,7 +147,7 @@ def newest_checkpoint(job: Job, stage: Stage) -> Checkpoint | None:
     before = job.checkpoint.folder if job.checkpoint else job.resume
     for path in (job.folder, *([before] if before else [])):
         try:
-            if (checkpoint := newest_with(path, stage)) is not None:
+            if (checkpoint := newest_with(path, stage, job.config.model.layers_per_stage)) is not None:
                 return checkpoint
         except UserError as error:
             logger.warning("%s", error)

@@ -13,7 +13,7 @@ from skippipe.model.feedback import Replica, load_feedback
 from skippipe.model.gradient_codec import GradientCodec
 from skippipe.runtime.emulation import Emulation, RunClock
 from skippipe.runtime.endpoint import STOP_SIGNAL
-from skippipe.runtime.events import Ready
+from skippipe.runtime.events import FirstRestored, Ready
 from skippipe.runtime.executor import Executor, expected_senders
 from skippipe.runtime.figures import meet, widths
 from skippipe.runtime.gradients import Exchange, Group
@@ -228,6 +228,8 @@ class Member:
             redone = [(view.first_iteration, view.number) for view in views if view.way == "redo"]
             senders = expected_senders(self.view.plan, self.job.node)
             self.inbox.take_up(self.view.number, senders, collectives, redone[-1] if redone else None)
+        if taken := [view.first_iteration for view in views if view.restored.get(self.job.node) == ()]:
+            self.restore_first(taken[-1])
         self.executor.emulation = self.emulation = self.make_emulation()
         if self.view.committed >= self.executor.iteration:
             self.executor.finish()
@@ -237,6 +239,13 @@ class Member:
         self.tell_of(views, before)
         self.replanner.look(self.view, iteration)
         return begins_again
+
+    def restore_first(self, iteration: int) -> None:
+        """Fill the first stage, which this node holds from now on, from a checkpoint."""
+        self.work.begin("the checkpoint of stage 0 to be read")
+        source = self.holding.restore_first()
+        logger.warning("stage 0 is restored %s", source)
+        self.job.endpoint.report(FirstRestored(self.job.node, iteration, source))
 
     def know(self) -> Knowledge:
         """What this node knows of the run beside its stage."""

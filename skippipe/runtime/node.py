@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from skippipe.errors import LeftOutError
+from skippipe.errors import CutOffError, LeftOutError
 from skippipe.model.stage import Stage
 from skippipe.runtime.job import Job
 from skippipe.runtime.joining import join
@@ -35,6 +35,8 @@ def run_worker(job: Job) -> None:
         if worker.survivors.is_left_out:
             raise LeftOutError(str(error)) from None
         worker.save_what_is_left()
+        if worker.survivors.in_reach:
+            raise CutOffError(str(error)) from None
         raise
 
 

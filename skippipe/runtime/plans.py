@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from skippipe.errors import UserError
+from skippipe.runtime.holding import newest_checkpoint
 from skippipe.runtime.job import Job
 from skippipe.schedule import Plan
 from skippipe.survival.skipping import paths_without
 from skippipe.survival.succession import (
     StageLostError,
+    Stages,
     plan_first_served,
     plan_of_the_living,
     plan_of_what_follows,
@@ -23,7 +25,7 @@ class Plans:
 
     def __init__(self, job: Job) -> None:
         schedule = job.schedule
-        self.first = job.plan
+        self.job, self.first = job, job.plan
         self.costs, self.memory = schedule.costs, schedule.pipeline.memory
         self.following: dict[int, Plan] = {}
         """What follows on takeovers, by the views' numbers."""
@@ -57,7 +59,25 @@ class Plans:
 
     def skip(self, plan: Plan, lost: Collection[int]) -> Plan:
         """The plan of those who are left of a plan if a stage is not; StageLostError if they can't go on so."""
-        stages = tuple(tuple(node for node in stage if node not in lost) for stage in plan.stages)
+        return self.plan_on(tuple(tuple(node for node in stage if node not in lost) for stage in plan.stages), plan)
+
+    def restorer(self, plan: Plan, lost: Collection[int], able: Collection[int]) -> int | None:
+        """Who of the `able` restores the first stage of a plan from a checkpoint; None if nobody can.
+
+        It is on this machine, whose disk has one, and of the stage with most nodes left: never the last of a stage.
+        """
+        left = [[node for node in stage if node not in lost] for stage in plan.stages]
+        here = set(able).intersection(self.job.endpoint.local)
+        found = [(-len(stage), node) for stage in left if len(stage) > 1 for node in stage if node in here]
+        return min(found)[1] if found and newest_checkpoint(self.job, 0) is not None else None
+
+    def with_first(self, plan: Plan, lost: Collection[int], first: Collection[int]) -> Plan:
+        """The plan of those who are left of a plan if `first` are the nodes of the first stage; StageLostError."""
+        others = tuple(tuple(node for node in stage if node not in {*lost, *first}) for stage in plan.stages[1:])
+        return self.plan_on((tuple(first), *others), plan)
+
+    def plan_on(self, stages: Stages, plan: Plan) -> Plan:
+        """A plan's microbatches on other stages, some of which may be empty; StageLostError if they can't go on so."""
         paths = paths_without(plan, stages, self.costs)
         sync_s = sync_of(stages, self.bandwidth, self.moved)
         try:
@@ -74,7 +94,11 @@ class Plans:
         """
         if all(before.stages) and (found := self.searched.get(tuple(sorted(members)))):
             return found
-        return self.restart(self.first, self.first.stage_of().keys() - set(members))
+        lost = self.first.stage_of().keys() - set(members)
+        if lost.issuperset(self.first.stages[0]):
+            # Whoever has restored the first stage goes on with it.
+            return self.with_first(self.first, lost, [node for node in before.stages[0] if node in members])
+        return self.restart(self.first, lost)
 
     def offer(self, view: View, plan: Plan) -> None:
         """A better plan for a view has been found."""

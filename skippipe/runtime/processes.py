@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 USER_ERROR_EXIT, PEER_LOST_EXIT, DIVERGED_EXIT, LEFT_OUT_EXIT, NOTHING_TO_RESUME_EXIT = 2, 3, 4, 5, 6
+CUT_OFF_EXIT = 7
 """Exit codes of a node that can't work, that lost another one, that dropped too many iterations, that the others have
-gone on without, or that found with all others that there is nothing to go on from; its log says more."""
+gone on without, that found with all others that there is nothing to go on from, or that too few of the others are in
+reach; its log says more."""
 LOG_LINES_SHOWN = 12
 
 
@@ -20,7 +22,9 @@ class NodeFailedError(Exception):
         """`status` is what the process ended with; the launcher may know that the others have gone on without it."""
         self.node = node
         self.log = log
-        self.of_another = status == PEER_LOST_EXIT
+        self.cut_off = status == CUT_OFF_EXIT
+        """Whether those who can't be reached from here may go on."""
+        self.of_another = status == PEER_LOST_EXIT or self.cut_off
         self.diverged = status == DIVERGED_EXIT
         self.nothing_to_resume = status == NOTHING_TO_RESUME_EXIT
         self.left_out = left_out or status == LEFT_OUT_EXIT

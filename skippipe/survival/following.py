@@ -9,7 +9,7 @@ from skippipe.schedule.plan import Plan
 from skippipe.survival.course import Course, Report
 from skippipe.survival.succession import StageLostError
 from skippipe.survival.suspicion import to_exclude
-from skippipe.survival.view import View
+from skippipe.survival.view import FIRST_RESTORED, View, Way
 
 
 class Planner(Protocol):
@@ -23,6 +23,12 @@ class Planner(Protocol):
 
     def skip(self, plan: Plan, lost: Collection[int]) -> Plan:
         """Of those who are left of a plan, some of whose stages are not; StageLostError if they can't go on so."""
+
+    def restorer(self, plan: Plan, lost: Collection[int], able: Collection[int]) -> int | None:
+        """Who of the `able` restores the first stage, which has lost all nodes, from a checkpoint; None if nobody."""
+
+    def with_first(self, plan: Plan, lost: Collection[int], first: Collection[int]) -> Plan:
+        """Of those who are left of a plan, `first` being the nodes of its first stage; StageLostError."""
 
     def settle(self, members: Collection[int], before: Plan) -> Plan:
         """For iterations that these nodes begin together, who have not all been in the plan before."""
@@ -123,26 +129,44 @@ def after_a_loss(newest: View, reports: Mapping[int, Report], planner: Planner, 
     ahead = max(able.values(), key=lambda report: report.committed)
     first = ahead.committed + 1
     base = ahead.view or newest
-    lost = tuple(node for node in base.members if node not in able)
-    is_redone = base.fallback is not None and base.first_iteration == first
-    if is_redone:
-        assert base.fallback is not None
-        plan = planner.restart(base.fallback, base.fallback.stage_of().keys() - able.keys())
-        # Who joined with the view that is given up is in no stage.
-        lost = tuple(sorted(set(base.members) - plan.stage_of().keys()))
-    else:
-        try:
-            plan = planner.succeed(base, first, lost)
-        except StageLostError:
-            plan, is_redone = planner.skip(base.plan, lost), True
+    plan, way, restored = plan_after(base, first, able, planner)
+    # Who joined with a view that is given up is in no stage.
+    lost = tuple(sorted(set(base.members) - plan.stage_of().keys()))
+    told = [f"lost: {', '.join(map(str, lost))}"] if lost else ["nobody is lost after all"]
+    told += [f"{FIRST_RESTORED}: {node}" for node in restored]
     return View(
         number=newest.number + 1,
         first_iteration=first,
-        way="redo" if is_redone else "takeover",
-        reason=f"lost: {', '.join(map(str, lost))}" if lost else "nobody is lost after all",
+        way=way,
+        reason="; ".join(told),
         plan=plan,
         committed=ahead.committed,
         figures={node: tuple(row) for node, row in ahead.figures.items()},
         lost=lost,
+        restored=restored,
         detected_s=detected_s,
     )
+
+
+def plan_after(
+    base: View, first: int, able: Mapping[int, Report], planner: Planner
+) -> tuple[Plan, Way, dict[int, tuple[int, ...]]]:
+    """The plan of the `able` for iteration `first` of a view, how they go on, and who restores the first stage for it.
+
+    Whoever does must have done all before, since it has another stage then; StageLostError if nobody can.
+    """
+    goes_back = base.fallback is not None and base.first_iteration == first
+    plan = base.fallback if goes_back and base.fallback is not None else base.plan
+    lost = plan.stage_of().keys() - able.keys()
+    if lost.issuperset(plan.stages[0]):
+        ahead = [node for node, report in able.items() if report.committed == first - 1]
+        restorer = planner.restorer(plan, lost, ahead)
+        if restorer is None:
+            raise StageLostError([0])
+        return planner.with_first(plan, lost, [restorer]), "redo", {restorer: ()}
+    if goes_back:
+        return planner.restart(plan, lost), "redo", {}
+    try:
+        return planner.succeed(base, first, lost), "takeover", {}
+    except StageLostError:
+        return planner.skip(plan, lost), "redo", {}

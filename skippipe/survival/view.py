@@ -29,6 +29,8 @@ Way = Literal["start", "takeover", "redo", "boundary"]
 start: it is the first. takeover: in the middle of an iteration, heirs do the tasks of the lost. redo: an iteration is
 dropped and begun again. boundary: between two iterations.
 """
+FIRST_RESTORED = "stage 0 restored by"
+"""In the reason of a redo: before the node that has the first stage from a checkpoint, since nobody else has it."""
 MOST_REASON = 100_000
 """Characters of a reason; it may name every node."""
 MOST_FIGURES = 100
@@ -60,7 +62,10 @@ class View:
     donors: dict[int, int] = field(default_factory=dict)
     """Who hands its stage's state, as it is when the view begins, to each member that did not hold that stage."""
     restored: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    """For each member that restores a stage that nobody holds any more: members with neighbouring stages."""
+    """For each member that restores a stage that nobody holds any more: members with neighbouring stages.
+
+    Of a redo: nobody, since it is the first stage, and the member knows all else.
+    """
     fallback: Plan | None = None
     """Whose stages members hold until the view's first iteration is done, if some of them move between stages."""
     detected_s: float | None = None
@@ -154,8 +159,11 @@ class View:
 
     def check_donors(self, members: set[int]) -> None:
         """Raise UserError if donors can't hand over anything, or nobody knows what to go back to."""
-        if (self.donors or self.restored) and self.way != "boundary":
+        is_boundary = self.way == "boundary"
+        if not is_boundary and (self.donors or (self.restored and self.way != "redo")):
             raise UserError(f"donors of a view whose way is {self.way}")
+        if wrong := [node for node, near in self.restored.items() if bool(near) != is_boundary]:
+            raise UserError(f"restored of node {wrong[0]} must name nodes if, and only if, the view's way is boundary")
         if twice := self.donors.keys() & self.restored.keys():
             raise UserError(f"node {min(twice)} is given a stage's state and restores one")
         helpers = {node for near in self.restored.values() for node in near}
@@ -170,7 +178,7 @@ class View:
             raise UserError(f"node {min(asked)} is asked for a state and has just joined")
         if without := set(self.joined) - given:
             raise UserError(f"donors has nobody for node {min(without)}, which has joined")
-        if (self.fallback is None) != (not self.moved):
+        if (self.fallback is None) != (not (self.moved and is_boundary)):
             raise UserError("fallback must be there if nodes move between stages, and only then")
 
     def check_same_work(self, newest: View | None, before: View | None) -> None:
@@ -230,13 +238,13 @@ def donors_from(value: Any, nodes: int) -> dict[int, int]:
 
 
 def restored_from(value: Any, nodes: int) -> dict[int, tuple[int, ...]]:
-    """One or two neighbours of each of some nodes."""
+    """Up to two neighbours of each of some nodes."""
     restored = {}
     for key, near in section(value, "restored", None).items():
         where = f"restored of node {key}"
         neighbours = tuple(node_from(entry, where, nodes) for entry in listing(near, where, 2))
-        if len(set(neighbours)) != len(neighbours) or not neighbours:
-            raise UserError(f"{where} must name one or two nodes")
+        if len(set(neighbours)) != len(neighbours):
+            raise UserError(f"{where} must name nodes once")
         restored[node_from(node_key(key, "restored"), where, nodes)] = neighbours
     return restored
 

@@ -11,8 +11,11 @@ import pytest
 from benchmarks.agreement import earlier, write
 from benchmarks.deaths import Death
 from benchmarks.kept import Kept
+from benchmarks.noticing import report as silences_report
+from benchmarks.silences import How, smaller_halves
 from benchmarks.survival import exactness, report, times
 from benchmarks.survival_before import Measured, verdict
+from tests.small_schedule import small_schedule
 
 
 @pytest.mark.parametrize(
@@ -29,8 +32,8 @@ def test_a_build_that_is_slower_or_larger_than_asked_is_told(step_s: float, mega
 def outcome(**otherwise: Any) -> dict[str, Any]:
     """Of a run whose lost node's tasks were taken over."""
     times = {"noticed_s": 0.02, "agreed_s": 0.2, "step": 1.1, "following": 1.2}
-    differences = {"loss_difference": 1e-8, "tensor_difference": 1e-8, "are_equal": True}
-    return {"node": 3, "moment": 0.5, "iteration": 2, "way": "takeover", **times, **differences, **otherwise}
+    differences = {"loss_difference": 1e-8, "tensor_difference": 1e-8, "are_equal": True, "is_replayed": False}
+    return {"nodes": [3], "moment": 0.5, "iteration": 2, "way": "takeover", **times, **differences, **otherwise}
 
 
 @pytest.mark.parametrize("wrong", [{"loss_difference": 2e-5}, {"tensor_difference": 2e-5}, {"are_equal": False}])
@@ -40,7 +43,10 @@ def test_a_death_after_which_anything_differs_is_not_exact(wrong: dict[str, Any]
     assert not other.is_exact
     assert "**NO**" in other.row()
     assert "**NO**" not in right.row()
+    lost = Death(**outcome(nodes=[2, 3], way="redo", is_replayed=True))
     assert exactness([right, other], failed=2).startswith("Of 4 deaths 1 left the training exact")
+    assert "3 were taken over, 1 lost a whole stage and" in exactness([right, right, other, lost], failed=0)
+    assert lost.row().startswith("| 2, 3 | 0.50 | 2 | redo |")
 
 
 def test_times_are_compared_with_what_was_asked() -> None:
@@ -72,6 +78,35 @@ def test_outcomes_are_kept_line_by_line_and_measured_once(tmp_path: Path) -> Non
     assert [row.split()[1] for row in rows] == ["nobody", "death", "3", "3"]
     assert rows[1].startswith("| death 2 failed: the run ended |")
     assert len({row.count("|") for row in rows}) == 1
+
+
+def silence(**otherwise: Any) -> dict[str, Any]:
+    """Of a run in which the cable to nodes 4 and 5 was cut."""
+    nodes = {"how": "CABLE", "first": 4, "last": 5, "moment": 0.5, "iteration": 2, "way": "takeover", "beside": []}
+    return {**nodes, "noticed_s": 5.0, "agreed_s": 7.0, "step": 2.0, "ended_s": 9.0, **otherwise}
+
+
+def test_nodes_that_fall_silent_are_told_by_how_they_did_and_failed_runs_too(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "kept.jsonl", "silences")
+    stopped = silence(how="STOP", last=4, ended_s=None)
+    kept.add("STOP 0", stopped)
+    kept.add("STOP 1", {**stopped, "noticed_s": 6.5, "beside": [1]})
+    kept.add("STOP 2", {**stopped, "noticed_s": 7.5})
+    kept.add("CABLE 0", silence())
+    kept.add("CABLE 1", {"failed": "it ended"})
+    text = silences_report([], kept, [How.STOP, How.CABLE], 3)
+    rows = [line for line in text if line.startswith("| ")][1:]
+    assert [row.split(" | ")[1] for row in rows[:4]] == ["4", "4", "4", "4 to 5"]
+    assert rows[4].startswith("| CABLE 1 failed: it ended |")
+    assert len({line.count("|") for line in text if line.startswith("|")}) == 1
+    stop, cable = text[-2:]
+    assert "3 runs, 0 failed. Noticed after 6.50 s (median; at most 7.50 s; asked: 6 s, **not met**)" in stop
+    assert stop.endswith("Others were left out too in 1 of them.")
+    assert "2 runs, 1 failed. Noticed after 5.00 s (median; at most 5.00 s; asked: 6 s, met)" in cable
+
+
+def test_halves_are_cut_off_without_which_a_majority_holds_every_stage() -> None:
+    assert smaller_halves(small_schedule().plan("ca-partial")) == [range(1), range(5, 6)]
 
 
 def test_seeds_of_the_same_protocol_are_added_up_and_others_are_not(tmp_path: Path) -> None:

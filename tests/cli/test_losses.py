@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skippipe.cli.losses import Losses
 from skippipe.report.metrics import IterationMetrics, SurvivalSummary
-from skippipe.runtime.events import NodeBack, NodeSlow, ViewBegun
+from skippipe.runtime.events import FirstRestored, NodeBack, NodeSlow, ViewBegun
 
 
 def metrics(iteration: int, step_s: float) -> IterationMetrics:
@@ -62,6 +62,34 @@ def test_who_comes_back_is_told_with_what_it_got_and_counted() -> None:
     )
 
 
+def test_a_joiner_that_was_passed_over_has_neither_joined_nor_been_lost() -> None:
+    lost = ViewBegun(1, 7, (12,), (), (), "takeover", (13,), 6, (5, 2), (5, 3), 61.84)
+    joined = ViewBegun(2, 9, (), (12,), (), "boundary", (), 0, (5, 3), (5, 2), 47.42)
+    both = ViewBegun(3, 9, (5, 12), (), (), "takeover", (13,), 6, (4, 2), (5, 3), 61.84)
+    told, silent, back = (Losses(47.42, range(20)) for _ in range(3))
+    for losses, begun in ((told, (lost, joined, both)), (silent, (lost, both)), (back, (lost, joined))):
+        for event in begun:
+            losses.view(event)
+    # Node 12 had not got its state yet, whether anybody had begun that view or not.
+    for losses in (told, silent):
+        assert (losses.summary.nodes_lost, losses.summary.nodes_joined) == (2, 0)
+    # Here it had.
+    back.back(NodeBack(12, 9, 1, "of node 13", 600_000, 0.1))
+    back.view(both)
+    assert (back.summary.nodes_lost, back.summary.nodes_joined) == (3, 1)
+    # With another view it comes back, and stays for an iteration.
+    for losses in (told, silent):
+        losses.view(ViewBegun(4, 11, (), (12,), (), "boundary", (), 0, (4, 3), (4, 2), 50.0))
+        losses.view(ViewBegun(5, 12, (12,), (), (), "takeover", (13,), 6, (4, 2), (4, 3), 61.84))
+        assert (losses.summary.nodes_lost, losses.summary.nodes_joined) == (3, 1)
+
+
+def test_a_launcher_that_joins_loses_no_node_that_is_not_there_yet() -> None:
+    losses = Losses(47.42, range(12, 14), joins=True)
+    losses.view(ViewBegun(3, 9, (5, 12), (13,), (), "takeover", (), 6, (4, 2), (5, 3), 61.84))
+    assert (losses.summary.nodes_lost, losses.summary.nodes_joined) == (1, 1)
+
+
 def test_who_joins_under_another_launcher_is_told() -> None:
     losses = Losses(47.42, range(10))
     joined = ViewBegun(2, 9, (), (3, 12), (), "boundary", (), 0, (5, 3), (5, 2), 47.42)
@@ -91,6 +119,11 @@ def test_a_better_plan_and_a_redone_iteration_are_told() -> None:
     assert losses.step(metrics(8, 90.0)) == "iteration 8 took 90.0 s (expected 44.0 s)"
     said = losses.view(ViewBegun(5, 9, (), (6,), (2,), "boundary", (), 0, (5, 2), (4, 2), 47.0))
     assert said == "view 5 from iteration 9: node 2 changes stage; next expected 47.0 s"
+
+
+def test_who_takes_the_first_stage_is_told() -> None:
+    said = Losses(50.0, range(20)).restored(FirstRestored(4, 7, "of the checkpoint of iteration 5"))
+    assert said == "node 4 changes to stage 0 in iteration 7, of the checkpoint of iteration 5"
 
 
 def test_a_slow_node_is_told() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from skippipe.__main__ import main
 from skippipe.model.checkpoint import Checkpoint, load_stage, read_checkpoint
 from skippipe.reference import ReferenceTrainer
 from tests.end_to_end.conftest import SECONDS, Start
@@ -61,6 +62,29 @@ def test_a_lost_stage_is_restored(start: Start, workplace: Path, has_checkpoint:
             optimizer.adamw.state.clear()
 
     check_exact(workplace, run.folder, run.fields, ITERATIONS, views=views, restore=restore, by_number=False)
+
+
+def test_the_first_stage_is_restored_from_a_checkpoint(start: Start, workplace: Path) -> None:
+    run = Run(start, workplace, "first-restored", ITERATIONS, "checkpoint_every=1", "checkpoints_kept=99")
+    for node in STAGES[0]:
+        run.kill(node)
+    _, errors = run.process.communicate(timeout=SECONDS)
+    assert run.process.returncode == 0, errors
+    pattern = r"node (\d) changes to stage 0 in iteration (\d+), (of the checkpoint of iteration \d+)"
+    ((node, iteration, source),) = re.findall(pattern, errors)
+    views = run.views
+    taken = next(view for view in views if view["stages"][0] == [int(node)])
+    assert (taken["way"], taken["iteration"]) == ("redo", int(iteration))
+    assert f"stage 0 restored by: {node}" in taken["reason"]
+    assert views[-1]["stages"] == STAGES
+
+    def restore(now: int, reference: ReferenceTrainer) -> None:
+        if now == taken["iteration"]:
+            load_stage(checkpoint_in(run.folder, source), reference.stages[0], reference.optimizers[0])
+
+    check_exact(workplace, run.folder, run.fields, ITERATIONS, views=views, restore=restore, by_number=False)
+    # What it was restored from is not in the views.
+    assert main(["replay", str(run.folder)]) == 0
 
 
 def checkpoint_in(folder: Path, source: str) -> Checkpoint:

@@ -18,14 +18,12 @@ from skippipe.report.run_folder import process_ids
 from skippipe.schedule import Costs
 from skippipe.schedule.plan import make_plan
 from tests.end_to_end.conftest import SECONDS, Start, free_ports, wait_for
-from tests.end_to_end.exactness import check_exact
+from tests.end_to_end.exactness import LONG_TOLERANCE, check_exact
 from tests.end_to_end.timing import Timing
 from tests.small_schedule import STAGES, small_schedule
 
 MORE = 3
 """Iterations that must be done with a node that is back."""
-LONG_TOLERANCE = 1e-4
-"""As exactness.TOLERANCE, of runs whose iterations nobody counts beforehand: rounding grows with them."""
 WIDE_STAGES = [[0, 1], [2, 3, 4], [5, 6]]
 """Of which the second goes on even if it loses one node while another comes back."""
 WIDE_PATHS = [[0, 2], [0, 5], [0, 3], [0, 6], [1, 4], [1, 5], [1, 2], [1, 6]]

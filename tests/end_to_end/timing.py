@@ -35,7 +35,7 @@ ALONE = {
     Why.FROM_OUTSIDE: {
         "test_faults": [
             "test_both_machines_go_on_without_the_node_that_was_killed",
-            "test_the_majority_goes_on_and_who_is_cut_off_saves_and_ends",
+            "test_the_majority_goes_on_and_who_is_cut_off_saves_ends_and_comes_back",
         ],
         "test_invitation": [
             "test_an_invitation_serves_later_too_and_at_any_machine",
@@ -47,7 +47,11 @@ ALONE = {
             "test_a_node_that_is_there_is_not_replaced",
             "test_who_runs_something_else_is_told_so_at_once",
         ],
-        "test_lost_stage": ["test_a_lost_stage_is_skipped", "test_a_lost_stage_is_restored"],
+        "test_lost_stage": [
+            "test_a_lost_stage_is_skipped",
+            "test_a_lost_stage_is_restored",
+            "test_the_first_stage_is_restored_from_a_checkpoint",
+        ],
         "test_machines": [
             "test_a_node_that_comes_back_without_node_0_keeps_the_runs_time",
             "test_a_second_machine_with_the_same_nodes_is_refused_and_the_run_goes_on",

@@ -34,6 +34,8 @@ def trained(losses: list[float | None], ended: list[float | None]) -> Trained:
         longest_gap_s=1.0,
         counts={},
         members=None,
+        replayed=0,
+        replay_difference=0.0,
         said=[],
     )
 
@@ -117,6 +119,9 @@ def test_six_nodes_die_and_go_on_in_each_way(tmp_path: Path) -> None:
     for record in (ours, redo, restart):
         assert record["deaths"] > 0
         assert record["losses"] == pytest.approx(undisturbed["losses"], rel=1e-5)
+    for record in (undisturbed, ours):
+        assert record["replayed"] == ITERATIONS
+        assert record["replay_difference"] < 1e-5
     assert ours["counts"]["microbatches_taken_over"] > 0 == ours["counts"]["iterations_redone"]
     assert redo["counts"]["iterations_redone"] > 0 == redo["counts"]["microbatches_taken_over"]
     assert (ours["starts"], redo["starts"]) == (1, 1)

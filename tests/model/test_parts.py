@@ -95,10 +95,9 @@ def test_no_other_file_is_needed_to_fill_a_stage(run: Path, prepared: Prepared, 
         assert all(torch.equal(tensor, canonical_state(whole)[name]) for name, tensor in canonical_state(stage).items())
 
 
-def test_the_newest_that_has_a_stage_is_found_whole_or_not(run: Path, prepared: Prepared) -> None:
+def test_the_newest_that_has_a_stage_is_found_whole_or_not(run: Path) -> None:
     def newest(layers: int, number: int, path: Path = run) -> int | None:
-        config = ModelConfig(d_model=16, heads=2, context=16, layers_per_stage=layers)
-        found = newest_with(path, Stage(config, number, prepared.vocabulary, 0))
+        found = newest_with(path, number, layers)
         return found.meta.iteration if found else None
 
     assert [newest(2, number) for number in range(3)] == [3, 2, 3]
@@ -107,7 +106,7 @@ def test_the_newest_that_has_a_stage_is_found_whole_or_not(run: Path, prepared: 
     for done in (2, 3):
         stage_file(checkpoint_folder(run, done), 2).unlink()
     assert newest(2, 2) == 1
-    assert newest_with(run / "nowhere", Stage(MODEL, 0, prepared.vocabulary, 0)) is None
+    assert newest_with(run / "nowhere", 0, 2) is None
 
 
 def test_where_another_iteration_belongs(run: Path) -> None:

@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from skippipe.config import ModelConfig, RunConfig
 from skippipe.model.checkpoint import Checkpoint, checkpoint_folder, stage_file
 from skippipe.model.checkpoint_meta import FORMAT, Meta
-from skippipe.model.stage import Stage
 from skippipe.runtime.holding import newest_checkpoint
 
 CONFIG = RunConfig(model=ModelConfig(d_model=16, heads=2, context=16))
@@ -33,12 +32,12 @@ def save(run: Path, *stages: int, iteration: int) -> Path:
 
 
 def test_a_stage_is_restored_from_the_newest_checkpoint_here_that_has_it(tmp_path: Path) -> None:
-    stage, before, own = Stage(CONFIG.model, 1, 300, 0), tmp_path / "before", tmp_path / "own"
+    before, own = tmp_path / "before", tmp_path / "own"
 
     def found(agreed: Path | None, resume: Path | None) -> str | None:
         checkpoint = Checkpoint(agreed, META) if agreed else None
-        job: Any = SimpleNamespace(folder=own, checkpoint=checkpoint, resume=resume)
-        newest = newest_checkpoint(job, stage)
+        job: Any = SimpleNamespace(folder=own, checkpoint=checkpoint, resume=resume, config=CONFIG)
+        newest = newest_checkpoint(job, 1)
         return str(newest.folder.relative_to(tmp_path)) if newest else None
 
     assert found(None, None) is None

@@ -39,6 +39,17 @@ class Planner:
             raise StageLostError([0])
         return plan_of(first | second, second)
 
+    def restorer(self, plan: Plan, lost: Collection[int], able: Collection[int]) -> int | None:
+        second = set(plan.stages[1]) - set(lost)
+        # It has no checkpoint, now and then.
+        if self.draw is None or len(second) < 2 or not second & set(able) or self.draw.random() < 0.3:
+            return None
+        return min(second & set(able))
+
+    def with_first(self, plan: Plan, lost: Collection[int], first: Collection[int]) -> Plan:
+        second = set(plan.stages[1]) - set(lost) - set(first)
+        return plan_of(second | set(first), second)
+
     def settle(self, members: Collection[int], before: Plan) -> Plan:
         first, second = (set(stage) & set(members) for stage in before.stages)
         if self.draw is None:

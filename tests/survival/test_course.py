@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skippipe.report import views
 from skippipe.survival.course import Course, Report
 from skippipe.survival.following import next_view
-from skippipe.survival.view import View
+from skippipe.survival.succession import StageLostError
+from skippipe.survival.view import FIRST_RESTORED, View
 from tests.small_schedule import small_schedule
 from tests.survival import trainer
 from tests.survival.faults import breaks
@@ -35,6 +38,7 @@ def test_torture() -> None:
     for what in (*ways, "came back", "moves", "restored", "had to end well"):
         assert counts[what] > 20, what
     assert counts["went back"] > 5
+    assert counts["restored the first"] > 2
 
 
 @pytest.mark.parametrize("planted", NEXT_VIEWS)
@@ -80,6 +84,20 @@ def test_whoever_has_the_figures_of_others_hands_them_on() -> None:
     assert behind.adopt(following)
     assert [view.number for view in behind.take_up(3)] == [1, 2]
     assert behind.committed == 3
+
+
+def test_the_first_stage_is_restored_by_who_has_done_all_that_is_committed() -> None:
+    view = View(0, 0, "start", "the run begins", plan_of(range(4), [1, 2, 3]), -1)
+    ahead, behind = Course(view, 3, 3, {node: [1.0] for node in range(4)}), Course(view, 3, 2)
+    reports = {node: course.report(is_urgent=True) for node, course in ((1, behind), (2, ahead), (3, ahead))}
+    following = next_view(ahead, reports, (), Planner(ahead, Random(0)), None)
+    assert (following.way, following.first_iteration, following.lost) == ("redo", 4, (0,))
+    # Node 1 has still to step with the stage that it holds.
+    assert (following.plan.stages, following.restored) == (((2,), (1, 3)), {2: ()})
+    assert following.reason == f"lost: 0; {FIRST_RESTORED}: 2" == f"lost: 0; {views.FIRST_RESTORED}: 2"
+    assert following.fallback is None
+    with pytest.raises(StageLostError, match="stage 0"):
+        next_view(ahead, {1: reports[1]}, (), Planner(ahead, Random(0)), None)
 
 
 def test_whoever_was_left_out_in_between_ends() -> None:

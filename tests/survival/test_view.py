@@ -43,7 +43,9 @@ def test_the_same_view_comes_out() -> None:
     back = replace(VIEW, way="boundary", committed=6, joined=(0,), donors={0: 2}, resumed_s=-3.5)
     moving = replace(back, donors={0: 2, 5: 3}, fallback=SCHEDULE.plan("ca-partial"))
     assert (back.moved, moving.moved) == ((), (5,))
-    for view in (VIEW, first, back, moving):
+    taking = replace(VIEW, way="redo", restored={3: ()})
+    assert taking.moved == (3,)
+    for view in (VIEW, first, back, moving, taking):
         data = view.to_bytes()
         again = View.from_bytes(data, NODES)
         assert again == view
@@ -115,6 +117,16 @@ MALFORMED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "node 2 is asked for a state and has just joined",
     ),
     "joined and left alone": (lambda d: d.update(way="boundary", joined=[0]), "donors has nobody for node 0"),
+    "restored in a takeover": (lambda d: d.update(restored={"0": []}), "donors of a view whose way is takeover"),
+    "restored of nobody": (
+        lambda d: d.update(way="boundary", restored={"0": []}),
+        "must name nodes if",
+    ),
+    "restored of others": (
+        lambda d: d.update(way="redo", restored={"0": [2]}),
+        "must name nodes if",
+    ),
+    "restored of one twice": (lambda d: d.update(way="boundary", restored={"0": [2, 2]}), "must name nodes once"),
     "no way back": (lambda d: d.update(way="boundary", donors={"0": 2}), "fallback must be there"),
     "a way back for nobody": (lambda d: d.update(fallback=d["plan"]), "fallback must be there"),
     "fallback a number": (lambda d: d.update(fallback=1), "fallback must be a mapping"),

@@ -139,6 +139,16 @@ class Trainer(Process):
             self.world.counts["passed over"] += len(views) - 1
             self.hand_over(views[-1])
             self.change_stage(views[-1].plan.stage_of()[self.node])
+            for view in views:
+                self.restore_first(view)
+
+    def restore_first(self, view: View) -> None:
+        """Have the first stage from a checkpoint, if that is so in a view."""
+        if view.restored.get(self.node) == ():
+            if len(self.history) != view.first_iteration:
+                raise ViolationError(f"node {self.node} leaves its stage before it has done what is committed")
+            self.stage = view.plan.stage_of()[self.node]
+            self.world.counts["restored the first"] += 1
 
     def change_stage(self, stage: int) -> None:
         """Have another one, once its state is there, or go back to the one before."""

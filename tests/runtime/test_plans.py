@@ -1,0 +1,58 @@
+"""Who takes the first stage once all of its nodes are lost, and how long it is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from skippipe.runtime.plans import Plans
+from skippipe.survival.succession import StageLostError, check_living
+from tests.runtime.test_holding import CONFIG, save
+from tests.small_schedule import NODES, small_schedule
+
+SCHEDULE = small_schedule()
+PLAN = SCHEDULE.plan("ca-partial")
+
+
+def plans(folder: Path, here: range = range(NODES)) -> Plans:
+    job: Any = SimpleNamespace(
+        schedule=SCHEDULE,
+        plan=PLAN,
+        config=CONFIG,
+        folder=folder,
+        checkpoint=None,
+        resume=None,
+        endpoint=SimpleNamespace(local=here),
+    )
+    return Plans(job)
+
+
+def test_who_restores_the_first_stage_is_here_and_leaves_a_replica_behind(tmp_path: Path) -> None:
+    assert plans(tmp_path).restorer(PLAN, {0, 1}, range(2, 6)) is None
+    # One that lacks the stage is none.
+    save(tmp_path, 1, 2, iteration=2)
+    assert plans(tmp_path).restorer(PLAN, {0, 1}, range(2, 6)) is None
+    save(tmp_path, 0, iteration=1)
+    assert plans(tmp_path).restorer(PLAN, {0, 1}, range(2, 6)) == 2
+    assert plans(tmp_path).restorer(PLAN, {0, 1}, [3, 5]) == 3
+    assert plans(tmp_path).restorer(PLAN, {0, 1, 3}, [2, 4, 5]) == 4
+    assert plans(tmp_path, range(5, 6)).restorer(PLAN, {0, 1}, range(2, 6)) == 5
+    assert plans(tmp_path, range(2)).restorer(PLAN, {0, 1}, range(2, 6)) is None
+    assert plans(tmp_path).restorer(PLAN, {0, 1, 3, 4}, [2, 5]) is None
+
+
+def test_the_first_stage_is_kept_until_one_of_its_nodes_is_back(tmp_path: Path) -> None:
+    taken = plans(tmp_path).with_first(PLAN, {0, 1}, [2])
+    assert taken.stages == ((2,), (3,), (4, 5))
+    assert {path[0] for path in taken.paths} == {2}
+    check_living(taken, NODES)
+    # Whoever comes back for another stage does not end that.
+    without = plans(tmp_path).with_first(PLAN, {0, 1, 5}, [2])
+    settled = plans(tmp_path).settle([2, 3, 4, 5], without)
+    assert settled.stages == ((2,), (3,), (4, 5))
+    assert plans(tmp_path).settle([1, 2, 3, 4, 5], settled).stages == ((1,), (2, 3), (4, 5))
+    with pytest.raises(StageLostError, match="stage 0"):
+        plans(tmp_path).settle([3, 4, 5], settled)
