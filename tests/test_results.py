@@ -212,6 +212,14 @@ def test_links() -> None:
     assert shown["iteration among 10,000 hostile messages"] == said
 
 
+def test_real_links() -> None:
+    text = (BENCHMARKS / "real_links.md").read_text()
+    measured = [list(map(cells, table[2:])) for table in tables(text, "setting | step measured s")[:2]]
+    shown = lines(DOCS, "command | setting | step expected (s)")
+    found = [[setting, expected, ratio] for rows in measured for setting, _, expected, ratio, *_ in rows]
+    assert [[setting.strip("`"), *rest] for _, setting, *rest in shown] == found
+
+
 def test_fuzzing() -> None:
     shown = {row[0]: row[1] for row in lines(DOCS, "what | result")}
     text, parsers = (BENCHMARKS / "fuzz.md").read_text(), lines(BENCHMARKS / "fuzz.md", "parser")
