@@ -1,7 +1,7 @@
 """What a node sends to several peers in an all-reduce goes out in step: as fast to each as to the slowest.
 
-All of them need as many bytes, and nobody is done before the last of them. Without it the connections through one uplink
-get unequal parts of it; those that are ahead crowd the downlinks of their peers, while other uplinks stand idle
+All of them need as many bytes, and nobody is done before the last. Without it the connections through one uplink get
+unequal parts of it; those that are ahead crowd the downlinks of their peers, while other uplinks stand idle
 (benchmarks/results/collectives.md).
 """
 
@@ -19,8 +19,8 @@ IN_STEP = frozenset((MessageKind.SHARD, MessageKind.SUM))
 STEP_BYTES = 1 << 16
 """What is written to one peer before the others get as much: steps of 512 KB took 4% longer at 100 Mbit/s."""
 
-Write = Callable[[socket.socket, bytes | memoryview], Awaitable[None]]
-"""Writes a record to a connection."""
+Write = Callable[[bytes | memoryview], Awaitable[None]]
+"""Writes a record."""
 
 
 class Steps:
@@ -64,14 +64,16 @@ class InStep:
         """Of those who wait now."""
 
     @contextlib.contextmanager
-    def writer(self, peer: int, header: bytes) -> Iterator[Write]:
+    def writer(self, peer: int, connection: socket.socket, header: bytes) -> Iterator[Write]:
         """What writes the records of a frame to a peer, a message's header being its first bytes."""
         if kind_of(header) not in IN_STEP:
-            yield asyncio.get_running_loop().sock_sendall
+            yield partial(asyncio.get_running_loop().sock_sendall, connection)
             return
+        # Else megabytes would lie in the socket, and it would ask for more only when a third of them has left.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, STEP_BYTES)
         self.steps.join(peer)
         try:
-            yield partial(self.write, peer)
+            yield partial(self.write, peer, connection)
         finally:
             self.steps.leave(peer)
             self.move()

@@ -272,9 +272,9 @@ class Sender:
             return
         if offset and not len(header) <= offset <= len(header) + len(payload):
             raise MalformedMessageError(f"{offset} bytes of frame {sequence}, which has {len(header) + len(payload)}")
-        with self.around.in_step.writer(self.node, header) as write:
+        with self.around.in_step.writer(self.node, connected.connection, header) as write:
             for record in frame_records(frame, connected.session.sealer, offset, self.around.buffers):
-                await write(connected.connection, record)
+                await write(record)
                 if self.loop.time() >= self.next_beat:
                     await self.send_rest(connected)
 
