@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from skippipe.transport.buffers import BufferPool
 from skippipe.transport.clocks import Clock, ClockOffset
+from skippipe.transport.in_step import InStep
 from skippipe.transport.records import Session
 from skippipe.transport.work import Work
 
 LONGEST_BEAT_SECONDS = 5.0
 BEATS_IN_SILENCE = 3
 """So many heartbeats at least go unanswered before a peer is given up."""
+PATIENCE_SECONDS = 1.0
+"""So long at most other peers wait for one that takes nothing (in_step.py): well before they were silent themselves."""
 
 
 class RefusedError(Exception):
@@ -56,6 +59,10 @@ class Surroundings:
     """How long it may be without life later."""
     trains: bool = False
     """Whether this node is one of those that train: all of them are there, or lost."""
+    in_step: InStep = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.in_step = InStep(min(PATIENCE_SECONDS, self.beat_seconds))
 
     @property
     def first_seconds(self) -> float:

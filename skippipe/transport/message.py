@@ -189,6 +189,11 @@ def decode(data: NDArray[np.uint8], encoding: Encoding, shape: list[int]) -> tor
     return (numbers.float() * scales[:, None]).view(shape)
 
 
+def kind_of(packed: bytes) -> MessageKind:
+    """Kind of a message that we have packed, by its header's bytes."""
+    return KINDS[packed[1]]
+
+
 def unpack(data: NDArray[np.uint8]) -> tuple[Header, torch.Tensor]:
     """Header and tensor of a message; MalformedMessageError if they disagree."""
     if len(data) < HEADER.size:

@@ -272,10 +272,11 @@ class Sender:
             return
         if offset and not len(header) <= offset <= len(header) + len(payload):
             raise MalformedMessageError(f"{offset} bytes of frame {sequence}, which has {len(header) + len(payload)}")
-        for record in frame_records(frame, connected.session.sealer, offset, self.around.buffers):
-            await self.loop.sock_sendall(connected.connection, record)
-            if self.loop.time() >= self.next_beat:
-                await self.send_rest(connected)
+        with self.around.in_step.writer(self.node, connected.connection, header) as write:
+            for record in frame_records(frame, connected.session.sealer, offset, self.around.buffers):
+                await write(record)
+                if self.loop.time() >= self.next_beat:
+                    await self.send_rest(connected)
 
     def beat(self) -> bytes:
         """A heartbeat's content."""
