@@ -82,7 +82,10 @@ class Launcher:
         listeners = Listeners.bind(endpoint.peers.host, port, endpoint.listeners.advertised, stream_port)
         try:
             bootstrap = tuple(dict.fromkeys((*endpoint.bootstrap, *living)))
-            self.start_node(replace(endpoint, listeners=listeners, birth=birth, bootstrap=bootstrap))
+            # Meanwhile others may have gone to another machine.
+            around = replace(endpoint.neighbourhood, places={})
+            again = replace(endpoint, listeners=listeners, birth=birth, bootstrap=bootstrap, neighbourhood=around)
+            self.start_node(again)
         finally:
             listeners.close()
         return self.processes[node]
