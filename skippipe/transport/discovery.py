@@ -142,6 +142,13 @@ class Discovery(KademliaDiscovery):  # type: ignore[misc]
         if p.id_node in self.members:
             super().add_peer(addr, p)
 
+    def refresh_table(self) -> None:
+        """Ask for nodes that are not known; published deccom asks for ever, and each answer names everybody."""
+        if self.members <= {self.peer.id_node, *self.peers}:
+            self.refresh_loop = asyncio.get_running_loop().call_later(self.interval, self.refresh_table)
+        else:
+            super().refresh_table()
+
     async def send_datagram(self, msg: bytes, addr: Address) -> None:
         """Send a datagram, but no introduction or question for one that has just gone there.
 
