@@ -22,6 +22,7 @@ from skippipe.runtime.processes import NodeFailedError, Process
 from skippipe.runtime.restarts import Restarts
 from skippipe.runtime.signals import CAUGHT, Signals
 from skippipe.runtime.stopping import stop_all, wait_for_all, wait_until_told
+from skippipe.transport.discovery import adapt_deccom
 from skippipe.transport.losses import DIED, FAILED
 from skippipe.transport.membership import Listeners
 
@@ -66,6 +67,8 @@ class Launcher:
 
         Stopped if a signal comes meanwhile; OSError if there is no process to be had or no room for its id.
         """
+        # Once here instead of once a node, which would copy the memory of all modules that it looks through.
+        adapt_deccom()
         gc.collect()
         gc.freeze()
         for endpoint in self.endpoints:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import sys
@@ -37,8 +38,9 @@ class PeerNotFoundError(Exception):
     """No answer about a peer within the deadline."""
 
 
+@functools.cache
 def adapt_deccom() -> None:
-    """Send what deccom prints to our log at debug level, and let it write IPv6 addresses."""
+    """Send what deccom prints to our log at debug level, and let it write IPv6 addresses; done once."""
     let_deccom_write_ipv6()
 
     def log_print(*values: object, **_: object) -> None:
