@@ -107,7 +107,8 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         connection = socket.socket(family_of(host), socket.SOCK_STREAM)
         try:
             connection.setblocking(False)
-            async with asyncio.timeout_at(deadline if identity in self.starting else loop.time() + CONNECT_SECONDS):
+            may_start = identity in self.starting and not self.around.trains
+            async with asyncio.timeout_at(deadline if may_start else loop.time() + CONNECT_SECONDS):
                 await loop.sock_connect(connection, (host, port))
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connected = await self.introduce(connection, identity, offset)
