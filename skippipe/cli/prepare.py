@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import gc
 import os
@@ -195,10 +196,14 @@ def import_everything(config: RunConfig) -> None:
     if config.data.source == "hub":
         import datasets  # noqa: F401
 
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
     import skippipe.runtime.launcher
     import skippipe.runtime.node  # noqa: F401
     from skippipe.model.optimizer import make_adamw
 
-    # Torch loads a good part of itself at the first optimizer; once here instead of once a node.
+    # Torch, cryptography and sockets load a part of themselves at their first use; once here instead of once a node.
     make_adamw(torch.nn.Linear(1, 1), config.optimizer)
+    X25519PrivateKey.generate()
+    codecs.lookup("idna")
     gc.enable()

@@ -168,7 +168,8 @@ def open_endpoints(
             listeners[node] = Listeners.bind(peers.host, port, (public[0], public[1] + node) if public else None)
     bootstrap += meeting.addresses if meeting is not None else ()
     bootstrap = bootstrap or [listeners[node].address for node in local[:BOOTSTRAP_NODES]]
-    neighbourhood = Neighbourhood({own.address: own.bound for own in listeners.values() if public})
+    near = {own.address: own.bound for own in listeners.values() if public}
+    neighbourhood = Neighbourhood(near, {node: (own.address, own.stream_port) for node, own in listeners.items()})
     reader, writer = os.pipe()
     endpoints = [
         Endpoint(

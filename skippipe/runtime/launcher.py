@@ -22,6 +22,7 @@ from skippipe.runtime.processes import NodeFailedError, Process
 from skippipe.runtime.restarts import Restarts
 from skippipe.runtime.signals import CAUGHT, Signals
 from skippipe.runtime.stopping import stop_all, wait_for_all, wait_until_told
+from skippipe.transport.discovery import adapt_deccom
 from skippipe.transport.losses import DIED, FAILED
 from skippipe.transport.membership import Listeners
 
@@ -66,6 +67,8 @@ class Launcher:
 
         Stopped if a signal comes meanwhile; OSError if there is no process to be had or no room for its id.
         """
+        # Once here instead of once a node, which would copy the memory of all modules that it looks through.
+        adapt_deccom()
         gc.collect()
         gc.freeze()
         for endpoint in self.endpoints:
@@ -82,7 +85,10 @@ class Launcher:
         listeners = Listeners.bind(endpoint.peers.host, port, endpoint.listeners.advertised, stream_port)
         try:
             bootstrap = tuple(dict.fromkeys((*endpoint.bootstrap, *living)))
-            self.start_node(replace(endpoint, listeners=listeners, birth=birth, bootstrap=bootstrap))
+            # Meanwhile others may have gone to another machine.
+            around = replace(endpoint.neighbourhood, places={})
+            again = replace(endpoint, listeners=listeners, birth=birth, bootstrap=bootstrap, neighbourhood=around)
+            self.start_node(again)
         finally:
             listeners.close()
         return self.processes[node]

@@ -172,9 +172,8 @@ class Member:
 
     def receivers(self) -> set[int]:
         """Nodes that this one sends to in the view."""
-        plan, node = self.view.plan, self.job.node
-        others = (other for other in self.view.members if node in expected_senders(plan, other).values())
-        return {*others, *self.group.peers()}
+        # Where an activation comes from its gradient goes to, and the other way round.
+        return {*expected_senders(self.view.plan, self.job.node).values(), *self.group.peers()}
 
     def ask_to_stop(self, *_: object) -> None:
         """Remember that this process was told to save and leave."""

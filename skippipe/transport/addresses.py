@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from deccom.utils.common import byte_reader, byte_writer
@@ -14,6 +14,8 @@ from skippipe.transport.message import MalformedMessageError, whole_number
 
 Address = tuple[str, int]
 """An IPv4 or IPv6 address in its usual form, and a port."""
+Place = tuple[Address, int]
+"""Where a node is reached: the address for datagrams, and the port for streams."""
 
 HOST_BYTES = 16
 ADDRESS_BYTES = HOST_BYTES + 2
@@ -65,7 +67,7 @@ def address_numbers(address: Address, stream_port: int) -> list[float]:
     return [float(int.from_bytes(data[at : at + NUMBER_BYTES], "big")) for at in range(0, len(data), NUMBER_BYTES)]
 
 
-def address_of_numbers(numbers: Sequence[float]) -> tuple[Address, int]:
+def address_of_numbers(numbers: Sequence[float]) -> Place:
     """What address_numbers was given; MalformedMessageError if it was nothing."""
     if len(numbers) != ADDRESS_NUMBERS:
         raise MalformedMessageError(f"{len(numbers)} numbers are no address")
@@ -95,11 +97,13 @@ def let_deccom_write_ipv6() -> None:
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """How nodes of one machine reach one another if others know them by other addresses: not every router lets a
+    """How nodes of one machine reach one another, also if others know them by other addresses: not every router lets a
     machine reach itself by its public address."""
 
     near: dict[Address, Address]
     """From the address that all know to the one that is bound."""
+    places: dict[int, Place] = field(default_factory=dict)
+    """Where all know nodes of this machine to be, which need not be looked for."""
 
     def way(self, address: Address) -> Address:
         """Where to send what goes to an address."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import sys
@@ -37,8 +38,9 @@ class PeerNotFoundError(Exception):
     """No answer about a peer within the deadline."""
 
 
+@functools.cache
 def adapt_deccom() -> None:
-    """Send what deccom prints to our log at debug level, and let it write IPv6 addresses."""
+    """Send what deccom prints to our log at debug level, and let it write IPv6 addresses; done once."""
     let_deccom_write_ipv6()
 
     def log_print(*values: object, **_: object) -> None:
@@ -141,6 +143,13 @@ class Discovery(KademliaDiscovery):  # type: ignore[misc]
         """Take a peer into the table if it is one of the cluster's nodes."""
         if p.id_node in self.members:
             super().add_peer(addr, p)
+
+    def refresh_table(self) -> None:
+        """Ask for nodes that are not known; published deccom asks for ever, and each answer names everybody."""
+        if self.members <= {self.peer.id_node, *self.peers}:
+            self.refresh_loop = asyncio.get_running_loop().call_later(self.interval, self.refresh_table)
+        else:
+            super().refresh_table()
 
     async def send_datagram(self, msg: bytes, addr: Address) -> None:
         """Send a datagram, but no introduction or question for one that has just gone there.

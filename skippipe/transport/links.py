@@ -13,7 +13,7 @@ import numpy as np
 from deccom.peers.peer import Peer
 from numpy.typing import NDArray
 
-from skippipe.transport.addresses import Address, Neighbourhood, shown_address
+from skippipe.transport.addresses import Address, Neighbourhood, Place, shown_address
 from skippipe.transport.buffers import BufferPool
 from skippipe.transport.connected import Surroundings
 from skippipe.transport.conversation import Handlers
@@ -115,6 +115,7 @@ class Links(Messenger):
         await self.loop.create_datagram_endpoint(self.streams.get_lowest, sock=self.listeners.datagrams)
         me = Peer(self.listeners.address, pub_key=public_name(self.node), tcp=self.listeners.stream_port)
         await self.streams.start(me)
+        self.add(self.neighbourhood.places)
         self.server = asyncio.create_task(self.streams.serve(self.listeners.streams))
         self.server.add_done_callback(check_end)
         self.losses.watch(self.loop)
@@ -208,15 +209,19 @@ class Links(Messenger):
         pending: Future[None] = asyncio.run_coroutine_threadsafe(connect_all(), self.loop)
         pending.result()
 
-    def learn(self, places: Mapping[int, tuple[Address, int]]) -> None:
-        """Remember the datagram address and the stream port of nodes: nobody may be left to ask for them later."""
+    def learn(self, places: Mapping[int, Place]) -> None:
+        """Remember where nodes are: nobody may be left to ask for them later."""
 
         async def add() -> None:
-            for node, (address, port) in places.items():
-                if node != self.node and self.discovery.get_peer(self.members[node]) is None:
-                    self.discovery.add_peer(address, Peer(address, pub_key=public_name(node), tcp=port))
+            self.add(places)
 
         asyncio.run_coroutine_threadsafe(add(), self.loop).result()
+
+    def add(self, places: Mapping[int, Place]) -> None:
+        """Take nodes into discovery's table that are not there yet (network thread)."""
+        for node, (address, port) in places.items():
+            if node != self.node and self.discovery.get_peer(self.members[node]) is None:
+                self.discovery.add_peer(address, Peer(address, pub_key=public_name(node), tcp=port))
 
     def see(self, members: Iterable[int]) -> None:
         """The run goes on with these nodes: others may be had by machines that are invited."""

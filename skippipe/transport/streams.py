@@ -32,7 +32,7 @@ from skippipe.transport.handshake import (
     ServerHandshake,
 )
 from skippipe.transport.hosting import serve_newcomer
-from skippipe.transport.identity import KEY_BYTES, AuthenticationError
+from skippipe.transport.identity import KEY_BYTES, AuthenticationError, node_id
 from skippipe.transport.invitation import NEWCOMER, Desk, UnintelligibleError, is_newcomer
 from skippipe.transport.message import MalformedMessageError
 from skippipe.transport.records import RecordKind, Session
@@ -76,6 +76,8 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         """By node id; those that have connected to us."""
         self.server_sessions: dict[bytes, bytes] = {}
         """By node id; those that we have connected to."""
+        self.starting = {node_id(node) for node in neighbourhood.places}
+        """Node ids of those that start together with us: their sockets are there before they answer."""
         self.replaceable = discovery.replaceable
         self.comes_later = False
         """Whether this process joins the others, who may know another address of its node."""
@@ -105,10 +107,13 @@ class PeerStreams(StreamProtocol):  # type: ignore[misc]
         connection = socket.socket(family_of(host), socket.SOCK_STREAM)
         try:
             connection.setblocking(False)
-            async with asyncio.timeout(CONNECT_SECONDS):
+            may_start = identity in self.starting and not self.around.trains
+            async with asyncio.timeout_at(deadline if may_start else loop.time() + CONNECT_SECONDS):
                 await loop.sock_connect(connection, (host, port))
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return await self.introduce(connection, identity, offset)
+                connected = await self.introduce(connection, identity, offset)
+            self.starting.discard(identity)
+            return connected
         except BaseException:
             connection.close()
             raise

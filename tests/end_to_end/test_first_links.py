@@ -33,3 +33,5 @@ def test_nodes_connect_to_all_that_they_send_to_before_the_first_iteration(
         replicas = next(set(stage) for stage in STAGES if node in stage) - {node}
         assert along_paths | replicas <= receivers <= connected
         assert "opens a link" not in log
+        # Each would do it for itself.
+        assert "imported []" in log, re.search("imported .*", log)
