@@ -40,7 +40,9 @@ def watch_links() -> None:
         if met:
             logger.info("opens a link to node %d late", node)
 
-    Member.__init__, Member.meet, Sender.__init__ = beginning, meeting, making  # type: ignore[method-assign]
+    Member.__init__ = beginning  # type: ignore[method-assign]
+    Member.meet = meeting  # type: ignore[method-assign]
+    Sender.__init__ = making  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
