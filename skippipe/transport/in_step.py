@@ -16,7 +16,7 @@ from functools import partial
 from skippipe.transport.message import MessageKind, kind_of
 
 IN_STEP = frozenset((MessageKind.SHARD, MessageKind.SUM))
-FAST = 125e6
+FAST = 200e6
 """Bytes a second of all peers together beyond which it is not the links that limit, and steps only cost."""
 WINDOW_SECONDS = 0.1
 """How long the speed is measured for."""
