@@ -17,7 +17,6 @@ from skippipe.report.run_folder import process_ids
 from skippipe.runtime.full_model import VALIDATION_BATCHES
 from tests.end_to_end.conftest import SECONDS, Start, wait_for
 from tests.end_to_end.timing import Timing
-from tests.small_schedule import STAGES
 
 
 def finish(start: Start, workplace: Path, setting: str, name: str, *arguments: str) -> list[dict[str, Any]]:
@@ -70,8 +69,8 @@ def test_sigterm_saves_and_kill_9_loses_nothing_that_was_saved(start: Start, wor
     process = start("0", *long, "name=killed", *Timing.REAL.fields, "--resume", str(folder))
     killed = workplace / "runs" / "killed"
     wait_for(lambda: any((killed / "checkpoints").glob("*/stage-2.safetensors")))
-    for node in STAGES[0]:
-        os.kill(process_ids(killed)[node], signal.SIGKILL)
+    for process_id in process_ids(killed).values():
+        os.kill(process_id, signal.SIGKILL)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     later = find_latest(killed if any((killed / "checkpoints").glob("*/stage-0.safetensors")) else folder)
