@@ -129,7 +129,12 @@ class Churn:
             life.ended, life.over = run.ended, time.monotonic()
         if not was_running and run.process.returncode:
             self.said.append(run.last_words())
-        return wanted and run.process.returncode == 0
+        return self.is_done() or (wanted and run.process.returncode == 0)
+
+    def is_done(self) -> bool:
+        """Whether a checkpoint has all iterations: a run that is killed at its end has nothing left to do."""
+        newest = self.newest_checkpoint()
+        return newest is not None and find_latest(newest).meta.iteration >= self.config.iterations
 
     def wait_until_ready(self, run: DisturbedRun, life: Life) -> None:
         """Wait until all nodes have met, or the run has ended."""
@@ -148,9 +153,10 @@ class Churn:
             now = time.monotonic()
             if run.newest != newest:
                 newest, moved = run.newest, now
-                drawn = deaths(self.rate, self.nodes, self.attempts, self.seed)
-                self.attempts += 1
-                due = sorted([*due, *((now + part * self.step_s, node) for part, node in drawn)])
+                begins = newest + 1 < self.config.iterations
+                drawn = deaths(self.rate, self.nodes, self.attempts, self.seed) if begins else []
+                self.attempts += begins
+                due = sorted([*due, *((now + part * self.step_s, node) for part, node in drawn)]) if begins else []
                 bar.n = max(bar.n, newest + 1)
                 bar.set_postfix(deaths=self.hits, starts=len(self.lives))
             while due and due[0][0] <= now:
