@@ -7,7 +7,8 @@
 A node drawn at random is killed (SIGKILL) at a moment drawn at random from one step of the main job, or three of the
 small one. Losses and weights are compared with those of one process that nobody disturbs (reference.py), or if a stage
 has lost all of its nodes, with a replay of views.jsonl in one process (skippipe/replay.py). What is measured is kept
-beside the results file, so a call that was cut short goes on where it was.
+beside the results file, so a call that was cut short goes on where it was. Steps stand beside the simulation's of the
+same deaths.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from tqdm import tqdm
 
 from benchmarks import whole_runs
 from benchmarks.deaths import TOLERANCE, Death, Deaths
-from benchmarks.jobs import MAIN_NODES, SMALL_NODES, job_of
+from benchmarks.jobs import MAIN_NODES, SMALL_NODES, Job, job_of
 from benchmarks.kept import FAILED, Kept
+from benchmarks.simulated_deaths import simulate, told
 from skippipe.report.views import TAKEOVER
 
 ITERATIONS, STEPS = {MAIN_NODES: 4, SMALL_NODES: 5}, {MAIN_NODES: 1.0, SMALL_NODES: 3.0}
@@ -86,7 +88,7 @@ def times(deaths: list[Death]) -> str:
     )
 
 
-def report(head: list[str], kept: Kept, are_times_meant: bool) -> list[str]:
+def report(head: list[str], kept: Kept, are_times_meant: bool, job: Job) -> list[str]:
     """The results file, of what is kept so far."""
     # Those that were done at once ended in any order.
     keys = sorted(kept.outcomes, key=lambda key: -1 if key == NOBODY else int(key.split()[-1]))
@@ -95,7 +97,7 @@ def report(head: list[str], kept: Kept, are_times_meant: bool) -> list[str]:
     lines = [*head, *HEADER, *(row_of(key, kept.outcomes[key]) for key in keys)]
     lines += ["", exactness(deaths, len(runs) - len(deaths))]
     if deaths and are_times_meant:
-        lines += ["", times(deaths)]
+        lines += ["", times(deaths), *told(simulate(job, deaths))]
     elif deaths:
         lines += ["", "Several runs went on at once, so times say nothing."]
     return lines
@@ -128,7 +130,7 @@ def main() -> None:
     kept.once(NOBODY, runs.nobody)
     with ThreadPoolExecutor(options.at_once) as pool:
         for _ in tqdm(pool.map(one, range(options.deaths)), total=options.deaths, unit="death", file=sys.stderr):
-            lines = report(head, kept, options.at_once == 1)
+            lines = report(head, kept, options.at_once == 1, job)
             out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     runs.starter.close()
     print("\n".join(lines))

@@ -291,12 +291,34 @@ def test_survival() -> None:
     assert shown["following steps, heirs for good"] == [f"{following} (median)", f"{after[2].split()[0]} (mean)"]
     seeds = rows(BENCHMARKS / "agreement.md", "what happened, in all of these")["seeds"]["times"]
     assert any(f"{seeds} seeds" in what for what in shown)
-    losses, weights = re.findall(r"by at most ([0-9.e-]+), weights by ([0-9.e-]+) of", text)[0]
-    alone = rows(BENCHMARKS / "survival.md", "node")["nobody"]
-    told = [losses, weights, alone["loss differs by"], alone["weights differ by"]]
-    assert re.findall(r"[0-9.]+e-\d", shown["losses and weights against one undisturbed process"][0]) == [
-        number.replace("e-0", "e-") for number in told
+    losses, weights = re.findall(r"Losses differ by at most ([0-9.e-]+), tensors by ([0-9.e-]+)\.", text)[0]
+    alone = rows(BENCHMARKS / "survival.md", "nodes | after, steps | lost in")["nobody"]
+    what = "losses and weights against one undisturbed process, all 20 runs"
+    assert re.findall(r"[0-9.]+e-\d", shown[what][0]) == [
+        number.replace("e-0", "e-") for number in (losses, weights, alone["losses"], alone["tensors"])
     ]
+    assert "Of 20 deaths 20 left the training exact" in text
+    before, measured, known, during, syncs = re.findall(
+        r"(\d+) deaths before the sync took steps of ([0-9.]+) .* had agreed, ([0-9.]+); .* "
+        r"(\d+) during the sync, .* took ([0-9.]+)\.",
+        text,
+    )[0]
+    prose = " ".join(DOCS.read_text().split())
+    assert f"the {before} deaths before the sync take {known}, measured {measured}" in prose
+    assert f"the {during} deaths during the sync, which took {syncs}" in prose
+
+
+def test_noticing() -> None:
+    shown = {row[0]: row[1] for row in lines(DOCS, "what | measured | simulated, death known after 1 s / 6 s")}
+    found = re.findall(
+        r"- (.*): (\d+) runs, 0 failed\. Noticed after ([0-9.]+) s .*at most ([0-9.]+) s; asked: 6 s, met\), "
+        r"gone on without after ([0-9.]+) s \(at most ([0-9.]+) s\)",
+        (BENCHMARKS / "noticing.md").read_text(),
+    )
+    assert len(found) == 3
+    for how, runs, noticed, latest, agreed, longest in found:
+        told = f"noticed after {noticed} s (at most {latest}), gone on without after {agreed} s (at most {longest})"
+        assert shown[f"{how}, {runs} runs"] == told
 
 
 def test_bounds_stand_beside_the_best_plans_that_are_known() -> None:

@@ -10,9 +10,11 @@ import pytest
 
 from benchmarks.agreement import earlier, write
 from benchmarks.deaths import Death
+from benchmarks.jobs import MAIN_NODES, job_of
 from benchmarks.kept import Kept
 from benchmarks.noticing import report as silences_report
 from benchmarks.silences import How, smaller_halves
+from benchmarks.simulated_deaths import simulate, told
 from benchmarks.survival import exactness, report, times
 from benchmarks.survival_before import Measured, verdict
 from tests.small_schedule import small_schedule
@@ -55,6 +57,26 @@ def test_times_are_compared_with_what_was_asked() -> None:
     assert times([slow[0]]).count("**not met**") == times([slow[1]]).count("**not met**") == 1
 
 
+def test_deaths_stand_beside_their_simulation(tmp_path: Path) -> None:
+    early, late = (Death(**outcome(nodes=[8], moment=0.3, agreed_s=agreed_s)) for agreed_s in (0.1, 0.6))
+    in_sync, redone = Death(**outcome(nodes=[8], moment=0.9, step=1.4)), Death(**outcome(way="redo"))
+    found = simulate(job_of(MAIN_NODES, tmp_path), [early, late, in_sync, redone])
+    assert [beside.death for beside in found] == [early, late, in_sync]
+    assert [beside.agreed_s for beside in found] == pytest.approx([1.0, 6.0, 2.0])
+    soon, later, nothing = (beside.simulated for beside in found)
+    assert soon is not None
+    assert later is not None
+    assert 1.0 < soon < later
+    assert nothing is None
+    *_, steps, syncs = told(found)
+    mean = (soon + later) / 2
+    assert (
+        f"2 deaths before the sync took steps of 1.10 (mean), simulated, known when all had agreed, {mean:.2f}" in steps
+    )
+    assert f"further than {max(abs(1.1 - soon), abs(1.1 - later)):.2f} apart" in steps
+    assert "1 during the sync, which has to be begun again, took 1.40." in syncs
+
+
 def test_outcomes_are_kept_line_by_line_and_measured_once(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "kept.jsonl", "deaths")
     kept.once("nobody", lambda: {"step": 1.0, "loss_difference": 0.0, "tensor_difference": 0.0, "are_equal": True})
@@ -74,7 +96,11 @@ def test_outcomes_are_kept_line_by_line_and_measured_once(tmp_path: Path) -> Non
     again.once("death 11", outcome)
     assert list(Kept(kept.path, "deaths").outcomes) == ["nobody", "death 10", "death 2", "death 11"]
     assert not Kept(kept.path, "other deaths").outcomes
-    rows = [line for line in report([], again, are_times_meant=False) if line.startswith("| ")][1:]
+    rows = [
+        line
+        for line in report([], again, are_times_meant=False, job=job_of(MAIN_NODES, tmp_path))
+        if line.startswith("| ")
+    ][1:]
     assert [row.split()[1] for row in rows] == ["nobody", "death", "3", "3"]
     assert rows[1].startswith("| death 2 failed: the run ended |")
     assert len({row.count("|") for row in rows}) == 1
