@@ -308,6 +308,18 @@ def test_survival() -> None:
     assert f"the {during} deaths during the sync, which took {syncs}" in prose
 
 
+def test_returns() -> None:
+    shown = {row[0]: row[1] for row in lines(DOCS, "what | measured | simulated, death known after 1 s / 6 s")}
+    found = re.findall(
+        r"10 times (SIG\w+): .*; (\d+) were useful within .* slowed by ([0-9.]+%) \(at most ([0-9.]+%)\)",
+        (BENCHMARKS / "survival_return.md").read_text(),
+    )
+    assert [name for name, *_ in found] == ["SIGKILL", "SIGSTOP"]
+    for name, useful, median, most in found:
+        (told,) = [told for what, told in shown.items() if f"({name}), left out" in what or f"({name}) and" in what]
+        assert told == (f"{useful} of 10 useful in the first iteration after; slowed by {median} (at most {most})")
+
+
 def test_noticing() -> None:
     shown = {row[0]: row[1] for row in lines(DOCS, "what | measured | simulated, death known after 1 s / 6 s")}
     found = re.findall(
