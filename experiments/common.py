@@ -39,7 +39,7 @@ LABELS = {
 
 def parse_arguments(description: str | None, extend: Callable[[argparse.ArgumentParser], None] | None = None) -> Any:
     """Arguments of an experiment: --quick or --full, --results, and what `extend` adds."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=description, epilog="Paths are from the repository's root on.")
     scale = parser.add_mutually_exclusive_group(required=True)
     scale.add_argument("--quick", action="store_true", help="what two CPU cores do in minutes")
     scale.add_argument("--full", action="store_true", help="what a large machine does")

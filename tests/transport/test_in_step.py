@@ -107,3 +107,15 @@ def test_nobody_waits_for_ever_for_one_who_takes_nothing() -> None:
 
 def test_only_the_parts_of_all_reduces_go_out_in_step() -> None:
     asyncio.run(write_beside_one_who_takes_nothing(MessageKind.ACTIVATION, 600.0, leaves=False))
+
+
+def test_a_socket_holds_no_more_than_a_step_unsent_while_links_are_slow() -> None:
+    async def unsent(kind: MessageKind, step: int | None) -> int:
+        in_step, (ours, theirs) = InStep(600.0), small_pair()
+        in_step.speed.step = step
+        with ours, theirs, in_step.writer(1, ours, header(kind)):
+            return ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+
+    assert asyncio.run(unsent(MessageKind.SHARD, STEP)) == STEP
+    usual = asyncio.run(unsent(MessageKind.ACTIVATION, STEP))
+    assert asyncio.run(unsent(MessageKind.SHARD, None)) == usual != STEP
