@@ -36,6 +36,7 @@ def main(folder: Path) -> None:
         layers_per_stage=2,
         # Small steps, so that the example takes seconds; leave them out and the search uses its time budget.
         trials=500,
+        pipeline_steps=5_000,
         path_steps=5_000,
         joint_steps=100_000,
     )

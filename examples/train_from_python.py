@@ -24,6 +24,7 @@ def main(folder: Path) -> None:
             samples_per_microbatch=4,
             settings=("ca-partial",),
             trials=200,
+            pipeline_steps=2_000,
             path_steps=2_000,
         )
     )
