@@ -214,10 +214,22 @@ def test_links() -> None:
 
 def test_real_links() -> None:
     text = (BENCHMARKS / "real_links.md").read_text()
-    measured = [list(map(cells, table[2:])) for table in tables(text, "setting | step measured s")[:2]]
+    measured = [list(map(cells, table[2:])) for table in tables(text, "setting | step measured s")[:3]]
     shown = lines(DOCS, "command | setting | step expected (s)")
     found = [[setting, expected, ratio] for rows in measured for setting, _, expected, ratio, *_ in rows]
     assert [[setting.strip("`"), *rest] for _, setting, *rest in shown] == found
+
+
+def test_overhead() -> None:
+    measured = [
+        [job.partition(": ")[2], tasks, f"{nodes}, {process}", ratio, reach]
+        for job, tasks, nodes, process, ratio, reach, *_ in lines(BENCHMARKS / "overhead.md", "job | tasks ms")
+    ]
+    assert lines(DOCS, "model | forward, loss, backward (ms)") == measured
+    ratios = [[float(each) for each in re.findall(r"[0-9.]+", row[3])] for row in measured]
+    assert all(turns[0] <= float(row[4]) for turns, row in zip(ratios, measured, strict=True))
+    apart = max(max(turns) - min(turns) for turns in ratios)
+    assert f"Both met, by the medians; turns of the same lie up to {apart:.2f} apart." in DOCS.read_text()
 
 
 def test_fuzzing() -> None:
@@ -318,6 +330,32 @@ def test_returns() -> None:
     for name, useful, median, most in found:
         (told,) = [told for what, told in shown.items() if f"({name}), left out" in what or f"({name}) and" in what]
         assert told == (f"{useful} of 10 useful in the first iteration after; slowed by {median} (at most {most})")
+
+
+def test_what_survival_costs() -> None:
+    shown = {row[0]: row[1] for row in lines(DOCS, "what | measured | simulated, death known after 1 s / 6 s")}
+    text = (BENCHMARKS / "survival_before.md").read_text()
+    step, most, megabytes, room = re.findall(
+        r"takes ([0-9.]+) of .*most ([0-9.]+)\), a node has ([-+0-9.]+ MB) \(asked: at most \+(\d+)\): met", text
+    )[0]
+    what = "undisturbed, against the last build without survival, 3 turns each: step, most memory of a node"
+    assert shown[what] == f"{step}, {megabytes}"
+    assert f"asked was at most {most} of the step and {room} MB more, met" in " ".join(DOCS.read_text().split())
+
+
+def test_replanning() -> None:
+    shown = {row[0]: row[1] for row in lines(DOCS, "what | measured | simulated, death known after 1 s / 6 s")}
+    text, losses = (BENCHMARKS / "replanning.md").read_text(), lines(BENCHMARKS / "replanning.md", "setting | node")
+    median, most, asked = re.findall(r"median ([0-9.]+), most ([0-9.]+); asked ([0-9.]+): met", text)[0]
+    what = f"a node is lost for good, {len(losses)} times: step of the plan that is found in 10 s over that of 60 s of"
+    assert shown[f"{what} search"] == f"{median} (median), {float(most):.2f} (most), simulated"
+    prose = " ".join(DOCS.read_text().split())
+    assert f"Asked was a median of {asked}, met; one of `joint`'s has {float(most):.2f}." in prose
+    for setting, words in (("ca-partial", "the heirs' own steps take {} more"), ("joint", "and with `joint` {}.")):
+        parts = sorted(float(row[3]) / float(row[2]) - 1 for row in losses if row[0] == setting)
+        assert words.format(f"{100 * parts[0]:.0f} to {parts[-1]:.0%}") in prose
+    found = sorted(1 - float(row[4]) / float(row[2]) for row in losses if row[0] == "ca-partial")
+    assert f"the plan found is {100 * found[0]:.0f} to {found[-1]:.0%} below what it was" in prose
 
 
 def test_noticing() -> None:
