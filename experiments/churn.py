@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import math
 import time
@@ -19,7 +20,7 @@ from churning import COUNTS, STUCK_S, Churn, Work
 from trained import AVERAGED, Trained, Way, mean_of_known
 
 from benchmarks.jobs import MAIN_NODES, SETTING, SMALL_NODES, job_of
-from benchmarks.kept import Kept, build
+from benchmarks.kept import Kept
 from skippipe.data.batches import prepare
 from skippipe.reference import ReferenceTrainer
 
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spread", type=int, default=5, metavar="SEEDS", help="undisturbed seeds to compare losses with"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the deaths")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the trainings; found ones are taken")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the trainings")
 
 
 def experiment() -> None:
@@ -61,11 +62,14 @@ def experiment() -> None:
     runs = arguments.runs / name
     work = work_of(arguments, runs)
     began, disturbed = time.time(), dict[tuple[Way, float], Trained]()
-    spread = last_losses(work, arguments.spread, runs / "spread.jsonl")
-    undisturbed = train(work, Way.OURS, 0.0, arguments, runs, math.inf)
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    sizes = f"{work.config.iterations} iterations, a checkpoint every {arguments.checkpoint_every}"
+    kept = Kept(arguments.results / f"{name}.jsonl", f"{work.nodes} nodes, {sizes}, seed {arguments.seed}")
+    spread = last_losses(work, arguments.spread, kept)
+    undisturbed = train(work, Way.OURS, 0.0, arguments, kept, runs, math.inf)
     for way, rate in itertools.product(map(Way.__getitem__, map(str.upper, arguments.ways)), arguments.rates):
         limit = arguments.limit if way is Way.OURS else arguments.limit_others
-        disturbed[way, rate] = train(work, way, rate / 100, arguments, runs, limit * undisturbed.real_s)
+        disturbed[way, rate] = train(work, way, rate / 100, arguments, kept, runs, limit * undisturbed.real_s)
         # After each: who knows whether there is time for the next.
         results = common.Results(name, "Churn: nodes die and come back", arguments.results, began=began)
         report(results, work, arguments, undisturbed, disturbed, spread)
@@ -82,28 +86,30 @@ def work_of(arguments: argparse.Namespace, runs: Path) -> Work:
     return Work(SETTING, job.samples, (str(job.file), *fields))
 
 
-def train(work: Work, way: Way, rate: float, arguments: argparse.Namespace, runs: Path, limit_s: float) -> Trained:
-    """A training, or what an earlier call has left of the same one."""
+def train(
+    work: Work, way: Way, rate: float, arguments: argparse.Namespace, kept: Kept, runs: Path, limit_s: float
+) -> Trained:
+    """A training, or what an earlier call has kept of the same one."""
     # Of an undisturbed one no limit is known yet, nor needed.
-    limit = "" if math.isinf(limit_s) else f"-{arguments.limit if way is Way.OURS else arguments.limit_others:g}"
-    sizes = f"{work.config.iterations}-{arguments.checkpoint_every}{limit}-{build()}"
-    kept = runs / f"{way.name.lower()}-{100 * rate:g}-{arguments.seed}-{sizes}.json"
-    if kept.exists():
-        return Trained.load(kept)
-    trained = Churn(work, way, rate, arguments.seed, runs, limit_s).train()
-    trained.save(kept)
-    return trained
+    times = arguments.limit if way is Way.OURS else arguments.limit_others
+    key = f"{way.name.lower()}, {100 * rate:g}%" + ("" if math.isinf(limit_s) else f", at most {times:g} times as long")
+    if key not in kept.outcomes:
+        kept.add(key, dataclasses.asdict(Churn(work, way, rate, arguments.seed, runs, limit_s).train()))
+    return Trained(**kept.outcomes[key])
 
 
-def last_losses(work: Work, seeds: int, path: Path) -> list[float]:
+def last_losses(work: Work, seeds: int, kept: Kept) -> list[float]:
     """The losses at the end of trainings of so many seeds, on all cores; those that are kept are taken."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = Kept(path, f"{work.setting} of {work.nodes} nodes, {work.config.iterations} iterations")
-    missing = [seed for seed in range(seeds) if str(seed) not in kept.outcomes]
+    missing = [seed for seed in range(seeds) if loss_key(seed) not in kept.outcomes]
     with ProcessPoolExecutor() as pool:
         for seed, loss in zip(missing, pool.map(partial(last_loss_of, work), missing), strict=True):
-            kept.add(str(seed), {"loss": loss})
-    return [kept.outcomes[str(seed)]["loss"] for seed in range(seeds)]
+            kept.add(loss_key(seed), {"loss": loss})
+    return [kept.outcomes[loss_key(seed)]["loss"] for seed in range(seeds)]
+
+
+def loss_key(seed: int) -> str:
+    """Under which the loss of a training that nobody disturbs is kept."""
+    return f"loss of weights and batches of seed {seed}"
 
 
 def last_loss_of(work: Work, seed: int) -> float:

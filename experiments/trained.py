@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
-from typing import Self
 
 import numpy as np
-
-from skippipe.report.records import read_json
 
 AVERAGED = 5
 """The loss after an iteration is the mean of the last so many iterations' losses."""
@@ -109,15 +103,6 @@ class Trained:
         iteration = self.iteration_at(loss)
         seconds = self.ended_real_s if is_real else self.ended_emulated_s
         return seconds[iteration] if iteration is not None else None
-
-    def save(self, path: Path) -> None:
-        """Write it as JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self)) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """What was saved."""
-        return cls(**read_json(path))
 
 
 def mean_of_known(losses: Sequence[float | None]) -> float | None:

@@ -21,6 +21,7 @@ from skippipe.cli.machine import (
     look_at_memory,
     look_at_name,
     look_at_secret,
+    look_at_text,
     look_at_versions,
     versions,
 )
@@ -74,6 +75,7 @@ def look_here(config: RunConfig, schedule: Schedule, setting: str, local: range)
     return [
         look_at_versions(versions()),
         look_at_fields(config, schedule, setting, local),
+        look_at_text(config.data),
         look_at_name(config, local),
         look_at_disk(config, schedule, setting, local, every),
         of_device,

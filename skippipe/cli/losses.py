@@ -70,7 +70,7 @@ class Losses:
         """A line on what the nodes have agreed on; None if others say it."""
         self.summary.views = event.number + 1
         self.summary.iterations_redone += event.way == "redo"
-        self.count(event)
+        absent = self.count(event)
         before_s, self.expected_step_s = self.expected_step_s, event.expected_step_s
         begins = f"view {event.number} from iteration {event.iteration}"
         moved = (
@@ -88,22 +88,30 @@ class Losses:
         self.expected_by_iteration.setdefault(event.iteration, before_s)
         if not event.lost:
             return f"{begins}: nobody was lost after all"
-        return f"{self.lost_nodes(event)}; {expected}"
+        return f"{self.left_out(event, absent)}; {expected}"
 
-    def count(self, event: ViewBegun) -> None:
-        """Count who is lost and who has joined; a joiner that was passed over, and did nothing, is neither."""
+    def count(self, event: ViewBegun) -> set[int]:
+        """Count who is lost and who has joined; a joiner that was passed over, and did nothing, is neither.
+
+        Those and who was away before are left out and not lost: which they are.
+        """
+        absent = set()
         for node in event.lost:
             if self.began_with.get(node) == event.iteration != self.back_in.get(node):
                 self.summary.nodes_joined -= 1
-            elif node not in self.away:
+                absent.add(node)
+            elif node in self.away:
+                absent.add(node)
+            else:
                 self.summary.nodes_lost += 1
         self.summary.nodes_joined += len(event.joined)
         self.away = (self.away | set(event.lost)) - set(event.joined)
         self.began_with = {node: first for node, first in self.began_with.items() if node not in self.away}
         self.began_with |= dict.fromkeys(event.joined, event.iteration)
+        return absent
 
-    def lost_nodes(self, event: ViewBegun) -> str:
-        """Who was lost, and who does their work."""
+    def left_out(self, event: ViewBegun, absent: set[int]) -> str:
+        """Who was lost or, being `absent`, never there, and who does their work."""
         # Others may go on without a process that lives, such as one that has just joined and holds nothing yet.
         known = [node for node in event.lost if node in self.untold]
         self.untold.difference_update(known)
@@ -116,8 +124,13 @@ class Losses:
         work = f"{names(event.heirs)} took over {event.taken_over} microbatches"
         if event.way == "redo":
             work = "it is begun again"
-        where = f"lost in iteration {event.iteration}{f' ({how})' if how else ''}"
-        return f"{names(event.lost)} {where}: {work}; {', '.join(shrunk)}"
+        lost, waited_for = (
+            tuple(node for node in event.lost if (node in absent) == is_absent) for is_absent in (False, True)
+        )
+        told = [f"{names(lost)} lost in iteration {event.iteration}"] * bool(lost)
+        if waited_for:
+            told.append(f"iteration {event.iteration} goes on without {names(waited_for)}, not there yet")
+        return f"{', '.join(told)}{f' ({how})' if how else ''}: {work}; {', '.join(shrunk)}"
 
     def step(self, metrics: IterationMetrics) -> str | None:
         """A line on what a step took in which nodes were lost; None if none was."""

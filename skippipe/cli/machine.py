@@ -24,7 +24,7 @@ from skippipe.cli.room import (
     free_memory_bytes,
     memory_bytes,
 )
-from skippipe.config import RunConfig
+from skippipe.config import DataConfig, RunConfig
 from skippipe.errors import UserError
 from skippipe.fields import user_path
 from skippipe.peers import PeersConfig, check_reachable
@@ -201,7 +201,20 @@ def look_at_memory(config: RunConfig, local: range, every: list[Needs]) -> Findi
     own = [needs for needs in every if needs.node in local]
     needed, free = memory_bytes(config.device, own), free_memory_bytes()
     text = f"{needed / GB:.1f} GB for {len(own)} nodes by skippipe plan, {free / GB:.1f} GB are free"
-    return judged("memory", text, lambda: check_memory(config.device, own))
+    return judged("memory", text, lambda: check_memory(config, own))
+
+
+def look_at_text(data: DataConfig) -> Finding:
+    """Whether the text can be had: its files read, or its dataset opened."""
+    # Imported here: errors in arguments should not wait for datasets.
+    from skippipe.data.corpus import Corpus
+    from skippipe.data.hub import HubText
+
+    try:
+        text = HubText.find(data) if data.source == "hub" else Corpus(data)
+    except UserError as error:
+        return Finding("text", Verdict.STOP, str(error))
+    return Finding("text", Verdict.FINE, f"data.source={data.source}: {text}")
 
 
 def look_at_device(config: RunConfig) -> Finding:

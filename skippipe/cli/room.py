@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from skippipe.data.prepared import Prepared
     from skippipe.runtime.needs import Needs
 
-MEMORY_REMEDY = "a smaller model, fewer SAMPLES, recompute=true or precision=bf16; skippipe plan shows each node's part"
 DISK_REMEDY = "fewer checkpoints_kept, or none: checkpoint_every=null"
 
 
@@ -53,7 +52,7 @@ def check_room(
         # All that nodes will ask for: of a stream it is read now, once for all.
         next(validation_batches(prepared, samples, model.context, VALIDATION_BATCHES))
     every = needs(config, schedule, setting, prepared.vocabulary)
-    check_memory(config.device, [own for own in every if own.node in local])
+    check_memory(config, [own for own in every if own.node in local])
     count, saved = checkpoint_bytes(config, schedule, setting, local, every)
     check_enough(f"disk for {count} checkpoints in {folder}", count * saved, free_disk_bytes(folder), DISK_REMEDY)
 
@@ -75,9 +74,10 @@ def checkpoint_bytes(
     return min(config.checkpoints_kept + 1, saves), saved
 
 
-def check_memory(device: str, local: list[Needs]) -> None:
+def check_memory(config: RunConfig, local: list[Needs]) -> None:
     """UserError if nodes need more than is free of this machine's memory, or of a GPU's."""
-    check_enough(f"memory for {len(local)} nodes", memory_bytes(device, local), free_memory_bytes(), MEMORY_REMEDY)
+    device, remedy = config.device, memory_remedy(config)
+    check_enough(f"memory for {len(local)} nodes", memory_bytes(device, local), free_memory_bytes(), remedy)
     if not device.startswith("cuda"):
         return
     import torch
@@ -88,7 +88,14 @@ def check_memory(device: str, local: list[Needs]) -> None:
     for place, own in enumerate(local):
         needed_on[device_of(device, place, torch.cuda.device_count())] += own.on_gpu
     for name, on_this in needed_on.items():
-        check_enough(f"memory of {name}", on_this, torch.cuda.mem_get_info(name)[0], MEMORY_REMEDY)
+        check_enough(f"memory of {name}", on_this, torch.cuda.mem_get_info(name)[0], remedy)
+
+
+def memory_remedy(config: RunConfig) -> str:
+    """What takes less memory and is not set yet."""
+    ways = ["a smaller model", "fewer SAMPLES"]
+    ways += ["recompute=true"] * (not config.recompute) + ["precision=bf16"] * (config.precision == "fp32")
+    return f"{', '.join(ways[:-1])} or {ways[-1]}; skippipe plan shows each node's part"
 
 
 def memory_bytes(device: str, local: list[Needs]) -> int:

@@ -49,7 +49,7 @@ def test_a_machine_that_can_run_all_is_told_so(check: Check, tmp_path: Path) -> 
     code, lines = check("name=fine")
     assert code == 0
     assert {verdict for verdict, _ in lines.values()} == {"ok"}
-    points = "versions run folder disk device memory ports address secret peers"
+    points = "versions run text folder disk device memory ports address secret peers"
     assert list(lines) == points.split()
     assert lines["run"][1].startswith("nodes 0 to 5 of 6, baseline of ")
     assert lines["folder"][1] == str(tmp_path / "runs" / "fine")
@@ -63,6 +63,7 @@ STOPS = {
     "memory": (HUGE, r"memory for 6 nodes: [\d.]+ GB are needed, .* recompute=true"),
     "disk": (OFTEN, r"100000001 checkpoints: [\d.]+ GB are needed, .* fewer checkpoints_kept"),
     "run": (["emulation.enabled=false", "model.d_model=128"], r"pipeline.d_model is 64, .* add model.d_model=64"),
+    "text": (["data.source=hub", "data.hub=/nowhere"], r"data.hub /nowhere"),
     "device": (["device=cuda:77"], r"device: 'cuda:77' can't be used here"),
     "address": (["peers.first_port=4000", "peers.advertise=no.such.host.invalid"], r"peers.advertise: 'no.such.host"),
     "ports": (["peers.host=192.0.2.1", "peers.first_port=4000"], r"node 0 can't listen .*Cannot assign .* and 5 more"),
@@ -77,6 +78,17 @@ def test_what_would_stop_the_run_is_one_line_and_exit_code_2(check: Check, what:
     assert code == 2
     assert lines[what][0] == "STOP"
     assert re.search(text, lines[what][1]), lines[what][1]
+
+
+def test_memory_is_to_be_saved_by_what_is_not_set_yet(check: Check) -> None:
+    text = check(*HUGE, "recompute=true", "precision=bf16")[1]["memory"][1]
+    assert "try a smaller model or fewer SAMPLES; skippipe plan" in text
+
+
+def test_the_text_is_named(check: Check, tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("some text\n")
+    code, lines = check("data.source=files", f"data.paths=[{tmp_path}/lines.txt]")
+    assert (code, lines["text"]) == (0, ("ok", "data.source=files: 1 files"))
 
 
 def test_a_port_that_somebody_has_is_named(check: Check) -> None:

@@ -68,8 +68,12 @@ def test_a_joiner_that_was_passed_over_has_neither_joined_nor_been_lost() -> Non
     both = ViewBegun(3, 9, (5, 12), (), (), "takeover", (13,), 6, (4, 2), (5, 3), 61.84)
     told, silent, back = (Losses(47.42, range(20)) for _ in range(3))
     for losses, begun in ((told, (lost, joined, both)), (silent, (lost, both)), (back, (lost, joined))):
-        for event in begun:
-            losses.view(event)
+        lines = [losses.view(event) for event in begun]
+        if begun[-1] is both:
+            assert lines[-1] == (
+                "node 5 lost in iteration 9, iteration 9 goes on without node 12, not there yet: node 13 took over 6"
+                " microbatches; stage 0 goes on with 4 of 5, stage 1 goes on with 2 of 3; next expected 61.8 s"
+            )
     # Node 12 had not got its state yet, whether anybody had begun that view or not.
     for losses in (told, silent):
         assert (losses.summary.nodes_lost, losses.summary.nodes_joined) == (2, 0)
@@ -79,8 +83,16 @@ def test_a_joiner_that_was_passed_over_has_neither_joined_nor_been_lost() -> Non
     assert (back.summary.nodes_lost, back.summary.nodes_joined) == (3, 1)
     # With another view it comes back, and stays for an iteration.
     for losses in (told, silent):
-        losses.view(ViewBegun(4, 11, (), (12,), (), "boundary", (), 0, (4, 3), (4, 2), 50.0))
-        losses.view(ViewBegun(5, 12, (12,), (), (), "takeover", (13,), 6, (4, 2), (4, 3), 61.84))
+        losses.view(ViewBegun(4, 10, (), (12,), (), "boundary", (), 0, (4, 3), (4, 2), 50.0))
+        losses.lost(12, "killed by SIGKILL")
+        said = losses.view(ViewBegun(5, 10, (12,), (), (), "redo", (), 0, (4, 2), (4, 3), 61.84))
+        assert said == (
+            "iteration 10 goes on without node 12, not there yet (killed by SIGKILL): it is begun again;"
+            " stage 1 goes on with 2 of 3; next expected 61.8 s"
+        )
+        assert (losses.summary.nodes_lost, losses.summary.nodes_joined) == (2, 0)
+        losses.view(ViewBegun(6, 11, (), (12,), (), "boundary", (), 0, (4, 3), (4, 2), 50.0))
+        losses.view(ViewBegun(7, 12, (12,), (), (), "takeover", (13,), 6, (4, 2), (4, 3), 61.84))
         assert (losses.summary.nodes_lost, losses.summary.nodes_joined) == (3, 1)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import importlib
 import json
 import os
 import subprocess
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.kept import Kept
 from experiments.trained import Life, Trained, deaths, emulated_seconds, longest_gap
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,10 +89,20 @@ def test_a_training_that_was_ended_has_no_last_loss() -> None:
     assert ended.seconds_to(3.0, is_real=True) == pytest.approx(5.0)
 
 
-def test_a_training_is_kept(tmp_path: Path) -> None:
+def test_a_training_that_is_kept_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    churn = importlib.import_module("churn")
+    kept = Kept(tmp_path / "kept.jsonl", "six nodes")
     before = trained([3.0, None], [1.0, None])
-    before.save(tmp_path / "kept.json")
-    assert Trained.load(tmp_path / "kept.json") == before
+    kept.add("ours, 10%, at most 3 times as long", dataclasses.asdict(before))
+    limits = argparse.Namespace(limit=3.0, limit_others=1.25)
+    # There is nothing to train: whoever tried would fail.
+    again = Kept(tmp_path / "kept.jsonl", "six nodes")
+    assert churn.train(None, churn.Way.OURS, 0.1, limits, again, tmp_path, 60.0) == churn.Trained(
+        **dataclasses.asdict(before)
+    )
+    with pytest.raises(AttributeError):
+        churn.train(None, churn.Way.REDO, 0.1, limits, again, tmp_path, 60.0)
 
 
 def test_six_nodes_die_and_go_on_in_each_way(tmp_path: Path) -> None:
@@ -107,7 +121,8 @@ def test_six_nodes_die_and_go_on_in_each_way(tmp_path: Path) -> None:
     text = (tmp_path / "churn-6-nodes.md").read_text()
     assert "- Command: `python experiments/churn.py --quick" in text
     assert "(churn-6-nodes.png)" in text
-    records = [json.loads(path.read_text()) for path in (tmp_path / "runs" / "churn-6-nodes").glob("*.json")]
+    kept = [json.loads(line)["outcome"] for line in (tmp_path / "churn-6-nodes.jsonl").read_text().splitlines()]
+    records = [record for record in kept if "way" in record]
     undisturbed = next(record for record in records if not record["rate"])
     ours, redo, restart = (
         next(record for record in records if record["rate"] and record["way"] == way)

@@ -106,9 +106,9 @@ def test_recomputing_and_bf16_need_less_and_larger_microbatches_more() -> None:
 
 
 def test_a_context_that_no_machine_can_hold_is_refused_before_the_start() -> None:
-    check_memory("cpu", small())
+    check_memory(RunConfig(), small())
     with pytest.raises(UserError, match=r"memory for 6 nodes: \d+\.\d GB are needed, .* recompute=true"):
-        check_memory("cpu", small(model=dataclasses.replace(MODEL, context=500_000)))
+        check_memory(RunConfig(), small(model=dataclasses.replace(MODEL, context=500_000)))
 
 
 @pytest.mark.parametrize("name", ["llama-500m", "llama-1.5b"])
