@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-
-import torch
 
 from skippipe.report.metrics import METRICS
 from skippipe.report.run_folder import process_ids
@@ -64,7 +64,7 @@ def proportional_megabytes(folder: Path) -> list[float]:
 
 def header(title: str, command: str) -> list[str]:
     """First lines of a results file."""
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    versions = f"Python {platform.python_version()}, torch {importlib.metadata.version('torch')}"
     return [f"# {title}", "", f"`{command}`, {time.strftime('%Y-%m-%d')}, {hardware()}, {versions}.", ""]
 
 
@@ -73,8 +73,17 @@ def hardware() -> str:
     named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
     model = named[1].strip() if named else platform.machine()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {gpu}"
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {gpu()}"
+
+
+def gpu() -> str:
+    """The first GPU's name, as torch has it."""
+    # Without a driver, as setup.sh looks for it, nobody has to wait for torch.
+    if shutil.which("nvidia-smi") is None:
+        return "no GPU"
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
 
 
 def resident_megabytes() -> float:
