@@ -18,7 +18,7 @@ class Layer(Enum):
     NETWORK = "a node's own network thread", "tests.transport.test_network"
     RUN = "nodes, machines and cables of a whole run", "tests.end_to_end.test_faults"
     LAUNCH = "what a launcher does before and beside training", "tests.end_to_end.test_launch"
-    HANG = "a node's torch thread", "tests.end_to_end.test_hangs"
+    HANG = "a node's torch thread, or its process", "tests.end_to_end.test_hangs"
     DISK = "a disk that is full", "tests.end_to_end.test_full_disk"
     MACHINES = "what several machines must have in common", "tests.end_to_end.test_machines"
     NO_SHARED_DISK = "checkpoints on the disks of several machines", "tests.end_to_end.test_no_shared_disk"

@@ -140,6 +140,12 @@ class Fault(Case):
     HANGS_IN_TASK = Layer.HANG, GOES_ON, r"[FLB]\d+ of iteration \d", "TASK"
     HANGS_IN_SYNC = Layer.HANG, GOES_ON, "the sync of iteration 1", "SYNC"
     HANGS_IN_VALIDATION = Layer.HANG, GOES_ON, r"the validation after iteration \d", "VALIDATION"
+    STOPPED_JOINING = (
+        Layer.HANG,
+        GOES_ON,
+        "node 2 was to join and gives no sign of life: its process is ended",
+        "JOINING",
+    )
     SLOW = Layer.HANG, GOES_ON, "node 2 is slow from iteration 4 on: its tasks take ", "SLOW"
 
     FULL_PREPARING = Layer.DISK, ENDS, "can't be written (", "no file can have more than 20,000 bytes"

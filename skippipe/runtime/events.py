@@ -70,6 +70,13 @@ class ViewBegun:
 
 
 @dataclass(frozen=True)
+class Joining:
+    """A node's process lives and is to join the others; told again and again until it has."""
+
+    node: int
+
+
+@dataclass(frozen=True)
 class NodeBack:
     """Another process of a node has joined the others, and has its stage's state."""
 
@@ -170,6 +177,7 @@ Event = (
     | IterationLoss
     | IterationMetrics
     | ViewBegun
+    | Joining
     | NodeBack
     | FirstRestored
     | NodeSlow

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
+from collections.abc import Iterator
 
-from skippipe.runtime.events import NodeBack
+from skippipe.runtime.events import Joining, NodeBack
 from skippipe.runtime.holding import Restored
 from skippipe.runtime.member import Member
+from skippipe.runtime.processes import SIGNS_IN_SILENCE
 from skippipe.survival.view import View
 from skippipe.transport.inbox import PeerLostError, ViewChangedError
 
@@ -15,19 +19,41 @@ logger = logging.getLogger(__name__)
 
 def join(member: Member) -> None:
     """Get a process into the run, with the state of a replica of its stage; PeerLostError if nobody lets it in."""
-    member.work.wait("a view to join")
-    member.survivors.start()
-    restored = None
-    while restored is None:
-        try:
-            restored = enter(member)
-        except ViewChangedError:
-            # Somebody was lost before the state was here, or others join with it in a later view.
-            member.work.wait("another view to join")
+    with signs_of_life(member):
+        restored = get_in(member)
     if member.shard.codec is not None:
         logger.info("what this node's compressed syncs had left out is lost with its former process")
     source, size, seconds = restored.source, restored.size, restored.seconds
     member.job.endpoint.report(NodeBack(member.job.node, member.first, member.shard.index, source, size, seconds))
+
+
+@contextlib.contextmanager
+def signs_of_life(member: Member) -> Iterator[None]:
+    """Let the launcher know that this process lives while it joins: nobody else waits for it."""
+    endpoint, loop, is_over = member.job.endpoint, member.links.loop, threading.Event()
+
+    def give() -> None:
+        if not is_over.is_set():
+            endpoint.report(Joining(endpoint.node))
+            loop.call_later(endpoint.peers.silence_seconds / SIGNS_IN_SILENCE, give)
+
+    loop.call_soon_threadsafe(give)
+    try:
+        yield
+    finally:
+        is_over.set()
+
+
+def get_in(member: Member) -> Restored:
+    """Wait for a view that lets this process in and lasts until its state is there."""
+    member.work.wait("a view to join")
+    member.survivors.start()
+    while True:
+        try:
+            return enter(member)
+        except ViewChangedError:
+            # Somebody was lost before the state was here, or others join with it in a later view.
+            member.work.wait("another view to join")
 
 
 def enter(member: Member) -> Restored:

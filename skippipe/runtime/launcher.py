@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import os
 import selectors
 import signal
@@ -17,7 +18,7 @@ from skippipe.report.run_folder import log_file, write_process_id
 from skippipe.runtime.child import become
 from skippipe.runtime.claims import Claims
 from skippipe.runtime.endpoint import BOOTSTRAP_NODES, STOP_SIGNAL, Endpoint
-from skippipe.runtime.events import Event, IterationLoss, NodeBack, ViewBegun, decode
+from skippipe.runtime.events import Event, IterationLoss, Joining, NodeBack, ViewBegun, decode
 from skippipe.runtime.processes import NodeFailedError, Process
 from skippipe.runtime.restarts import Restarts
 from skippipe.runtime.signals import CAUGHT, Signals
@@ -120,7 +121,7 @@ class Launcher:
             raise
         node, birth = endpoint.node, endpoint.birth
         is_joining = birth > endpoint.first_birth
-        self.processes[node] = Process(node, pid, handle, to_node, birth, is_joining)
+        self.processes[node] = Process(node, pid, handle, to_node, birth, is_joining, seen=time.monotonic())
 
     def watch(
         self,
@@ -142,7 +143,7 @@ class Launcher:
             for process in self.processes.values():
                 selector.register(process.handle, selectors.EVENT_READ, process)
             while self.trains:
-                for key, _ in selector.select(self.restarts.wait_s(time.monotonic())):
+                for key, _ in selector.select(self.wait_s(time.monotonic())):
                     if key.fileobj is self.signals:
                         self.signals.check()
                     elif key.data is None:
@@ -152,6 +153,7 @@ class Launcher:
                     else:
                         selector.unregister(key.fileobj)
                         self.reap(key.data, survives, stays_away)
+                self.end_hanging(time.monotonic())
                 for process in self.restart(stays_away):
                     selector.register(process.handle, selectors.EVENT_READ, process)
         # Whoever has not joined yet comes too late.
@@ -168,8 +170,27 @@ class Launcher:
         """Whether a node here is one of those that work together."""
         return any(not process.is_joining for process in self.processes.values())
 
+    def wait_s(self, now: float) -> float | None:
+        """Seconds until a process is to begin, or hangs if it gives no sign; None if none will."""
+        hangs_at = min((each.hangs_at(self.endpoints[0].peers) for each in self.processes.values()), default=math.inf)
+        waits = [self.restarts.wait_s(now), None if hangs_at == math.inf else max(0.0, hangs_at - now)]
+        return min((wait_s for wait_s in waits if wait_s is not None), default=None)
+
+    def end_hanging(self, now: float) -> None:
+        """End processes that were to join and have given no sign for too long: another one may do better."""
+        for process in self.processes.values():
+            if process.hangs_at(self.endpoints[0].peers) <= now:
+                logger.warning("node %d was to join and gives no sign of life: its process is ended", process.node)
+                # Once: one that waits for a disk or a driver ends later, or never.
+                process.seen = math.inf
+                signal.pidfd_send_signal(process.handle, signal.SIGKILL)
+
     def take(self, event: Event, on_event: Callable[[Event], None]) -> None:
         """Pass on an event, after what it means for the processes here."""
+        if isinstance(event, Joining):
+            if (process := self.processes.get(event.node)) is not None:
+                process.seen, process.has_signed = time.monotonic(), True
+            return
         if isinstance(event, NodeBack) and event.node in self.processes:
             process = self.processes[event.node]
             process.is_joining, process.back_in = False, event.iteration

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+
+from skippipe.peers import PeersConfig
 
 USER_ERROR_EXIT, PEER_LOST_EXIT, DIVERGED_EXIT, LEFT_OUT_EXIT, NOTHING_TO_RESUME_EXIT = 2, 3, 4, 5, 6
 CUT_OFF_EXIT = 7
@@ -13,6 +16,8 @@ CUT_OFF_EXIT = 7
 gone on without, that found with all others that there is nothing to go on from, or that too few of the others are in
 reach; its log says more."""
 LOG_LINES_SHOWN = 12
+SIGNS_IN_SILENCE, SILENCES = 3, 2
+"""A joining process gives so many signs of life in `peers.silence_seconds`, and hangs if none has come for so many."""
 
 
 class NodeFailedError(Exception):
@@ -67,6 +72,19 @@ class Process:
     """The iteration in which it came back, if it is not the node's first process here."""
     is_left_out: bool = False
     """Whether the others have gone on without it."""
+    seen: float = 0.0
+    """When it began, or gave its last sign that it joins, in monotonic seconds."""
+    has_signed: bool = False
+    """Whether it has given one."""
+
+    def hangs_at(self, peers: PeersConfig) -> float:
+        """When a joining process hangs for certain if it gives no sign until then; infinity for any other.
+
+        Of those that train the others notice it; one that is not among them yet nobody waits for.
+        """
+        if not self.is_joining:
+            return math.inf
+        return self.seen + SILENCES * (peers.silence_seconds if self.has_signed else peers.connect_seconds)
 
     def close(self) -> None:
         """Forget a process that has ended."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 
-from tests.cases import Layer, drives
-from tests.end_to_end.conftest import SECONDS, Start
+from tests.cases import drives
+from tests.end_to_end.conftest import SECONDS, Start, wait_for
 from tests.end_to_end.timing import Timing
 from tests.faults import Fault
 
@@ -15,7 +16,7 @@ from tests.faults import Fault
 NODE = 2
 
 
-@drives(*[fault for fault in Fault.at(Layer.HANG) if fault is not Fault.SLOW])
+@drives(Fault.HANGS_IN_TASK, Fault.HANGS_IN_SYNC, Fault.HANGS_IN_VALIDATION)
 def test_a_node_that_hangs_is_named_and_the_others_go_on(fault: Fault, start: Start, workplace: Path) -> None:
     # The first hang is no death; one that follows as soon as the node is back is, as far as its restarts are counted.
     restarts, lost, ended = (1, 3, "3 times") if fault is Fault.HANGS_IN_TASK else (0, 1, "once")
@@ -34,6 +35,23 @@ def test_a_node_that_hangs_is_named_and_the_others_go_on(fault: Fault, start: St
     assert [reason for reason in reasons if reason.startswith("lost")] == [f"lost: {NODE}"] * lost
     assert [reason for reason in reasons if reason.startswith("joined")] == [f"joined: {NODE}"] * (lost - 1)
     assert json.loads((folder / "summary.json").read_text())["iterations"] == 16
+
+
+@drives(Fault.STOPPED_JOINING)
+def test_a_process_that_stands_still_while_it_joins_is_ended_and_another_one_joins(
+    fault: Fault, start: Start, workplace: Path
+) -> None:
+    line = ("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", f"name={fault.name}", "iterations=100000")
+    run = start(*line, "peers.silence_seconds=6", patched=("hanging", fault.what, str(NODE)))
+    folder = workplace / "runs" / fault.name
+    log = folder / f"node-{NODE}.log"
+    # The first process, and the third.
+    wait_for(lambda: log.exists() and log.read_text().count(f"node {NODE} ready in ") == 2)
+    run.send_signal(signal.SIGTERM)
+    _, errors = run.communicate(timeout=SECONDS)
+    assert run.returncode == 128 + signal.SIGTERM, errors
+    assert fault.line in errors
+    assert f"node {NODE} back in iteration " in errors
 
 
 @drives(Fault.SLOW)

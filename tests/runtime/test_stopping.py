@@ -15,9 +15,10 @@ import pytest
 
 from skippipe.config import RunConfig
 from skippipe.errors import UserError
+from skippipe.peers import PeersConfig
 from skippipe.runtime import stopping
 from skippipe.runtime.claims import Claims, goes_on
-from skippipe.runtime.events import NodeBack, ViewBegun
+from skippipe.runtime.events import Joining, NodeBack, ViewBegun
 from skippipe.runtime.launcher import Launcher
 from skippipe.runtime.processes import Process
 from skippipe.runtime.signals import Signals
@@ -74,6 +75,34 @@ def test_where_no_file_can_be_locked_is_said() -> None:
 def test_a_folder_without_a_launcher_does_not_go_on(tmp_path: Path) -> None:
     assert not goes_on(tmp_path / "nowhere", 6)
     assert not goes_on(tmp_path, 6)
+
+
+def test_only_a_joining_process_without_signs_of_life_hangs(child: Process, caplog: pytest.LogCaptureFixture) -> None:
+    none: Any = None
+    peers = PeersConfig(connect_seconds=60, silence_seconds=6)
+    listeners = SimpleNamespace(address=("127.0.0.1", 1), bound=("127.0.0.1", 1), bound_stream_port=1)
+    endpoint: Any = SimpleNamespace(node=3, peers=peers, first_birth=0, listeners=listeners)
+    launcher = Launcher([endpoint], 0, none, none, none)
+    launcher.processes[3] = child
+    now = child.seen = time.monotonic()
+    assert launcher.wait_s(now) is None
+    # It opens its links first.
+    child.is_joining = True
+    assert launcher.wait_s(now) == 120
+    launcher.take(Joining(3), none)
+    assert 11 < launcher.wait_s(time.monotonic()) <= 12
+    launcher.restarts.plan(4, now)
+    assert launcher.wait_s(now) == 1
+    launcher.end_hanging(child.seen + 11.9)
+    assert not caplog.records
+    child.is_joining = False
+    launcher.end_hanging(now + 1000)
+    assert not caplog.records
+    child.is_joining = True
+    launcher.end_hanging(child.seen + 12)
+    assert os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT).si_status == signal.SIGKILL
+    launcher.end_hanging(now + 1000)
+    assert len(caplog.records) == 1
 
 
 def test_what_is_told_again_ends_nobody_that_has_come_back(child: Process) -> None:
