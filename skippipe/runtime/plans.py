@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from skippipe.errors import UserError
 from skippipe.runtime.holding import newest_checkpoint
@@ -19,6 +20,9 @@ from skippipe.survival.succession import (
 )
 from skippipe.survival.view import View
 
+MOST_KEPT = 16
+"""Plans of a kind that are kept: a run may last for thousands of views."""
+
 
 class Plans:
     """All nodes of a run find the same plans."""
@@ -28,10 +32,10 @@ class Plans:
         self.job, self.first = job, job.plan
         self.costs, self.memory = schedule.costs, schedule.pipeline.memory
         self.following: dict[int, Plan] = {}
-        """What follows on takeovers, by the views' numbers."""
+        """What follows on the last takeovers, by the views' numbers."""
         self.bandwidth, self.moved = schedule.bandwidth_gib_s, schedule.pipeline.sync_bytes
         self.searched: dict[tuple[int, ...], Plan] = {}
-        """Plans that were found while some nodes were missing, by those who were there."""
+        """The last plans that were found while some nodes were missing, by those who were there."""
         self.offered: tuple[int, Plan] | None = None
         """A better plan for a view, by the view's number."""
 
@@ -41,6 +45,7 @@ class Plans:
             return view.plan
         if view.number not in self.following:
             self.following[view.number] = plan_of_what_follows(view.plan, self.costs, self.memory)
+            drop_oldest(self.following)
         return self.following[view.number]
 
     def succeed(self, view: View, iteration: int, lost: Collection[int]) -> Plan:
@@ -111,4 +116,13 @@ class Plans:
     def note(self, view: View) -> None:
         """Remember the plan of a view that is gone on in, if it was searched for its members."""
         if view.way == "boundary" and not view.joined:
+            # As the newest, even if there was one for them.
+            self.searched.pop(view.members, None)
             self.searched[view.members] = view.plan
+            drop_oldest(self.searched)
+
+
+def drop_oldest(plans: dict[Any, Plan]) -> None:
+    """Keep the MOST_KEPT that were put in last."""
+    while len(plans) > MOST_KEPT:
+        del plans[next(iter(plans))]

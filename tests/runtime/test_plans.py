@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from skippipe.runtime.plans import Plans
+from skippipe.runtime.plans import MOST_KEPT, Plans
 from skippipe.survival.succession import StageLostError, check_living
+from skippipe.survival.view import View
 from tests.runtime.test_holding import CONFIG, save
 from tests.small_schedule import NODES, small_schedule
 
@@ -56,3 +58,20 @@ def test_the_first_stage_is_kept_until_one_of_its_nodes_is_back(tmp_path: Path) 
     assert plans(tmp_path).settle([1, 2, 3, 4, 5], settled).stages == ((1,), (2, 3), (4, 5))
     with pytest.raises(StageLostError, match="stage 0"):
         plans(tmp_path).settle([3, 4, 5], settled)
+
+
+def test_a_run_of_many_views_keeps_few_plans(tmp_path: Path) -> None:
+    own = plans(tmp_path)
+    takeovers = [View(n, n, "takeover", "lost", own.restart(PLAN, {n % 2}), n - 1) for n in range(MOST_KEPT + 2)]
+    following = [own.of(view, view.number + 1) for view in takeovers]
+    assert len(own.following) == MOST_KEPT
+    # One that is not kept any more is the same again.
+    assert own.of(takeovers[0], 1) == following[0]
+    assert len(own.following) == MOST_KEPT
+    few = plans(tmp_path)
+    for number in range(2 * MOST_KEPT):
+        some = replace(PLAN, stages=((0, 100 + number), *PLAN.stages[1:]))
+        few.note(View(number, number, "boundary", "a better plan", some, number - 1))
+    few.note(View(100, 100, "boundary", "a better plan", PLAN, 99))
+    assert len(few.searched) == MOST_KEPT
+    assert few.settle(range(NODES), PLAN) is PLAN
