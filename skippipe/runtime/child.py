@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -59,6 +60,8 @@ def become(
     """
     code = 1
     try:
+        # Python collects all garbage once a quarter as much is new as was left the last time, which was all modules.
+        gc.collect()
         be_a_child(endpoint, launcher, signals, reader, others)
         run_node(endpoint)
         code = 0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -83,3 +85,30 @@ def test_what_a_peer_shares_and_nobody_can_read_ends_a_node_with_one_line(
     assert child.exitcode == PEER_LOST_EXIT
     (line,) = log.read_text().splitlines()
     assert line.endswith(" ERROR 99.0 is no whole number from 0 to 6")
+
+
+def test_garbage_of_a_node_is_collected_though_its_launcher_has_imported_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint, signals = cast(Endpoint, SimpleNamespace(node=3)), cast(Signals, None)
+    monkeypatch.setattr("skippipe.runtime.child.be_a_child", lambda *_: None)
+
+    def run_node(_: Endpoint) -> None:
+        # As of broken connections: each refers to itself, and is needed for some time.
+        recent: deque[list[Any]] = deque(maxlen=3000)
+        for _ in range(300_000):
+            recent.append([])
+            recent[-1].append(recent[-1])
+        if len(gc.get_objects()) > 100_000:
+            raise RuntimeError("garbage is left")
+
+    modules = [[] for _ in range(600_000)]
+    gc.collect()
+    gc.freeze()
+    try:
+        child = multiprocessing.get_context("fork").Process(
+            target=become, args=(endpoint, run_node, 0, signals, -1, [])
+        )
+        child.start()
+        child.join()
+    finally:
+        gc.unfreeze()
+    assert child.exitcode == 0, len(modules)
