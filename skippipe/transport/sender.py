@@ -96,6 +96,8 @@ class Sender:
     async def begin_after(self, before: asyncio.Task[None]) -> None:
         """Connect and send once the task before has ended."""
         await asyncio.gather(before, return_exceptions=True)
+        # Each task would hold the one before it, and its connection, however often the peer is lost and comes back.
+        del before
         await self.keep_going()
 
     def send(self, header: bytes, payload: memoryview) -> None:

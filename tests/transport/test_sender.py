@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
+import weakref
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -36,3 +41,31 @@ def test_a_peer_that_was_never_connected_to_may_take_its_time_only_before_traini
     asyncio.run(look())
     assert until == pytest.approx([SILENCE_S if trains else CONNECT_S] * len(until))
     assert lost == ([3] if trains else [])
+
+
+def test_a_peer_that_is_lost_and_comes_back_again_and_again_leaves_nothing_behind() -> None:
+    made: list[weakref.ref[Connected]] = []
+
+    async def come_and_go() -> None:
+        async def connect(deadline: float, offset: ClockOffset) -> Connected:
+            ours, theirs = socket.socketpair()
+            theirs.close()
+            session: Any = SimpleNamespace(opener=None, sealer=SimpleNamespace(seal=lambda kind, content: content))
+            connected = Connected(ours, session, 0, 0)
+            made.append(weakref.ref(connected))
+            return connected
+
+        around = Surroundings(Clock(), Work(), BufferPool(), CONNECT_S, CONNECT_S, True)
+        sender = Sender(3, connect, lambda node, reason: None, around)
+        for count in range(1, 21):
+            while len(made) < count:
+                await asyncio.sleep(0)
+            sender.let_go()
+            sender.wake()
+        while len(made) < 21:
+            await asyncio.sleep(0)
+        gc.collect()
+        assert sum(one() is not None for one in made) <= 2
+        sender.task.cancel()
+
+    asyncio.run(come_and_go())
