@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.agreement import earlier, write
-from benchmarks.deaths import Death
+from benchmarks.deaths import Death, Deaths
 from benchmarks.jobs import MAIN_NODES, job_of
 from benchmarks.kept import Kept
 from benchmarks.noticing import report as silences_report
@@ -17,6 +17,10 @@ from benchmarks.silences import How, smaller_halves
 from benchmarks.simulated_deaths import simulate, told
 from benchmarks.survival import exactness, report, times
 from benchmarks.survival_before import Measured, verdict
+from skippipe.report.metrics import IterationMetrics, append_metrics
+from skippipe.report.views import append_views
+from skippipe.survival.succession import plan_of_the_living
+from skippipe.survival.view import View
 from tests.small_schedule import small_schedule
 
 
@@ -55,6 +59,26 @@ def test_times_are_compared_with_what_was_asked() -> None:
     slow = [Death(**outcome(noticed_s=0.3)), Death(**outcome(step=1.2))]
     assert times([slow[0], Death(**outcome())]).count("**not met**") == 0
     assert times([slow[0]]).count("**not met**") == times([slow[1]]).count("**not met**") == 1
+
+
+@pytest.mark.parametrize(
+    ("done", "iteration", "is_late"), [(2, 1, False), (2, 2, True), (2, None, True), (1, None, False)]
+)
+def test_a_death_that_comes_after_the_last_iteration_is_none(
+    tmp_path: Path, done: int, iteration: int | None, is_late: bool
+) -> None:
+    schedule = small_schedule()
+    plan = schedule.plan("ca-partial")
+    views = [View(0, 0, "start", "the run begins", plan, -1)]
+    if iteration is not None:
+        left = plan_of_the_living(plan, {3}, schedule.costs, schedule.bandwidth_gib_s, schedule.pipeline.sync_bytes)
+        views.append(View(1, iteration, "takeover", "lost: 3", left, iteration - 1))
+    append_views(tmp_path, [view.document() for view in views])
+    for number in range(done):
+        append_metrics(tmp_path, IterationMetrics(number, 5.0, 1.0, 1.0, 1.0, 100, 10.0, 1000))
+    deaths = object.__new__(Deaths)
+    deaths.iterations = 2
+    assert deaths.was_late(tmp_path, (3,)) == is_late
 
 
 def test_deaths_stand_beside_their_simulation(tmp_path: Path) -> None:
