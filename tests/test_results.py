@@ -320,6 +320,38 @@ def test_survival() -> None:
     assert f"the {during} deaths during the sync, which took {syncs}" in prose
 
 
+def test_soak_and_small_deaths() -> None:
+    shown = {row[0]: row[1] for row in lines(DOCS, "what | measured | simulated, death known after 1 s / 6 s")}
+    text = (BENCHMARKS / "soak.md").read_text()
+    found = {row[0]: row[1:] for row in lines(BENCHMARKS / "soak.md", "what | found | asked")}
+    assert {row[2] for row in found.values()} == {"yes"}
+    memory = lines(BENCHMARKS / "soak.md", "process | samples")
+    assert {row[-1] for row in memory} == {"yes"}
+    more = sorted(float(row[3]) - float(row[2]) for row in memory)
+    nodes, minutes = re.findall(r"^(\d+) nodes, ca-partial, (\d+) minutes of training", text, re.M)[0]
+    kinds = {4: "four", 7: "seven"}[len(lines(BENCHMARKS / "soak.md", "fault | how often"))]
+    what = (
+        f"{found['faults'][0]} faults of {kinds} kinds, {nodes} nodes, one run of {minutes} minutes,"
+        f" {found['proposer killed'][0]} times the proposer killed"
+    )
+    gap = found["between the ends of two iterations, real"][0].split(" s;")[0]
+    assert shown[what] == (
+        f"{gap} s between the ends of two iterations at most;"
+        f" memory {more[0]:.1f} to {more[-1]:.1f} MB more in the last quarter"
+    )
+    assert "Nothing failed: all nodes were back after the last fault" in text
+    for name, what, of in (
+        ("survival_small", "{0} deaths in {0} runs of 6 nodes", "one undisturbed process"),
+        ("survival_small_stages", "all nodes of a stage killed at once, {0} runs of 6 nodes", "their replay"),
+    ):
+        runs, exact, losses, weights = re.findall(
+            r"Of (\d+) deaths (\d+) left the .* 0 runs failed\. Losses differ by at most (\S+), tensors by (\S+)\.",
+            (BENCHMARKS / f"{name}.md").read_text(),
+        )[0]
+        within = f"within {losses} and {weights} of {of}".replace("e-0", "e-")
+        assert shown[what.format(runs)] == f"{exact} exact: losses and weights {within}"
+
+
 def test_returns() -> None:
     shown = {row[0]: row[1] for row in lines(DOCS, "what | measured | simulated, death known after 1 s / 6 s")}
     found = re.findall(
