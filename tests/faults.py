@@ -140,6 +140,7 @@ class Fault(Case):
     HANGS_IN_TASK = Layer.HANG, GOES_ON, r"[FLB]\d+ of iteration \d", "TASK"
     HANGS_IN_SYNC = Layer.HANG, GOES_ON, "the sync of iteration 1", "SYNC"
     HANGS_IN_VALIDATION = Layer.HANG, GOES_ON, r"the validation after iteration \d", "VALIDATION"
+    HANGS_IN_SAVING = Layer.HANG, GOES_ON, r"saving the checkpoint of iteration \d+", "SAVING"
     STOPPED_JOINING = (
         Layer.HANG,
         GOES_ON,

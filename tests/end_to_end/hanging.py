@@ -15,7 +15,7 @@ from typing import Any
 
 from skippipe.__main__ import main
 from skippipe.model.optimizer import StageOptimizer
-from skippipe.runtime import joining
+from skippipe.runtime import joining, worker
 from skippipe.runtime.executor import Executor
 from skippipe.runtime.full_model import FullModel
 from skippipe.runtime.member import Member
@@ -33,13 +33,14 @@ class Place(Enum):
     TASK = "a task"
     SYNC = "its part of the sync, after the messages"
     VALIDATION = "the validation of its stage"
+    SAVING = "saving its stage"
 
 
 def hang(place: Place, node: int) -> None:
     """Let a node hang at a place: patched before the launcher forks."""
     iteration = here = -1
     begin, compute, norm = Executor.begin, Executor.compute, StageOptimizer.squared_norm
-    walk = FullModel.walk
+    walk, save = FullModel.walk, worker.save_stage
 
     def sleep_at(reached: Place) -> None:
         while reached is place and here == node and iteration >= FIRST:
@@ -62,6 +63,11 @@ def hang(place: Place, node: int) -> None:
         sleep_at(Place.VALIDATION)
         return walk(model, *arguments)
 
+    def saving(*arguments: Any, **named: Any) -> None:
+        sleep_at(Place.SAVING)
+        save(*arguments, **named)
+
+    worker.save_stage = saving
     Executor.begin, Executor.compute, StageOptimizer.squared_norm = beginning, computing, summing  # type: ignore[method-assign]
     FullModel.walk = walking  # type: ignore[method-assign]
 

@@ -16,13 +16,14 @@ from tests.faults import Fault
 NODE = 2
 
 
-@drives(Fault.HANGS_IN_TASK, Fault.HANGS_IN_SYNC, Fault.HANGS_IN_VALIDATION)
+@drives(Fault.HANGS_IN_TASK, Fault.HANGS_IN_SYNC, Fault.HANGS_IN_VALIDATION, Fault.HANGS_IN_SAVING)
 def test_a_node_that_hangs_is_named_and_the_others_go_on(fault: Fault, start: Start, workplace: Path) -> None:
     # The first hang is no death; one that follows as soon as the node is back is, as far as its restarts are counted.
     restarts, lost, ended = (1, 3, "3 times") if fault is Fault.HANGS_IN_TASK else (0, 1, "once")
     # One that comes back does so in the middle of other iterations, which must last until then.
     timing = Timing.EMULATED if restarts else Timing.REAL
     fields = [f"name={fault.name}", "iterations=16", "evaluate_every=1", f"peers.restart={restarts}", *timing.fields]
+    fields += ["checkpoint_every=1"] if fault is Fault.HANGS_IN_SAVING else []
     line = ("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", "peers.connect_seconds=6", *fields)
     run = start(*line, patched=("hanging", fault.what, str(NODE)))
     _, errors = run.communicate(timeout=SECONDS)

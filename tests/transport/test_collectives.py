@@ -249,3 +249,22 @@ def test_parts_of_the_gradient_are_sent_as_they_lie_in_it() -> None:
     _, payload = pack(Header(outgoing.kind, 0, 1, 2, 0.0), outgoing.tensor)
     assert np.frombuffer(payload, np.float32).__array_interface__["data"][0] == gradient[3:].data_ptr()
     assert HEADER.size % 8 == 0
+
+
+def test_a_part_is_summed_and_handed_on_before_the_next_one_has_come() -> None:
+    gradients = [torch.arange(18, dtype=torch.float32) * (1 + rank) for rank in range(3)]
+    nodes = [AllReduce(range(3), rank, gradient.clone(), 3, Exact(), most=2) for rank, gradient in enumerate(gradients)]
+    shares = [outgoing for node in nodes[1:] for outgoing in node.begin() if outgoing.receiver == 0]
+    places = nodes[0].parts[0]
+    assert [share.part for share in shares] == [0, 1, 2] * 2
+    for part, pair in enumerate(zip(shares[:3], shares[3:], strict=True)):
+        given = [
+            list(nodes[0].take(Header(MessageKind.SHARD, 0, 0, rank, 0.0, part), rank, share.tensor))
+            for rank, share in enumerate(pair, start=1)
+        ]
+        # Nothing of the later parts is there yet.
+        assert given[0] == []
+        assert [(mean.receiver, mean.kind, mean.part) for mean in given[1]] == [
+            (receiver, MessageKind.SUM, part) for receiver in (1, 2)
+        ]
+        assert torch.equal(given[1][0].tensor, 2 * gradients[0][places[part]])
