@@ -43,7 +43,7 @@ def test_a_process_that_stands_still_while_it_joins_is_ended_and_another_one_joi
     fault: Fault, start: Start, workplace: Path
 ) -> None:
     line = ("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", f"name={fault.name}", "iterations=100000")
-    run = start(*line, "peers.silence_seconds=6", patched=("hanging", fault.what, str(NODE)))
+    run = start(*line, "peers.silence_seconds=6", *Timing.REAL.fields, patched=("hanging", fault.what, str(NODE)))
     folder = workplace / "runs" / fault.name
     log = folder / f"node-{NODE}.log"
     # The first process, and the third.

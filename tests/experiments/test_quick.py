@@ -19,7 +19,7 @@ SMALLEST = {
     "inference_robustness": ["--iterations", "1", "--draws", "2", "--validation-samples", "8"],
     "iteration_time": ["--budget", "1", "--setups", "18-nodes-4k", "defaults-27", "--seeds", "1", "--no-run"],
     "bytes_and_time": ["--budget", "0.5", "--trials", "50"],
-    "drifting_links": ["--budget", "0.2", "--trials", "50"],
+    "drifting_links": ["--budget", "1", "--trials", "50"],
     "search_cost": ["--nodes", "20", "--budgets", "1", "--seeds", "1"],
 }
 TRAINS = ("convergence", "inference_robustness")
