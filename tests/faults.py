@@ -115,7 +115,7 @@ class Fault(Case):
     SIGTERM_TO_ONE = (
         Layer.LAUNCH,
         ENDS,
-        "node 2 and its machine were told to stop (SIGTERM)",
+        " and its machine were told to stop (SIGTERM)",
         "one of two launchers is told to stop",
     )
     SIGTERM_WITHOUT_SHARED_DISK = (

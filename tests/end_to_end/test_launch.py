@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -186,7 +187,8 @@ def test_sigterm_to_one_launcher_is_known_to_all_and_saved_is_checked(
     runs[1].send_signal(signal.SIGTERM)
     for run, folder in zip(runs, folders, strict=True):
         _, errors = run.communicate(timeout=SECONDS)
-        assert Fault.SIGTERM_TO_ONE.line in errors
+        # Whichever of that machine's processes had heard of it when the iteration ended.
+        assert re.search(rf"node [2-5]{re.escape(Fault.SIGTERM_TO_ONE.line)}", errors)
         assert fault.line in errors
         assert run.returncode == 128 + signal.SIGTERM, errors
         done = parts_in(folder)[0].meta.iteration
