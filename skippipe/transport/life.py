@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+STOOD_STILL_SECONDS = 0.5
+"""A process that does what is due so much later stood still, perhaps with its whole machine."""
 MOST_REFUSALS = 2
 """Refusals of the same frame: the first may be chance, the second ends the run."""
 
@@ -65,6 +67,13 @@ class Life:
     def answered(self, now: float) -> None:
         """A heartbeat was answered: whoever owes frames has as long to take them as if it had been heard before."""
         self.heard_at = max(self.heard_at, self.asked_at if self.owed else now)
+
+    def excuse(self, seconds: float, now: float) -> None:
+        """A look at the peer comes so late: this process stood still, which is no silence of the peer."""
+        if seconds <= STOOD_STILL_SECONDS:
+            return
+        self.heard_at = min(now, self.heard_at + seconds)
+        self.asked_at = min(now, self.asked_at + seconds)
 
     def silent(self, now: float) -> float:
         """Seconds without life."""

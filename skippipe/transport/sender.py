@@ -205,6 +205,7 @@ class Sender:
         sending = asyncio.create_task(self.send_frames(connected))
         try:
             while True:
+                looked_at = self.loop.time()
                 done, _ = await asyncio.wait(
                     (sending, reader.ended),
                     timeout=self.around.beat_seconds,
@@ -212,7 +213,9 @@ class Sender:
                 )
                 for ended in sorted(done, key=lambda ended: ended is sending):
                     ended.result()
-                if self.life.silent(self.loop.time()) > self.around.silence_seconds:
+                now = self.loop.time()
+                self.life.excuse(now - looked_at - self.around.beat_seconds, now)
+                if self.life.silent(now) > self.around.silence_seconds:
                     raise TimeoutError("takes nothing" if self.life.owed else "silent, even to heartbeats")
         finally:
             reader.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import time
 import weakref
 from types import SimpleNamespace
 from typing import Any
@@ -69,3 +70,35 @@ def test_a_peer_that_is_lost_and_comes_back_again_and_again_leaves_nothing_behin
         sender.task.cancel()
 
     asyncio.run(come_and_go())
+
+
+def test_time_in_which_this_process_stood_still_is_no_silence_of_the_peer() -> None:
+    silence_s, stood_s = 0.6, 3.0
+    lost_at: list[float] = []
+
+    async def stand_still() -> float:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        is_there = asyncio.Event()
+
+        async def connect(deadline: float, offset: ClockOffset) -> Connected:
+            if is_there.is_set():
+                raise ConnectionRefusedError
+            is_there.set()
+            session: Any = SimpleNamespace(opener=None, sealer=SimpleNamespace(seal=lambda kind, content: content))
+            return Connected(ours, session, 0, 0)
+
+        around = Surroundings(Clock(), Work(), BufferPool(), CONNECT_S, silence_s, True)
+        sender = Sender(3, connect, lambda node, reason: lost_at.append(time.monotonic()), around)
+        await is_there.wait()
+        await asyncio.sleep(around.beat_seconds / 4)
+        time.sleep(stood_s)
+        woke_at = time.monotonic()
+        # It never answers, so that it is lost in the end, and not as soon as this process goes on.
+        await sender.task
+        theirs.close()
+        return woke_at
+
+    woke_at = asyncio.run(stand_still())
+    assert len(lost_at) == 1
+    assert lost_at[0] - woke_at > silence_s / 3
