@@ -90,6 +90,7 @@ class Fault(Case):
     STAGE_KILLED = Layer.RUN, GOES_ON, "", "nodes 2 and 3"
     ORIGINS_KILLED = Layer.RUN, ENDS, "no living node holds stage 0", "nodes 0 and 1"
     STOPPED_FOR_8_S = Layer.RUN, GOES_ON, "", "node 2"
+    ALL_STOPPED_FOR_10_S = Layer.RUN, GOES_ON, "", "nodes 0, 1, 2, 3, 4 and 5"
     LINK_CUT_FOR_5_S = Layer.RUN, GOES_ON, "", "the cable between two machines, for a while"
     LINK_CUT = Layer.RUN, ENDS, "no living node holds stage 0", "the cable between two machines"
     CUT_OFF = Layer.RUN, GOES_ON, "node 5 lost in iteration", "the cable to a machine without which each stage lives"

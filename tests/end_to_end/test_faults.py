@@ -38,6 +38,8 @@ SECRET = {"SKIPPIPE_SECRET": "a secret that both machines know"}
 
 CUTS = (Fault.LINK_CUT_FOR_5_S, Fault.LINK_CUT)
 """Those that take two machines."""
+STOPS = {Fault.STOPPED_FOR_8_S: 8, Fault.ALL_STOPPED_FOR_10_S: 10}
+"""Seconds: of one node longer than anybody waits for a connection, of all longer than each may be silent."""
 REAL = (Fault.RELAY_KILLED, Fault.ORIGINS_KILLED)
 """Those that come in real time."""
 FEWER = (Fault.CUT_OFF, Fault.MACHINE_LOST, Fault.KILLED_WITH_NODE_0, Fault.KILLED_FAR_FROM_NODE_0)
@@ -53,13 +55,13 @@ def inflict(fault: Fault, pids: dict[int, int], cable: str | None) -> None:
             time.sleep(5)
             ip("-n", cable, "link", "set", "cable", "up")
         return
-    stops = fault is Fault.STOPPED_FOR_8_S
-    for node in map(int, re.findall("[0-9]+", fault.what)):
-        os.kill(pids[node], signal.SIGSTOP if stops else signal.SIGKILL)
-        if stops:
-            # Longer than anybody waits for a connection, shorter than the silence that this run allows.
-            time.sleep(8)
-            os.kill(pids[node], signal.SIGCONT)
+    nodes = [pids[node] for node in map(int, re.findall("[0-9]+", fault.what))]
+    for pid in nodes:
+        os.kill(pid, signal.SIGSTOP if fault in STOPS else signal.SIGKILL)
+    if fault in STOPS:
+        time.sleep(STOPS[fault])
+        for pid in nodes:
+            os.kill(pid, signal.SIGCONT)
 
 
 def iterations_done(folder: Path) -> int:
@@ -73,7 +75,7 @@ def test_a_fault(fault: Fault, start: Start, workplace: Path, request: pytest.Fi
     hosts: tuple[str, str] | None = request.getfixturevalue("hosts") if fault in CUTS else None
     first_port = free_ports(PORTS)
     fields = list((Timing.REAL if fault in REAL else Timing.EMULATED).fields)
-    fields += ["peers.silence_seconds=6"] if fault is Fault.LINK_CUT else []
+    fields += ["peers.silence_seconds=6"] if fault in (Fault.LINK_CUT, Fault.ALL_STOPPED_FOR_10_S) else []
     if hosts:
         arguments = two_machines(workplace, ("10.77.0.1", "10.77.0.2"), first_port)
     else:
@@ -97,6 +99,9 @@ def test_a_fault(fault: Fault, start: Start, workplace: Path, request: pytest.Fi
     if fault.goes_on:
         wait_for(lambda: iterations_done(folders[0]) > before + 3)
         assert all(run.poll() is None for run in runs)
+        if fault is Fault.ALL_STOPPED_FOR_10_S:
+            # Nobody takes for the others' silence what was everybody's.
+            assert len((folders[0] / "views.jsonl").read_text().splitlines()) == 1
         return
     # Of a cut cable: both replicas of stage 0 are on the smaller side, which holds no majority.
     complaints = (NO_MAJORITY, fault.line) if hosts else (fault.line,)
