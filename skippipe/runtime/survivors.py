@@ -13,7 +13,7 @@ from skippipe.runtime.restarts import of_one_launcher
 from skippipe.survival.acceptor import Outgoing
 from skippipe.survival.agreement import FIRST_BIRTH, Agreement
 from skippipe.survival.course import Course, Report
-from skippipe.survival.ending import ending, is_ending, name_nodes, read_ending
+from skippipe.survival.ending import ending, is_ending, loss_told, read_ending
 from skippipe.survival.following import Planner, next_view
 from skippipe.survival.messages import Death, pack, unpack
 from skippipe.survival.succession import StageLostError
@@ -178,7 +178,7 @@ class Survivors:
         try:
             view = next_view(self.course, known, self.joiners() - known.keys(), self.planner, self.detected_s)
         except StageLostError as error:
-            return ending(reports, f"{name_nodes(lost)} lost, and {error}")
+            return ending(reports, loss_told(lost, str(error)))
         return view.to_bytes()
 
     def read_report(self, node: int, data: bytes) -> Report | None:

@@ -33,7 +33,9 @@ def read_ending(value: bytes) -> tuple[tuple[int, ...], str]:
     return tuple(members), str(reason)
 
 
-def name_nodes(nodes: Collection[int]) -> str:
-    """Nodes in words, as the beginning of a sentence on them."""
-    listed = ", ".join(map(str, sorted(nodes)))
-    return f"node {listed} is" if len(nodes) == 1 else f"nodes {listed} are"
+def loss_told(lost: Collection[int], what: str) -> str:
+    """A sentence on the loss of nodes, of which there may be none, and what follows from it."""
+    if not lost:
+        return what
+    listed = ", ".join(map(str, sorted(lost)))
+    return f"{f'node {listed} is' if len(lost) == 1 else f'nodes {listed} are'} lost, and {what}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from skippipe.survival.ending import ending, is_ending, name_nodes, read_ending
+from skippipe.survival.ending import ending, is_ending, loss_told, read_ending
 from skippipe.survival.view import View
 from tests.survival.test_course import plan_of
 
@@ -25,5 +25,6 @@ def test_malformed_ends_are_refused(value: bytes) -> None:
 
 
 def test_nodes_in_words() -> None:
-    assert name_nodes([3]) == "node 3 is"
-    assert name_nodes({5, 3}) == "nodes 3, 5 are"
+    assert loss_told([3], "no node holds stage 0") == "node 3 is lost, and no node holds stage 0"
+    assert loss_told({5, 3}, "no node holds stage 0") == "nodes 3, 5 are lost, and no node holds stage 0"
+    assert loss_told((), "no node holds stage 0") == "no node holds stage 0"
