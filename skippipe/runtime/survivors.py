@@ -237,12 +237,11 @@ class Survivors:
                 self.inbox.change()
         for node in gone:
             self.links.forget(node)
-        births = self.agreement.births
-        # Whatever was suspected of those who have joined was their former process.
-        others = {other for other, birth in births.items() if birth > self.births.get(other, FIRST_BIRTH)}
-        self.agreement.standing.suspected -= others
-        self.hung -= others
-        self.births |= births
+        for node in self.agreement.entered:
+            # Nobody suspects it any more, so a link that was given up must find out anew.
+            self.links.try_again(node)
+        self.hung -= self.agreement.entered
+        self.births |= self.agreement.births
         self.be_ready()
 
     def excluded(self, number: int) -> bool:

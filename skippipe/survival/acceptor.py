@@ -77,6 +77,8 @@ class Acceptor:
         self.application = application
         self.now = now
         self.standing = Standing()
+        self.births: dict[int, int] = {}
+        """Of the current view's members, by node."""
         self.outgoing: list[Outgoing] = []
         self.own: deque[ViewMessage] = deque()
         """Messages to ourselves, which are taken before an event ends."""
@@ -86,8 +88,10 @@ class Acceptor:
 
     def begin_view(self, number: int, births: dict[int, int]) -> None:
         """Nothing has been promised in this view yet; `births` are the members' by node."""
+        self.entered = frozenset(node for node, birth in births.items() if self.births.get(node) != birth)
+        """Members whose process was none in the view before."""
         self.number, self.births = number, births
-        self.standing.begin_view(births)
+        self.standing.begin_view(births, self.entered)
         self.promised = -1
         self.accepted: tuple[int, Proposal] | None = None
         self.answer: Promise | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from skippipe.survival.messages import MOST_NODES, Death
 
@@ -49,8 +49,10 @@ class Standing:
         """Nodes that are alive and may not know that they are no members."""
         return sorted(set(range(nodes)) - members.keys() - self.suspected - self.joining.keys())
 
-    def begin_view(self, members: Mapping[int, int]) -> None:
-        """Forget what no longer matters when a view begins."""
+    def begin_view(self, members: Mapping[int, int], entered: Collection[int]) -> None:
+        """Forget what no longer matters when a view begins, into which some have come just now."""
+        # Who was left out for a fault that is over, and asked again, must not be left out for it again.
+        self.suspected -= set(entered)
         self.seen.update(members)
         self.leavers = set()
         # Whoever this view came too early for need not ask again.

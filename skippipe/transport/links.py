@@ -160,6 +160,12 @@ class Links(Messenger):
             sender = self.senders[node] = Sender(node, connect, self.losses.give_up, self.around)
         return sender
 
+    def try_again(self, node: int) -> None:
+        """Find out anew whether a peer can be reached that was given up and not forgotten (network thread)."""
+        sender = self.senders.get(node)
+        if sender is not None and sender.task.done() and not sender.is_resting:
+            sender.wake()
+
     def forget(self, node: int) -> None:
         """Send nothing more to a node that is lost (network thread); another process of it may come back."""
         if node == 0:

@@ -40,12 +40,6 @@ class Churn(Training):
             super().kill(process)
             self.at(RESTART_S, lambda: self.start_again(process.node))
 
-    def start_again(self, node: int) -> None:
-        """Nobody suspects a process for what became of the one before it, as in runtime/survivors.py."""
-        super().start_again(node)
-        for process in self.trainers:
-            process.machine.standing.suspected.discard(node)
-
     def come_back(self, process: Process) -> None:
         """Whoever is left out ends, and starts again like one that died."""
         self.counts["left out"] += self.processes.get(process.node) is process

@@ -82,6 +82,28 @@ def test_what_a_member_suspected_is_forgotten_with_the_view() -> None:
     assert set(story.views.values()) == {(2, (0, 1, 2, 3))}
 
 
+def test_a_process_that_comes_in_again_is_not_left_out_for_what_was_suspected_before() -> None:
+    story = Story(4)
+    story.joining_again = 1.0
+    story.suspect(0, 3)
+    story.suspect(1, 3)
+    story.lose_all()
+    story.wait(0)
+    story.settle()
+    assert story.views[3] == (-1, ())
+    story.wait(3)
+    story.settle()
+    story.want_change(0)
+    story.settle()
+    for node in range(4):
+        story.wait(node)
+    story.settle()
+    assert set(story.views.values()) == {(2, (0, 1, 2, 3))}
+    story.suspect(0, 3)
+    story.settle()
+    assert {story.views[node] for node in range(3)} == {(3, (0, 1, 2))}
+
+
 def test_a_member_left_alone_hears_of_the_newer_view_from_who_has_left_for_it() -> None:
     # All others of that view die before they can tell it; the left one had told it once, and that was lost.
     Torture(60_140).run()

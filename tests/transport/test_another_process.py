@@ -75,3 +75,18 @@ def test_one_that_comes_before_the_other_is_missed_gets_in_later() -> None:
         check(stayed, number)
     for links in (stayed, back):
         links.close()
+
+
+def test_a_peer_that_was_given_up_is_looked_for_again_when_it_is_no_longer_suspected() -> None:
+    own = [Listeners.bind("127.0.0.1") for _ in range(2)]
+    stayed = open_node(0, own[0], own[0])
+    given_up: queue.Queue[int] = queue.Queue()
+    stayed.losses.lose = lambda node, reason: given_up.put(node)
+    stayed.around.trains, stayed.around.silence_seconds = True, 0.5
+    send(stayed, 0)
+    assert given_up.get(timeout=30) == 1
+    late = open_node(1, own[1], own[0])
+    stayed.loop.call_soon_threadsafe(stayed.try_again, 1)
+    check(late, 0)
+    for links in (stayed, late):
+        links.close()
