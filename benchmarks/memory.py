@@ -1,8 +1,9 @@
 """Most memory of each node against what `skippipe plan` says before: `python benchmarks/memory.py`, twenty minutes.
 
 Six nodes run three models in each precision, with and without recompute, and with two heaps: glibc's, and one that
-gives back what is freed, which shows what tensors alone take. A node's own peak is what the kernel has noted, not what
-was sampled: its private memory now, and how much more the process had at its most.
+gives back what is freed, which shows what tensors alone take: there the estimate is without its part for the heap. A
+node's own peak is what the kernel has noted, not what was sampled: its private memory now, and how much more the
+process had at its most.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def rows(name: str, precision: str, recompute: str, heap: str, place: Path) -> l
     fields = [*job.fields, f"schedule={place}/schedule.json", f"precision={precision}", f"recompute={recompute}"]
     measured = peaks(job, fields, HEAPS[heap], place)
     config = config_from_arguments(fields)
-    expected = {own.node: own.on_cpu for own in needs(config, job.schedule(), SETTING, vocabulary_of(config.data))}
+    estimates = needs(config, job.schedule(), SETTING, vocabulary_of(config.data))
+    expected = {own.node: own.on_cpu - (own.heap if HEAPS[heap] else 0) for own in estimates}
     lines = []
     for stage, nodes in enumerate(STAGES):
         ratios = [measured[node] / expected[node] for node in nodes]
