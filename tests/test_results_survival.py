@@ -88,6 +88,27 @@ def test_soak_and_small_deaths() -> None:
         assert shown[what.format(runs)] == f"{exact} exact: losses and weights {within}"
 
 
+def test_the_hour_in_real_time() -> None:
+    prose, path = " ".join(DOCS.read_text().split()), BENCHMARKS / "soak_real.md"
+    text = path.read_text()
+    found = {row[0]: row[1:] for row in lines(path, "what | found | asked")}
+    assert {row[2] for row in found.values()} == {"yes"}
+    iterations, first, last = re.findall(r": (\d+) iterations, .* loss ([0-9.]+) to ([0-9.]+)\.", text)[0]
+    assert (
+        f"{found['faults'][0]} faults of seven kinds in one run of {int(iterations):,} iterations,"
+        f" {found['proposer killed'][0]} times the proposer killed"
+    ) in prose
+    assert len(lines(path, "fault | how often")) == 7
+    gap = found["between the ends of two iterations, real"][0].split(" s;")[0]
+    assert f"to the next took {gap} s (asked: 30); all nodes were back at the end, loss {first} to {last}." in prose
+    assert "Nothing failed: all nodes were back after the last fault" in text
+    memory = [row for row in lines(path, "process | samples") if "node" in row[0]]
+    more = sorted(float(row[3]) - float(row[2]) for row in memory)
+    assert [row[-1] for row in memory].count("**NO**") == 1
+    assert f"one had {more[2]:.1f} MB more in the last quarter" in prose
+    assert f"the others {more[0]:.1f} and {more[1]:.1f} (asked: 10, missed by one)" in prose
+
+
 def test_returns() -> None:
     shown = {row[0]: row[1] for row in lines(DOCS, "what | measured | simulated, death known after 1 s / 6 s")}
     found = re.findall(
