@@ -10,6 +10,8 @@ FP32, BF16, TOKEN = 4, 2, 8
 """Bytes of a number, and of a token's id."""
 MMAP_BYTES = 1 << 25
 """Memory from here on glibc gives back as soon as it is freed; smaller pieces stay in the process's heap."""
+HEAP_OF_STATE, HEAP_OF_KEPT, HEAP_OF_BACKWARD, HEAP_OF_LOSS = 0.3, 0.33, 0.7, 1.0
+"""What the heap holds of freed pieces for each byte in smaller tensors: docs/runtime.md."""
 STATE_NUMBERS = 4
 """Numbers a parameter while training: weight, gradient and AdamW's two moments."""
 
@@ -83,6 +85,16 @@ def layer_bytes(model: ModelConfig, precision: Precision) -> int:
         return FP32 * (10 * width + 4 * hidden) + roots
     # Inputs and quotients of the norms stay fp32; each of the five matrices that reads a norm casts it for itself.
     return 4 * FP32 * width + BF16 * (5 * width + 4 * width + 4 * hidden) + roots
+
+
+def heap_bytes(config: RunConfig, own: Footprint, samples: int, vocabulary: int, kept: int) -> float:
+    """What the CPU's heap takes beside a stage's tensors, of which microbatches keep so many bytes at most."""
+    model, tokens = config.model, samples * config.model.context
+    # Logits of a microbatch, of which the loss makes some more.
+    loss = HEAP_OF_LOSS * own.loss if FP32 * tokens * vocabulary <= MMAP_BYTES else 0.0
+    tasks = HEAP_OF_KEPT * kept + HEAP_OF_BACKWARD * (own.activation + own.backward)
+    share = heap_share(model, config.precision, tokens)
+    return share * tasks + loss + HEAP_OF_STATE * state_share(model) * own.state
 
 
 def heap_share(model: ModelConfig, precision: Precision, tokens: int) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skippipe.config import RunConfig
-from skippipe.model.footprint import FP32, Footprint, footprint, heap_share, state_share
+from skippipe.model.footprint import FP32, Footprint, footprint, heap_bytes
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.compression import compressed_links
 from skippipe.schedule.costs import hop_ratio, sync_ratio
@@ -17,8 +17,6 @@ from skippipe.schedule.simulate import step_arrivals, step_nodes
 
 PROCESS_BYTES = 50_000_000
 """What a node's process has of its own beside tensors: heap, stacks, its part of what all share."""
-HEAP_OF_TASKS, HEAP_OF_STATE = 0.35, 0.4
-"""What the heap takes beside its tensors, over those that come and go and over those that stay: docs/runtime.md."""
 GPU_CONTEXT_BYTES = 500_000_000
 """What a process takes of a GPU beside tensors."""
 HEADER_BYTES = 64
@@ -52,7 +50,7 @@ class Needs:
     sync: int
     """The node's own gradient, which begins a sync again, and the parts of replicas or AdamW's temporary tensors."""
     heap: int
-    """What the CPU's heap takes beside tensors that come and go."""
+    """What the CPU's heap takes beside tensors."""
     tasks_peak: int
     """Most while tasks run, state left out: of all above but the sync, as they come together."""
     hop_bytes: int
@@ -87,13 +85,20 @@ def needs(config: RunConfig, schedule: Schedule, setting: str, vocabulary: int) 
     prints = [footprint(config, stage, samples, vocabulary) for stage in range(len(plan.stages))]
     waiting = most_waiting(plan, schedule)
     return [
-        needs_of(config, schedule, plan, node, stage_of[node], prints[stage_of[node]], waiting[node])
+        needs_of(config, schedule, plan, node, stage_of[node], prints[stage_of[node]], waiting[node], vocabulary)
         for node in sorted(stage_of)
     ]
 
 
 def needs_of(
-    config: RunConfig, schedule: Schedule, plan: Plan, node: int, stage: int, own: Footprint, waiting: int
+    config: RunConfig,
+    schedule: Schedule,
+    plan: Plan,
+    node: int,
+    stage: int,
+    own: Footprint,
+    waiting: int,
+    vocabulary: int,
 ) -> Needs:
     """Of one node, on which at most so many messages wait."""
     replicas, gradient = len(plan.stages[stage]), FP32 * own.parameters
@@ -114,7 +119,7 @@ def needs_of(
             ratio = hop_ratio(config.compression.encoding, config.model.d_model) if links[node, receiver] else 1.0
             hops += HEADER_BYTES + round(ratio * own.activation)
     others = (replicas - 1) / replicas
-    tokens = schedule.pipeline.samples_per_microbatch * config.model.context
+    samples = schedule.pipeline.samples_per_microbatch
     return Needs(
         node=node,
         stage=stage,
@@ -127,10 +132,7 @@ def needs_of(
         ahead=2 * own.activation,
         pinned=(results + 2) * power_of_two(own.activation) + power_of_two(gradient),
         sync=gradient + max(round(others * gradient), own.update),
-        heap=round(
-            HEAP_OF_TASKS * heap_share(config.model, config.precision, tokens) * most
-            + HEAP_OF_STATE * state_share(config.model) * own.state
-        ),
+        heap=round(heap_bytes(config, own, samples, vocabulary, most_held * own.kept + results * own.activation)),
         tasks_peak=most + waiting * own.activation,
         hop_bytes=hops,
         sync_bytes=round(2 * others * gradient * sync_ratio(config.compression.sync)),
