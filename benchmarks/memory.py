@@ -1,4 +1,4 @@
-"""Most memory of each node against what `skippipe plan` says before: `python benchmarks/memory.py`, a quarter of an hour.
+"""Most memory of each node against what `skippipe plan` says before: `python benchmarks/memory.py`, 15 minutes.
 
 Six nodes run four models in each precision, with and without recompute, and with two heaps: glibc's, and one that
 gives back what is freed, which shows what tensors alone take: there the estimate is without its part for the heap. A
@@ -31,7 +31,7 @@ JOBS = {
     "long": Job(256, 8, 512, 2048, iterations=100, rounds=1),
     "other": Job(384, 6, 384, 1024, iterations=100, rounds=1),
 }
-"""Whether weights or what forwards keep is most of it; the estimate's part for the heap was fitted to the first three."""
+"""Whether weights or what forwards keep is most of it; the estimate of the heap is fitted to the first three."""
 ITERATIONS = 3
 """Done when memory is looked at: AdamW makes its moments in the first, and the heap is still filling up."""
 REACH = 0.10
