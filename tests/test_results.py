@@ -232,6 +232,31 @@ def test_overhead() -> None:
     assert f"Both met, by the medians; turns of the same lie up to {apart:.2f} apart." in DOCS.read_text()
 
 
+def test_memory() -> None:
+    measured = lines(BENCHMARKS / "memory.md", "job | heap")
+    shown = [row[1:] for row in lines(DOCS, "nodes | rows within 10%")]
+    for told, heap, jobs in zip(
+        shown,
+        ("returning", "glibc", "glibc"),
+        (("even", "wide", "long", "other"), ("even", "wide", "long"), ("other",)),
+        strict=True,
+    ):
+        found = [row for row in measured if row[1] == heap and row[0] in jobs]
+        ratios = [float(ratio) for row in found for ratio in row[-2].split(" to ")]
+        met = sum(row[-1] == "yes" for row in found)
+        assert told == [f"{met} of {len(found)}", f"{min(ratios):.2f} to {max(ratios):.2f}"]
+    text = " ".join((ROOT / "docs" / "runtime.md").read_text().split())
+    assert f"took {shown[0][1]} of what is estimated for tensors and process" in text
+    worst = max(float(ratio) for row in measured for ratio in row[-2].split(" to "))
+    least = min(float(ratio) for row in measured for ratio in row[-2].split(" to ") if row[1] == "glibc")
+    assert f"all four took {least:.2f} to {worst:.2f} of the whole estimate" in text
+    assert f"to which it was not fitted {shown[2][1]}" in text
+    most = {tuple(row[:5]): [float(each) for each in row[6].split(" to ")] for row in measured}
+    pairs = [(peak, most[name, "returning", *rest]) for (name, heap, *rest), peak in most.items() if heap == "glibc"]
+    less = [1 - pick(other) / pick(peak) for peak, other in pairs for pick in (min, max)]
+    assert f"had {100 * min(less):.0f} to {100 * max(less):.0f}% less" in text
+
+
 def test_fuzzing() -> None:
     shown = {row[0]: row[1] for row in lines(DOCS, "what | result")}
     text, parsers = (BENCHMARKS / "fuzz.md").read_text(), lines(BENCHMARKS / "fuzz.md", "parser")
