@@ -6,11 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from skippipe.runtime.survivors import PROPOSERS
 from skippipe.survival.agreement import Agreement, Outgoing
 from skippipe.survival.messages import Decided
 
 if TYPE_CHECKING:
     from tests.survival.simulation import World
+
+LOOKING_S = 1.0
+"""Until a link has found out whether a peer is there."""
 
 
 class ViolationError(AssertionError):
@@ -92,6 +96,14 @@ class Process:
         self.world.counts["adopted"] += 1
         self.is_frozen = False
         self.joiners.clear()
+        self.look_for_those_who_entered()
+
+    def look_for_those_who_entered(self) -> None:
+        """Nobody suspects them any more, so links find out anew who is there: those that Survivors.be_ready opens."""
+        members = self.machine.members
+        first = members[:PROPOSERS]
+        for peer in self.machine.entered.intersection(members if self.node in first else first) - {self.node}:
+            self.world.at(LOOKING_S, lambda peer=peer: self.world.check_link(self.node, peer, self))
 
     def excluded(self, number: int) -> bool:
         if self.dies == "before it tells":
