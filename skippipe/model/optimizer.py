@@ -30,11 +30,25 @@ class StageOptimizer:
         for parameter in parameters:
             parameter.grad = self.flat[offset : offset + parameter.numel()].view_as(parameter)
             offset += parameter.numel()
+        self.own: Tensor | None = None
+        """The gradient before the sync, once that has begun to change it."""
         self.adamw = make_adamw(stage, config)
 
     def zero(self) -> None:
         """Forget the gradients of the iteration before."""
         self.flat.zero_()
+        self.own = None
+
+    def begin_sync(self) -> None:
+        """Remember this node's own gradient: a sync that loses a replica begins again with it."""
+        self.own = self.flat.clone()
+
+    def undo_sync(self) -> None:
+        """Go back to this node's own gradient, if a sync has begun to change it."""
+        if self.own is not None:
+            self.flat.copy_(self.own)
+            # What tasks add from now on must stay if there is another view before the next sync.
+            self.own = None
 
     def average(self, visits: int) -> None:
         """Turn the sum over the microbatches that visited the stage into their mean."""

@@ -6,8 +6,6 @@ import logging
 import signal
 from dataclasses import replace
 
-from torch import Tensor
-
 from skippipe.model.checkpoint import load_stage
 from skippipe.model.feedback import Replica, load_feedback
 from skippipe.model.gradient_codec import GradientCodec
@@ -49,8 +47,6 @@ class Member:
         """Whether this process is not the node's first one: the others are in the middle of the run."""
         self.begin_at(job.first_iteration)
         self.holding = Holding(job, plan.stage_of()[node])
-        self.own_gradient: Tensor | None = None
-        """The gradient before the sync, once that has begun: a sync that loses a replica begins again with it."""
         self.stop_asked = False
         signal.signal(STOP_SIGNAL, self.ask_to_stop)
         self.shard.codec = self.make_codec()

@@ -52,7 +52,6 @@ class Worker(Member):
         """An iteration up to the optimizer step, whoever is lost meanwhile: figures, what was done here, the sync."""
         self.begin(iteration)
         self.shard.optimizer.zero()
-        self.own_gradient = None
         self.executor.begin(iteration, self.plans.of(self.view, iteration))
         while True:
             try:
@@ -65,7 +64,7 @@ class Worker(Member):
                     if begins_again:
                         self.begin_again()
                     else:
-                        self.undo_sync()
+                        self.shard.optimizer.undo_sync()
                     continue
                 # The others have the figures, so the sync is over here too.
                 record, rows = self.executor.record, {node: list(row) for node, row in self.view.figures.items()}
@@ -78,13 +77,7 @@ class Worker(Member):
     def begin_again(self) -> None:
         """Drop what was done of the iteration: it is redone from its beginning in the view."""
         self.shard.optimizer.zero()
-        self.own_gradient = None
         self.executor.begin_again(self.view.plan)
-
-    def undo_sync(self) -> None:
-        """Go back to this node's own gradient, if a sync has begun to change it."""
-        if self.own_gradient is not None:
-            self.shard.optimizer.flat.copy_(self.own_gradient)
 
     def share_ends(self) -> dict[int, float]:
         """When everyone's last step ended, in the run's time; this node's alone if somebody is lost now."""
@@ -174,7 +167,7 @@ class Worker(Member):
         poison = record.poison
         if poison is None and not is_finite(self.shard.optimizer.flat):
             poison = Poison.WEIGHT_GRADIENT
-        self.own_gradient = self.shard.optimizer.flat.clone()
+        self.shard.optimizer.begin_sync()
         begun = 0.0 if idle else last
         optimizer, device = self.shard.optimizer, self.executor.device
         done = self.group.sync(self.links, iteration, optimizer, visits, begun, self.emulation, self.clock, device)

@@ -1,11 +1,13 @@
 """`python -m tests.end_to_end.dying MOMENT NODE run ...`: skippipe, with a node that dies at a moment of iteration 1.
 
-NODE may be two, as 3,0: the second one then dies when it goes on without the first. MOMENT may also be CUT=OTHER: the
-link from the node to another one is then lost for good.
+NODE may be two, as 3,0: the second one then dies when it goes on without the first. As 3,0@2 it dies when node 2, an
+heir of the first, has done a backward more for it. MOMENT may also be CUT=OTHER: the link from the node to another one
+is then lost for good.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -18,7 +20,7 @@ from skippipe.__main__ import main
 from skippipe.runtime.executor import Executor
 from skippipe.runtime.pace import Pace
 from skippipe.runtime.worker import Worker
-from skippipe.schedule.plan import Task
+from skippipe.schedule.plan import Kind, Task
 from skippipe.transport.all_reduce import AllReduce
 from skippipe.transport.links import Links
 from skippipe.transport.sharing import Sharing
@@ -129,6 +131,36 @@ class Patches:
 
         Executor.take_up = going_on  # type: ignore[method-assign]
 
+    def die_after_inherited_work(self, second: int, heir: int) -> None:
+        """Let another node die once an heir has done a backward more, which then waits for the next view."""
+        # Made before the launcher forks: all nodes have the same one.
+        is_done = multiprocessing.get_context("fork").Event()
+        take_up, run_task = Executor.take_up, Executor.run_task
+        inherits = False
+
+        def die_then() -> None:
+            is_done.wait()
+            die()
+
+        def going_on(executor: Executor, plan: Any, view: int) -> None:
+            nonlocal inherits
+            take_up(executor, plan, view)
+            if executor.iteration == ITERATION and not is_done.is_set():
+                inherits = executor.node == heir
+                if executor.node == second:
+                    threading.Thread(target=die_then, daemon=True).start()
+
+        def running(executor: Executor, task: Task) -> None:
+            nonlocal inherits
+            run_task(executor, task)
+            if inherits and task.kind is Kind.BACKWARD:
+                inherits = False
+                is_done.set()
+                with executor.inbox.changed:
+                    executor.inbox.changed.wait_for(lambda: executor.inbox.interrupted)
+
+        Executor.take_up, Executor.run_task = going_on, running  # type: ignore[method-assign]
+
     def cut(self, other: int) -> None:
         """Lose the link to another node for good."""
         self.follow()
@@ -160,12 +192,16 @@ class Patches:
 
 
 if __name__ == "__main__":
-    first, *others = map(int, sys.argv[2].split(","))
-    patches = Patches(first)
+    first, *others = sys.argv[2].split(",")
+    patches = Patches(int(first))
     if sys.argv[1].startswith(CUT):
         patches.cut(int(sys.argv[1].removeprefix(CUT)))
     else:
         patches.die_at(Moment[sys.argv[1]])
     for other in others:
-        patches.die_taking_over(other)
+        second, _, heir = other.partition("@")
+        if heir:
+            patches.die_after_inherited_work(int(second), int(heir))
+        else:
+            patches.die_taking_over(int(second))
     sys.exit(main(sys.argv[3:]))

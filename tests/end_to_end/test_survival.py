@@ -109,6 +109,16 @@ def test_who_proposes_dies_while_it_takes_over_from_another(start: Start, workpl
 
 
 @pytest.mark.parametrize("timing", Timing)
+def test_what_an_heir_has_done_stays_if_another_node_dies_before_its_sync_begins_again(
+    start: Start, workplace: Path, timing: Timing
+) -> None:
+    # Node 3 is in the sync with node 2 when that dies, and works for it when node 4 dies.
+    moment = (Moment.SYNC.name, "2,4@3")
+    folder, *_ = disturb(start, workplace, f"undone-twice-{timing.name}", moment, *timing.fields)
+    assert [view["reason"] for view in json_lines(folder / "views.jsonl")[1:]] == ["lost: 2", "lost: 4"]
+
+
+@pytest.mark.parametrize("timing", Timing)
 def test_a_replica_that_is_left_alone_compresses_nothing(start: Start, workplace: Path, timing: Timing) -> None:
     # Node 2 dies in the sync, of which node 3 has compressed its own parts already.
     name, *fields = f"alone-{timing.name}", f"iterations={ITERATIONS}", f"checkpoint_every={ITERATIONS}"

@@ -4,6 +4,8 @@ import dataclasses
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import (
     get_constant_schedule_with_warmup,
     get_cosine_schedule_with_warmup,
@@ -120,3 +122,26 @@ def test_a_resumed_run_goes_on_with_cosine_and_decay_bit_for_bit(tmp_path, capsy
         errors = capsys.readouterr().err
         assert said in errors
         assert bool(errors) == bool(said)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(["task", "sync", "loss"]), max_size=12))
+def test_a_sync_that_begins_again_has_all_that_tasks_have_added(events):
+    optimizer = StageOptimizer(torch.nn.Linear(2, 1), OptimizerConfig(), 1)
+    for iteration in range(2):
+        optimizer.zero()
+        wanted = torch.zeros_like(optimizer.flat)
+        for event in events:
+            if event == "task":
+                # None comes while a sync is under way.
+                optimizer.undo_sync()
+                optimizer.flat += 1
+                wanted += 1
+            elif event == "sync":
+                optimizer.undo_sync()
+                optimizer.begin_sync()
+                optimizer.flat.mul_(-7).add_(iteration)
+            else:
+                optimizer.undo_sync()
+        optimizer.undo_sync()
+        assert torch.equal(optimizer.flat, wanted)
