@@ -221,7 +221,7 @@ def test_it_ends_where_a_lost_stage_is_back(
     config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stages = (FIRST.stages[0], (), FIRST.stages[2])
-    skipping = dataclasses.replace(FIRST, stages=stages, paths=paths_without(FIRST, stages, SCHEDULE.costs))
+    skipping = dataclasses.replace(FIRST, stages=stages, paths=paths_without(FIRST, stages, SCHEDULE.costs, True))
     folder = Folder(tmp_path, config)
     folder.train(2)
     folder.view("redo", skipping)
@@ -253,7 +253,7 @@ def test_it_ends_where_a_lost_stage_is_back(
 
 def test_what_is_saved_of_the_living_stages_is_looked_at_while_one_is_lost(config: RunConfig, tmp_path: Path) -> None:
     stages = (FIRST.stages[0], (), FIRST.stages[2])
-    skipping = dataclasses.replace(FIRST, stages=stages, paths=paths_without(FIRST, stages, SCHEDULE.costs))
+    skipping = dataclasses.replace(FIRST, stages=stages, paths=paths_without(FIRST, stages, SCHEDULE.costs, True))
     for factor, code in ((1.0, 0), (1.0001, 1)):
         folder = Folder(tmp_path / str(factor), config)
         folder.train(2)

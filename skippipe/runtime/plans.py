@@ -11,6 +11,7 @@ from skippipe.runtime.job import Job
 from skippipe.schedule import Plan
 from skippipe.survival.skipping import paths_without
 from skippipe.survival.succession import (
+    Paths,
     StageLostError,
     Stages,
     plan_first_served,
@@ -83,7 +84,11 @@ class Plans:
 
     def plan_on(self, stages: Stages, plan: Plan) -> Plan:
         """A plan's microbatches on other stages, some of which may be empty; StageLostError if they can't go on so."""
-        paths = paths_without(plan, stages, self.costs)
+        plans = [self.served(stages, paths_without(plan, stages, self.costs, is_anew)) for is_anew in (False, True)]
+        return min(plans, key=lambda found: found.expected_step_s)
+
+    def served(self, stages: Stages, paths: Paths) -> Plan:
+        """First come, first served."""
         sync_s = sync_of(stages, self.bandwidth, self.moved)
         try:
             return plan_first_served(stages, paths, sync_s, self.costs, self.memory)

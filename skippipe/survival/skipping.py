@@ -2,45 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from skippipe.schedule.arrays import Floats
 from skippipe.schedule.costs import Costs
 from skippipe.schedule.plan import Plan
 from skippipe.schedule.validation import path_problem
 from skippipe.survival.succession import Paths, StageLostError, Stages, cheapest_round, load_seconds
 
 
-def paths_without(plan: Plan, stages: Stages, costs: Costs) -> Paths:
+def paths_without(plan: Plan, stages: Stages, costs: Costs, is_anew: bool) -> Paths:
     """The paths of a plan whose living are in `stages`, some of which are empty; StageLostError if stage 0 is.
 
     Instead of an empty stage a microbatch visits the nearest of those that it would have skipped (survival after
     CheckFree, arXiv 2506.15461, whose lost stages are replaced by neighbours), of equally near ones the one that is
-    visited least. If it skips none, its path is shorter, as are all others then. Nodes are chosen as heirs are.
+    visited least. If it skips none, its path is shorter, as are all others then. Nodes are chosen as heirs are;
+    if it `is_anew`, all but the origin of a microbatch whose stages change: their neighbours are others then, and the
+    link between two that were none before may be the slowest.
     """
     if not stages[0]:
         raise StageLostError([0])
     living = [stage for stage, nodes in enumerate(stages) if nodes]
     length = min(plan.path_length, len(living))
-    stage_of = plan.stage_of()
-    visits = [0] * len(stages)
-    given = np.zeros(len(costs.forward_s), dtype=np.int64)
-    load_s, return_s = load_seconds(costs), costs.hop_s + costs.hop_s.T
-    paths = []
+    stage_of, visits = plan.stage_of(), [0] * len(stages)
+    ways = []
     for path in plan.paths:
-        before = {stage_of[node]: node for node in path}
-        visited = stages_instead(list(before), living, length, visits)
-        for stage in visited:
+        ways.append(stages_instead([stage_of[node] for node in path], living, length, visits))
+        for stage in ways[-1]:
             visits[stage] += 1
-        kept = [before.get(stage) if before.get(stage) in stages[stage] else None for stage in visited]
-        choices = [stages[stage] if node is None else (node,) for stage, node in zip(visited, kept, strict=True)]
-        node_s: list[Floats] = [load_s * given if node is None else np.zeros_like(load_s) for node in kept]
-        chosen = cheapest_round(choices, node_s, return_s)
-        given[[node for node, own in zip(chosen, kept, strict=True) if own is None]] += 1
-        paths.append(chosen)
+    load_s, return_s = load_seconds(costs), costs.hop_s + costs.hop_s.T
+    given = np.zeros(len(costs.forward_s), dtype=np.int64)
+    paths = list(plan.paths)
+    # Those that stay as they are come first: whoever is chosen for another has their load to bear too.
+    for place in sorted(range(len(paths)), key=lambda place: must_change(paths[place], stages)):
+        path, way = paths[place], ways[place]
+        if must_change(path, stages):
+            fixed = {stage_of[node]: node for node in path if node in stages[stage_of[node]]}
+            if is_anew and way != [stage_of[node] for node in path]:
+                fixed = {0: fixed[0]} if 0 in fixed else {}
+            choices = [(fixed[stage],) if stage in fixed else stages[stage] for stage in way]
+            path = paths[place] = cheapest_round(choices, [load_s * given] * len(way), return_s)
+        given[list(path)] += 1
     return tuple(paths)
+
+
+def must_change(path: Sequence[int], stages: Stages) -> bool:
+    """Whether somebody on a path is in no stage any more."""
+    return not all(any(node in stage for stage in stages) for node in path)
 
 
 def stages_instead(visited: list[int], living: Collection[int], length: int, visits: list[int]) -> list[int]:

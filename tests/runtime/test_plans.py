@@ -10,19 +10,23 @@ from typing import Any
 import pytest
 
 from skippipe.runtime.plans import MOST_KEPT, Plans
+from skippipe.schedule import Schedule
 from skippipe.survival.succession import StageLostError, check_living
 from skippipe.survival.view import View
 from tests.runtime.test_holding import CONFIG, save
 from tests.small_schedule import NODES, small_schedule
+from tests.survival.instances import SHIPPED
 
 SCHEDULE = small_schedule()
 PLAN = SCHEDULE.plan("ca-partial")
 
 
-def plans(folder: Path, here: range = range(NODES)) -> Plans:
+def plans(
+    folder: Path, here: range = range(NODES), schedule: Schedule = SCHEDULE, setting: str = "ca-partial"
+) -> Plans:
     job: Any = SimpleNamespace(
-        schedule=SCHEDULE,
-        plan=PLAN,
+        schedule=schedule,
+        plan=schedule.plan(setting),
         config=CONFIG,
         folder=folder,
         checkpoint=None,
@@ -58,6 +62,15 @@ def test_the_first_stage_is_kept_until_one_of_its_nodes_is_back(tmp_path: Path) 
     assert plans(tmp_path).settle([1, 2, 3, 4, 5], settled).stages == ((1,), (2, 3), (4, 5))
     with pytest.raises(StageLostError, match="stage 0"):
         plans(tmp_path).settle([3, 4, 5], settled)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_stage_that_is_lost_sends_nobody_over_the_slowest_links(path: Path, tmp_path: Path) -> None:
+    schedule = Schedule.load(path)
+    for setting, plan in schedule.settings.items():
+        own = plans(tmp_path, range(schedule.nodes), schedule, setting)
+        for lost in plan.stages[1:]:
+            assert own.skip(plan, lost).expected_step_s < 2 * plan.expected_step_s
 
 
 def test_a_run_of_many_views_keeps_few_plans(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.validation import path_problem
 from skippipe.survival.skipping import paths_without, stages_instead
-from skippipe.survival.succession import StageLostError, Stages, check_living, plan_first_served
+from skippipe.survival.succession import Paths, StageLostError, Stages, check_living, plan_first_served
 from tests.survival.instances import SHIPPED, random_schedule
 
 
@@ -24,7 +24,12 @@ def living(plan: Plan, gone: set[int], lost: set[int]) -> Stages:
 
 def hold(schedule: Schedule, plan: Plan, stages: Stages) -> None:
     """What must be true of the paths that are left."""
-    paths = paths_without(plan, stages, schedule.costs)
+    for is_anew in (False, True):
+        hold_of_paths(schedule, plan, stages, paths_without(plan, stages, schedule.costs, is_anew), is_anew)
+
+
+def hold_of_paths(schedule: Schedule, plan: Plan, stages: Stages, paths: Paths, is_anew: bool) -> None:
+    """What must be true of these."""
     after = plan_first_served(stages, paths, [0.0] * len(stages), schedule.costs, len(paths))
     check_living(after, schedule.nodes)
     visited_before, there = plan.stage_of(), after.stage_of()
@@ -34,7 +39,8 @@ def hold(schedule: Schedule, plan: Plan, stages: Stages) -> None:
         before, now = [visited_before[node] for node in old], [there[node] for node in new]
         # What lives is visited as before, by the same node if it lives.
         assert whole & set(before) <= set(now)
-        assert all(node in new for node in old if node in there)
+        kept = old if set(before) <= whole or not is_anew else old[:1]
+        assert all(node in new for node in kept if node in there)
         if set(before) <= whole:
             assert now == before
 
@@ -62,7 +68,7 @@ def test_stage_0_can_not_be_skipped() -> None:
     schedule = Schedule.load(SHIPPED[0])
     plan = next(iter(schedule.settings.values()))
     with pytest.raises(StageLostError, match="stage 0"):
-        paths_without(plan, living(plan, {0}, set()), schedule.costs)
+        paths_without(plan, living(plan, {0}, set()), schedule.costs, True)
 
 
 def test_the_nearest_stage_is_visited_instead_and_of_two_the_one_with_fewer_visits() -> None:
