@@ -35,7 +35,13 @@ class Messenger(ABC):
         """What sends to a node (network thread)."""
 
     def send(self, node: int, header: Header, tensor: torch.Tensor) -> None:
-        """Send a tensor; returns at once. Its memory must not change until it is delivered."""
+        """Send a tensor; returns at once. Its memory must not change until it is delivered.
+
+        What goes to this node itself, from the only stage that is left to its loss, goes over no link.
+        """
+        if node == self.node:
+            self.loop.call_soon_threadsafe(self.inbox.put, header, tensor.detach())
+            return
         packed, payload = pack(header, tensor, self.encodings.get(node, Encoding.FP32))
         self.bytes_sent += HEADER.size + len(payload)
         self.loop.call_soon_threadsafe(self.send_now, node, packed, payload)

@@ -31,6 +31,19 @@ def test_a_lost_stage_is_skipped(start: Start, workplace: Path) -> None:
     check_exact(workplace, run.folder, run.fields, 6, lost=frozenset(STAGES[1]), views=run.views, is_complete=False)
 
 
+def test_a_node_that_is_left_alone_trains_its_stage(start: Start, workplace: Path) -> None:
+    run = Run(start, workplace, "left-alone", 6, "peers.restart=0")
+    for node in range(1, 6):
+        run.kill(node)
+    _, errors = run.process.communicate(timeout=SECONDS)
+    assert run.process.returncode == 0, errors
+    last = run.views[-1]
+    assert last["stages"] == [[0], [], []]
+    assert {tuple(path) for path in last["paths"]} == {(0,)}
+    lost = frozenset(range(1, 6))
+    check_exact(workplace, run.folder, run.fields, 6, lost=lost, views=run.views, is_complete=False)
+
+
 @pytest.mark.parametrize("has_checkpoint", [False, True])
 def test_a_lost_stage_is_restored(start: Start, workplace: Path, has_checkpoint: bool) -> None:
     name = f"restored-{has_checkpoint}"

@@ -49,6 +49,7 @@ ALONE = {
         ],
         "test_lost_stage": [
             "test_a_lost_stage_is_skipped",
+            "test_a_node_that_is_left_alone_trains_its_stage",
             "test_a_lost_stage_is_restored",
             "test_the_first_stage_is_restored_from_a_checkpoint",
         ],
