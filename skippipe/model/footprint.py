@@ -90,7 +90,7 @@ def layer_bytes(model: ModelConfig, precision: Precision) -> int:
 def heap_bytes(config: RunConfig, own: Footprint, samples: int, vocabulary: int, kept: int) -> float:
     """What the CPU's heap takes beside a stage's tensors, of which microbatches keep so many bytes at most."""
     model, tokens = config.model, samples * config.model.context
-    # Logits of a microbatch, of which the loss makes some more.
+    # The loss makes some more tensors of the logits' size; of exactly MMAP_BYTES they left as much when measured.
     loss = HEAP_OF_LOSS * own.loss if FP32 * tokens * vocabulary <= MMAP_BYTES else 0.0
     tasks = HEAP_OF_KEPT * kept + HEAP_OF_BACKWARD * (own.activation + own.backward)
     share = heap_share(model, config.precision, tokens)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import numpy as np
 
@@ -34,22 +34,17 @@ def paths_without(plan: Plan, stages: Stages, costs: Costs, is_anew: bool) -> Pa
     load_s, return_s = load_seconds(costs), costs.hop_s + costs.hop_s.T
     given = np.zeros(len(costs.forward_s), dtype=np.int64)
     paths = list(plan.paths)
+    left = [{stage_of[node]: node for node in path if node in stages[stage_of[node]]} for path in paths]
     # Those that stay as they are come first: whoever is chosen for another has their load to bear too.
-    for place in sorted(range(len(paths)), key=lambda place: must_change(paths[place], stages)):
-        path, way = paths[place], ways[place]
-        if must_change(path, stages):
-            fixed = {stage_of[node]: node for node in path if node in stages[stage_of[node]]}
+    for place in sorted(range(len(paths)), key=lambda place: len(left[place]) < len(paths[place])):
+        path, way, fixed = paths[place], ways[place], left[place]
+        if len(fixed) < len(path):
             if is_anew and way != [stage_of[node] for node in path]:
                 fixed = {0: fixed[0]} if 0 in fixed else {}
             choices = [(fixed[stage],) if stage in fixed else stages[stage] for stage in way]
             path = paths[place] = cheapest_round(choices, [load_s * given] * len(way), return_s)
         given[list(path)] += 1
     return tuple(paths)
-
-
-def must_change(path: Sequence[int], stages: Stages) -> bool:
-    """Whether somebody on a path is in no stage any more."""
-    return not all(any(node in stage for stage in stages) for node in path)
 
 
 def stages_instead(visited: list[int], living: Collection[int], length: int, visits: list[int]) -> list[int]:

@@ -64,6 +64,18 @@ def test_shipped_plans_lose_any_stage(path) -> None:  # type: ignore[no-untyped-
             hold(schedule, plan, living(plan, {stage}, set()))
 
 
+@pytest.mark.parametrize("is_anew", [False, True])
+def test_who_has_another_stage_now_is_not_visited_for_the_one_before(is_anew: bool) -> None:
+    schedule = Schedule.load("original-20-nodes")
+    plan = schedule.plan("ca-partial")
+    moved, *stay = plan.stages[1]
+    stages = (plan.stages[0], tuple(stay), (*plan.stages[2], moved), *plan.stages[3:])
+    now = {node: number for number, nodes in enumerate(stages) for node in nodes}
+    paths, before = paths_without(plan, stages, schedule.costs, is_anew), plan.stage_of()
+    for old, new in zip(plan.paths, paths, strict=True):
+        assert [now[node] for node in new] == [before[node] for node in old]
+
+
 def test_stage_0_can_not_be_skipped() -> None:
     schedule = Schedule.load(SHIPPED[0])
     plan = next(iter(schedule.settings.values()))
