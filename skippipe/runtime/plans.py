@@ -12,6 +12,7 @@ from skippipe.schedule import Plan
 from skippipe.survival.skipping import paths_without
 from skippipe.survival.succession import (
     Paths,
+    SlowHeirsError,
     StageLostError,
     Stages,
     plan_first_served,
@@ -21,6 +22,8 @@ from skippipe.survival.succession import (
 )
 from skippipe.survival.view import View
 
+TWICE = 2.0
+"""Heirs that take longer than that, over others, cost more than all that is done twice for these."""
 MOST_KEPT = 16
 """Plans of a kind that are kept: a run may last for thousands of views."""
 
@@ -50,8 +53,19 @@ class Plans:
         return self.following[view.number]
 
     def succeed(self, view: View, iteration: int, lost: Collection[int]) -> Plan:
-        """The plan of those who are left of a view, for an iteration that may be running."""
-        return plan_of_the_living(self.of(view, iteration), lost, self.costs, self.bandwidth, self.moved)
+        """The plan of those who are left of a view, for an iteration that may be running.
+
+        SlowHeirsError if it is better to do that again on nodes that are chosen anew.
+        """
+        before = self.of(view, iteration)
+        heirs = plan_of_the_living(before, lost, self.costs, self.bandwidth, self.moved)
+        if self.is_slow(heirs, before) and self.is_slow(heirs, self.skip(before, lost)):
+            raise SlowHeirsError
+        return heirs
+
+    def is_slow(self, plan: Plan, other: Plan) -> bool:
+        """Whether a plan takes so much longer than another one that all may be done twice."""
+        return plan.expected_step_s > TWICE * other.expected_step_s
 
     def restart(self, plan: Plan, lost: Collection[int]) -> Plan:
         """The plan of those who are left of a plan, for iterations from their beginning; lost stages are skipped."""
@@ -61,10 +75,13 @@ class Plans:
             left = plan_of_the_living(plan, lost, self.costs, self.bandwidth, self.moved)
         except StageLostError:
             return self.skip(plan, lost)
-        return plan_of_what_follows(left, self.costs, self.memory)
+        follows = plan_of_what_follows(left, self.costs, self.memory)
+        if not self.is_slow(follows, plan):
+            return follows
+        return min(follows, self.skip(plan, lost), key=lambda found: found.expected_step_s)
 
     def skip(self, plan: Plan, lost: Collection[int]) -> Plan:
-        """The plan of those who are left of a plan if a stage is not; StageLostError if they can't go on so."""
+        """The plan of those who are left of a plan, stages perhaps not; StageLostError if they can't go on so."""
         return self.plan_on(tuple(tuple(node for node in stage if node not in lost) for stage in plan.stages), plan)
 
     def restorer(self, plan: Plan, lost: Collection[int], able: Collection[int]) -> int | None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from skippipe.schedule.plan import Plan
 from skippipe.survival.course import Course, Report
-from skippipe.survival.succession import StageLostError
+from skippipe.survival.succession import NoHeirsError, StageLostError
 from skippipe.survival.suspicion import to_exclude
 from skippipe.survival.view import FIRST_RESTORED, View, Way
 
@@ -16,13 +16,13 @@ class Planner(Protocol):
     """What finds the plans of views."""
 
     def succeed(self, view: View, iteration: int, lost: Collection[int]) -> Plan:
-        """Of those who are left of a view, for an iteration of it that may be running; StageLostError if none is."""
+        """Of those who are left of a view, for an iteration of it that may be running; NoHeirsError if none is good."""
 
     def restart(self, plan: Plan, lost: Collection[int]) -> Plan:
         """Of those who are left of a plan, for iterations from their beginning; StageLostError if there is none."""
 
     def skip(self, plan: Plan, lost: Collection[int]) -> Plan:
-        """Of those who are left of a plan, some of whose stages are not; StageLostError if they can't go on so."""
+        """Of those who are left of a plan, some of whose stages may not be; StageLostError if they can't go on so."""
 
     def restorer(self, plan: Plan, lost: Collection[int], able: Collection[int]) -> int | None:
         """Who of the `able` restores the first stage, which has lost all nodes, from a checkpoint; None if nobody."""
@@ -168,5 +168,5 @@ def plan_after(
         return planner.restart(plan, lost), "redo", {}
     try:
         return planner.succeed(base, first, lost), "takeover", {}
-    except StageLostError:
+    except NoHeirsError:
         return planner.skip(plan, lost), "redo", {}

@@ -1,4 +1,4 @@
-"""The plan of the living while a stage has no replica left: whoever visited it visits a stage it would have skipped."""
+"""Paths of the living on other nodes, or other stages: whoever visited a lost one visits what it would have skipped."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from skippipe.schedule.plan import Plan
 from skippipe.schedule.validation import path_problem
 from skippipe.survival.succession import Paths, StageLostError, Stages, cheapest_round, load_seconds
 
+DETOUR = 2.0
+"""How many times cheaper other stages must be than those of before: these are what was trained for the microbatch."""
+
 
 def paths_without(plan: Plan, stages: Stages, costs: Costs, is_anew: bool) -> Paths:
     """The paths of a plan whose living are in `stages`, some of which are empty; StageLostError if stage 0 is.
@@ -18,8 +21,9 @@ def paths_without(plan: Plan, stages: Stages, costs: Costs, is_anew: bool) -> Pa
     Instead of an empty stage a microbatch visits the nearest of those that it would have skipped (survival after
     CheckFree, arXiv 2506.15461, whose lost stages are replaced by neighbours), of equally near ones the one that is
     visited least. If it skips none, its path is shorter, as are all others then. Nodes are chosen as heirs are;
-    if it `is_anew`, all but the origin of a microbatch whose stages change: their neighbours are others then, and the
-    link between two that were none before may be the slowest.
+    if it `is_anew`, all but the origin of a microbatch that anybody is lost of: the neighbours of who is left are
+    others then, and the link between two that were none before may be the slowest. Such a microbatch visits another
+    stage instead of one of its own if it takes more than DETOUR times as long otherwise: all who are left may be far.
     """
     if not stages[0]:
         raise StageLostError([0])
@@ -39,12 +43,24 @@ def paths_without(plan: Plan, stages: Stages, costs: Costs, is_anew: bool) -> Pa
     for place in sorted(range(len(paths)), key=lambda place: len(left[place]) < len(paths[place])):
         path, way, fixed = paths[place], ways[place], left[place]
         if len(fixed) < len(path):
-            if is_anew and way != [stage_of[node] for node in path]:
+            around = [way]
+            if is_anew:
                 fixed = {0: fixed[0]} if 0 in fixed else {}
-            choices = [(fixed[stage],) if stage in fixed else stages[stage] for stage in way]
-            path = paths[place] = cheapest_round(choices, [load_s * given] * len(way), return_s)
+                around += detours([stage_of[node] for node in path], way, living, length, visits)
+            nodes = [[(fixed[stage],) if stage in fixed else stages[stage] for stage in other] for other in around]
+            found = [cheapest_round(choices, [load_s * given] * length, return_s) for choices in nodes]
+            best = min(found)
+            path = paths[place] = (best if DETOUR * best[0] < found[0][0] else found[0])[1]
         given[list(path)] += 1
     return tuple(paths)
+
+
+def detours(
+    visited: list[int], way: list[int], living: Collection[int], length: int, visits: list[int]
+) -> list[list[int]]:
+    """Other stages for a microbatch that visited some: each without one of those that it would visit now."""
+    left = [[stage for stage in living if stage != avoided] for avoided in way[1:]]
+    return [stages_instead(visited, others, length, visits) for others in left if len(others) >= length]
 
 
 def stages_instead(visited: list[int], living: Collection[int], length: int, visits: list[int]) -> list[int]:

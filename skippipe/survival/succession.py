@@ -25,8 +25,16 @@ Stages = tuple[tuple[int, ...], ...]
 Paths = tuple[tuple[int, ...], ...]
 
 
-class StageLostError(Exception):
-    """Stages of which no replica lives: nobody can take over their tasks."""
+class NoHeirsError(Exception):
+    """Nobody can take over the tasks of the lost within an iteration."""
+
+
+class SlowHeirsError(NoHeirsError):
+    """Whoever could would wait longer for slow links than it takes to do the iteration again on others."""
+
+
+class StageLostError(NoHeirsError):
+    """Stages of which no replica lives."""
 
     def __init__(self, stages: Sequence[int]) -> None:
         super().__init__(f"no living node holds stage {', '.join(map(str, stages))}")
@@ -131,7 +139,7 @@ def heirs(plan: Plan, lost: Collection[int], costs: Costs) -> Paths:
     for path in plan.paths:
         choices = [stages[stage_of[node]] if node in lost else (node,) for node in path]
         node_s = [load_s * given if node in lost else nothing for node in path]
-        chosen = cheapest_round(choices, node_s, return_s)
+        _, chosen = cheapest_round(choices, node_s, return_s)
         given[[heir for node, heir in zip(path, chosen, strict=True) if node in lost]] += 1
         paths.append(chosen)
     return tuple(paths)
@@ -142,7 +150,9 @@ def load_seconds(costs: Costs) -> Floats:
     return LOAD_WEIGHT * (costs.forward_s + costs.backward_s + 2 * costs.task_gap_s)
 
 
-def cheapest_round(choices: list[tuple[int, ...]], node_s: list[Floats], return_s: Floats) -> tuple[int, ...]:
+def cheapest_round(
+    choices: list[tuple[int, ...]], node_s: list[Floats], return_s: Floats
+) -> tuple[float, tuple[int, ...]]:
     """The cheapest way through one node of each of the choices and back from the last to the first, where the loss is.
 
     node_s has what each node costs, (nodes,), for each of the choices, and return_s the way from node to node and back,
@@ -157,7 +167,7 @@ def cheapest_round(choices: list[tuple[int, ...]], node_s: list[Floats], return_
                 for node in here
             ]
         rounds += [(so_far + float(return_s[way[-1], first]), way) for so_far, way in ways]
-    return min(rounds)[1]
+    return min(rounds)
 
 
 def order_of_the_living(plan: Plan, stages: Stages, paths: Paths, costs: Costs) -> dict[int, tuple[Task, ...]]:

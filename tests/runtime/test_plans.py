@@ -11,7 +11,7 @@ import pytest
 
 from skippipe.runtime.plans import MOST_KEPT, Plans
 from skippipe.schedule import Schedule
-from skippipe.survival.succession import StageLostError, check_living
+from skippipe.survival.succession import SlowHeirsError, StageLostError, check_living
 from skippipe.survival.view import View
 from tests.runtime.test_holding import CONFIG, save
 from tests.small_schedule import NODES, small_schedule
@@ -71,6 +71,24 @@ def test_a_stage_that_is_lost_sends_nobody_over_the_slowest_links(path: Path, tm
         own = plans(tmp_path, range(schedule.nodes), schedule, setting)
         for lost in plan.stages[1:]:
             assert own.skip(plan, lost).expected_step_s < 2 * plan.expected_step_s
+
+
+def test_a_stage_with_one_node_left_far_from_others_is_visited_by_those_who_are_near(tmp_path: Path) -> None:
+    schedule, redone = Schedule.load("original-20-nodes"), 0
+    for setting in ("random", "non-ca-partial", "ca-partial"):
+        plan = schedule.plan(setting)
+        own, view = plans(tmp_path, range(20), schedule, setting), View(0, 0, "start", "begins", plan, -1)
+        for replicas, left in [(stage, left) for stage in plan.stages[1:] for left in stage]:
+            lost = set(replicas) - {left}
+            try:
+                following = own.succeed(view, 0, lost)
+            except SlowHeirsError:
+                redone += 1
+                following = own.skip(plan, lost)
+            check_living(following, 20)
+            assert following.expected_step_s < 2.2 * plan.expected_step_s
+            assert own.restart(plan, lost).expected_step_s < 2.2 * plan.expected_step_s
+    assert redone
 
 
 def test_a_run_of_many_views_keeps_few_plans(tmp_path: Path) -> None:
