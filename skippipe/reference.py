@@ -151,11 +151,12 @@ class ReferenceTrainer:
     def average(self) -> None:
         """Turn every stage's sum over the microbatches that visited it into their mean, as its sync does."""
         for stage, count in enumerate(self.plan.stage_visits()):
+            # The gradient of a stage that nobody visits, lost or not, stays 0.
+            visits = max(1, count)
             if stage in self.compressed:
-                self.optimizers[stage].flat.copy_(self.compressed[stage].mean(count))
-            elif count:
-                # Nobody visits a stage that is lost.
-                self.optimizers[stage].average(count)
+                self.optimizers[stage].flat.copy_(self.compressed[stage].mean(visits))
+            else:
+                self.optimizers[stage].average(visits)
 
     def drop(self, iteration: int) -> None:
         """Leave weights and optimizer as they are; DivergedError if that happened too often in a row."""

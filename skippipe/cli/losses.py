@@ -83,7 +83,10 @@ class Losses:
             came = f"{names(others)} of another launcher {'joins' if len(others) == 1 else 'join'}; " if others else ""
             return f"{begins}: {came}{moved}{expected}" if event.moved or others else None
         if event.way == "boundary":
-            return f"a better plan, {begins}: {moved}{expected}, not {before_s:.1f} s"
+            if event.expected_step_s < before_s:
+                return f"a better plan, {begins}: {moved}{expected}, not {before_s:.1f} s"
+            # Whoever was to join may be gone again.
+            return f"{begins}: {moved}{expected}" if event.moved else None
         self.summary.microbatches_taken_over += event.taken_over
         self.expected_by_iteration.setdefault(event.iteration, before_s)
         if not event.lost:
@@ -124,6 +127,8 @@ class Losses:
         work = f"{names(event.heirs)} took over {event.taken_over} microbatches"
         if event.way == "redo":
             work = "it is begun again"
+            if event.rerouted:
+                work += f", {event.rerouted} microbatch{'es' * (event.rerouted > 1)} through other stages"
         lost, waited_for = (
             tuple(node for node in event.lost if (node in absent) == is_absent) for is_absent in (False, True)
         )

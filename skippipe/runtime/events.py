@@ -67,6 +67,8 @@ class ViewBegun:
     stages_before: tuple[int, ...]
     """The same in the view before."""
     expected_step_s: float
+    rerouted: int = 0
+    """Microbatches that visit other stages than in the view before."""
 
 
 @dataclass(frozen=True)

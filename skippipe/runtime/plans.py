@@ -15,6 +15,7 @@ from skippipe.survival.succession import (
     SlowHeirsError,
     StageLostError,
     Stages,
+    is_of_heirs,
     plan_first_served,
     plan_of_the_living,
     plan_of_what_follows,
@@ -58,10 +59,18 @@ class Plans:
         SlowHeirsError if it is better to do that again on nodes that are chosen anew.
         """
         before = self.of(view, iteration)
-        heirs = plan_of_the_living(before, lost, self.costs, self.bandwidth, self.moved)
+        heirs = self.left_of(before, lost)
         if self.is_slow(heirs, before) and self.is_slow(heirs, self.skip(before, lost)):
             raise SlowHeirsError
         return heirs
+
+    def left_of(self, plan: Plan, lost: Collection[int]) -> Plan:
+        """A plan with heirs in the iteration that is running; StageLostError if a stage has nobody left."""
+        return plan_of_the_living(plan, lost, self.costs, self.bandwidth, self.moved)
+
+    def inherited(self, plan: Plan, lost: Collection[int]) -> Plan:
+        """A plan with heirs for iterations from their beginning, however slow; StageLostError as left_of."""
+        return plan_of_what_follows(self.left_of(plan, lost), self.costs, self.memory)
 
     def is_slow(self, plan: Plan, other: Plan) -> bool:
         """Whether a plan takes so much longer than another one that all may be done twice."""
@@ -72,10 +81,9 @@ class Plans:
         if not lost:
             return plan
         try:
-            left = plan_of_the_living(plan, lost, self.costs, self.bandwidth, self.moved)
+            follows = self.inherited(plan, lost)
         except StageLostError:
             return self.skip(plan, lost)
-        follows = plan_of_what_follows(left, self.costs, self.memory)
         if not self.is_slow(follows, plan):
             return follows
         return min(follows, self.skip(plan, lost), key=lambda found: found.expected_step_s)
@@ -127,6 +135,10 @@ class Plans:
             return self.with_first(self.first, lost, [node for node in before.stages[0] if node in members])
         return self.restart(self.first, lost)
 
+    def is_searched(self, view: View) -> bool:
+        """Whether a view's plan was searched for its members."""
+        return view.way == "boundary" and not view.joined and not is_of_heirs(view.plan)
+
     def offer(self, view: View, plan: Plan) -> None:
         """A better plan for a view has been found."""
         self.offered = view.number, plan
@@ -137,7 +149,7 @@ class Plans:
 
     def note(self, view: View) -> None:
         """Remember the plan of a view that is gone on in, if it was searched for its members."""
-        if view.way == "boundary" and not view.joined:
+        if self.is_searched(view):
             # As the newest, even if there was one for them.
             self.searched.pop(view.members, None)
             self.searched[view.members] = view.plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -18,6 +19,7 @@ from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.costs import head_parameters, layer_parameters, transfer_seconds
 from skippipe.schedule.subset import plan_for_all, schedule_of
 from skippipe.survival.following import donors_of
+from skippipe.survival.succession import StageLostError
 from skippipe.survival.view import View
 
 logger = logging.getLogger(__name__)
@@ -43,15 +45,11 @@ class Replanner:
         """Search for a view that has begun, if somebody is missing in it and it falls to this node."""
         self.stop()
         is_whole = len(view.members) == self.job.schedule.nodes
-        is_searched = view.way == "boundary" and not view.joined
-        if not self.seconds or is_whole or is_searched or self.job.node != min(view.members):
+        if not self.seconds or is_whole or self.plans.is_searched(view) or self.job.node != min(view.members):
             return
         plan = self.plans.of(view, view.first_iteration + 1)
-        try:
-            schedule = schedule_of(self.job.schedule, view.members, "heirs", plan)
-            schedule.validate()
-        except UserError as error:
-            logger.info("no search for a better plan: %s", error)
+        schedule = self.begin_with(view, plan)
+        if schedule is None:
             return
         arguments = [f"{self.seconds:g}", str(min(CHAINS, os.cpu_count() or 1)), str(os.getpid())]
         self.process = subprocess.Popen(
@@ -64,6 +62,25 @@ class Replanner:
         logger.info("looking for a better plan than %.2f s for view %d", plan.expected_step_s, view.number)
         given = self.process, schedule.to_json(), view, plan, iteration
         threading.Thread(target=self.wait, args=given, daemon=True).start()
+
+    def begin_with(self, view: View, plan: Plan) -> Schedule | None:
+        """The schedule of a view's members whose plan the search begins with; None if there is none.
+
+        It is the plan that they have, or the run's first one with heirs, if microbatches go round a stage in that one:
+        the search keeps how often each stage is visited.
+        """
+        found = [plan]
+        with contextlib.suppress(StageLostError):
+            found.append(self.plans.inherited(self.plans.first, self.job.plan.stage_of().keys() - set(view.members)))
+        for begin in found:
+            try:
+                schedule = schedule_of(self.job.schedule, view.members, "heirs", begin)
+                schedule.validate()
+            except UserError as error:
+                logger.info("no search for a better plan from %.2f s: %s", begin.expected_step_s, error)
+            else:
+                return schedule
+        return None
 
     def wait(self, process: subprocess.Popen[str], text: str, view: View, plan: Plan, iteration: int) -> None:
         """Offer what the search finds, if it pays (a thread of its own)."""

@@ -141,6 +141,11 @@ def view_begun(view: View, base: View, expected_step_s: float) -> ViewBegun:
     # Other paths than before have no heirs: they are of another plan, or a stage is skipped.
     is_same = view.way == "takeover" and view.plan.path_length == base.plan.path_length
     pairs = list(zip(view.plan.paths, base.plan.paths, strict=True)) if is_same else []
+    now, before = view.plan.stage_of(), base.plan.stage_of()
+    rerouted = sum(
+        {now[node] for node in path} != {before[node] for node in earlier}
+        for path, earlier in zip(view.plan.paths, base.plan.paths, strict=True)
+    )
     taken_over = {node: 0 for node in view.members}
     for path, earlier in pairs:
         for node, other in zip(path, earlier, strict=True):
@@ -157,4 +162,5 @@ def view_begun(view: View, base: View, expected_step_s: float) -> ViewBegun:
         stages=tuple(len(stage) for stage in view.plan.stages),
         stages_before=tuple(len(stage) for stage in base.plan.stages),
         expected_step_s=expected_step_s,
+        rerouted=rerouted,
     )

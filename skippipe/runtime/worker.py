@@ -69,6 +69,8 @@ class Worker(Member):
                 # The others have the figures, so the sync is over here too.
                 record, rows = self.executor.record, {node: list(row) for node, row in self.view.figures.items()}
                 synced = Span(self.job.node, SYNC, None, self.clock.now(), self.clock.now())
+            # Also if the figures came with a view: this node has shared them.
+            self.bytes_reported = self.links.bytes_sent
             self.executor.finish()
             self.holding.former = None
             self.microbatches.go_on(rows)
@@ -189,5 +191,4 @@ class Worker(Member):
         rows = share_figures(self.group, self.links, iteration, mine, self.microbatches.ends())
         self.work.wait(f"the view of iteration {iteration}")
         self.pace.commit(iteration, rows)
-        self.bytes_reported = self.links.bytes_sent
         return rows, Span(self.job.node, SYNC, None, last, done)

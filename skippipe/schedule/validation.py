@@ -58,7 +58,7 @@ def check_homes(plan: Plan, where: str, nodes: int) -> dict[int, int]:
     return homes
 
 
-def check_paths(plan: Plan, where: str, path_length: int) -> None:
+def check_paths(plan: Plan, where: str, path_length: int, most_past: int = MOST_STAGES_PAST_FRONTIER) -> None:
     """CC1 (stage 0 first, once), CC2 (limited reordering) and the bound on skipping of CC3, for every path."""
     if not plan.paths:
         raise UserError(f"{where}: microbatches is empty")
@@ -71,11 +71,11 @@ def check_paths(plan: Plan, where: str, path_length: int) -> None:
         for node in path:
             if node not in stage_of:
                 raise UserError(f"{place}: path visits node {node}, which is in no stage")
-        if problem := path_problem([stage_of[node] for node in path]):
+        if problem := path_problem([stage_of[node] for node in path], most_past):
             raise UserError(f"{place}: path {list(path)} {problem}")
 
 
-def path_problem(stages: list[int]) -> str | None:
+def path_problem(stages: list[int], most_past: int = MOST_STAGES_PAST_FRONTIER) -> str | None:
     """What breaks CC1, CC2 or the skip bound of CC3 in a list of visited stages; None if nothing does."""
     if stages[0] != 0:
         return "must start at a stage-0 node (CC1)"
@@ -84,8 +84,8 @@ def path_problem(stages: list[int]) -> str | None:
         return f"visits stage {twice} twice (CC2)"
     frontier, swaps = 0, 0
     for stage in stages[1:]:
-        if stage > frontier + MOST_STAGES_PAST_FRONTIER:
-            return f"jumps from frontier {frontier} to stage {stage}, more than {MOST_STAGES_PAST_FRONTIER} (CC3)"
+        if stage > frontier + most_past:
+            return f"jumps from frontier {frontier} to stage {stage}, more than {most_past} (CC3)"
         if stage < frontier:
             swaps += 1
             if stage < frontier - MOST_STAGES_BEHIND_FRONTIER:

@@ -71,6 +71,7 @@ def next_view(
         number=newest.number + 1,
         first_iteration=first,
         way="boundary",
+        # Nobody moves to a better plan, nor if who was to join is gone again.
         reason=told or "moved: nobody",
         plan=plan,
         committed=-1,

@@ -49,8 +49,13 @@ def paths_without(plan: Plan, stages: Stages, costs: Costs, is_anew: bool) -> Pa
                 around += detours([stage_of[node] for node in path], way, living, length, visits)
             nodes = [[(fixed[stage],) if stage in fixed else stages[stage] for stage in other] for other in around]
             found = [cheapest_round(choices, [load_s * given] * length, return_s) for choices in nodes]
-            best = min(found)
-            path = paths[place] = (best if DETOUR * best[0] < found[0][0] else found[0])[1]
+            best = min(range(len(found)), key=lambda number: found[number])
+            best = best if DETOUR * found[best][0] < found[0][0] else 0
+            path = paths[place] = found[best][1]
+            for stage in way:
+                visits[stage] -= 1
+            for stage in around[best]:
+                visits[stage] += 1
         given[list(path)] += 1
     return tuple(paths)
 
@@ -58,8 +63,8 @@ def paths_without(plan: Plan, stages: Stages, costs: Costs, is_anew: bool) -> Pa
 def detours(
     visited: list[int], way: list[int], living: Collection[int], length: int, visits: list[int]
 ) -> list[list[int]]:
-    """Other stages for a microbatch that visited some: each without one of those that it would visit now."""
-    left = [[stage for stage in living if stage != avoided] for avoided in way[1:]]
+    """Other stages for a microbatch that visited some: each without one that it, and not it alone, would visit now."""
+    left = [[stage for stage in living if stage != avoided] for avoided in way[1:] if visits[avoided] > 1]
     return [stages_instead(visited, others, length, visits) for others in left if len(others) >= length]
 
 

@@ -14,6 +14,8 @@ from skippipe.schedule.costs import Costs, sync_seconds
 from skippipe.schedule.plan import Plan, Task, make_plan, order_of, timed
 from skippipe.schedule.validation import check_homes, check_memory, check_orders, check_paths, check_progress
 
+HEIRS = "heirs"
+"""What the solver's name of a plan begins with that was made of another one, for those who are left of it."""
 LOAD_WEIGHT = 1.5
 """What a microbatch that an heir was already given counts, over the seconds that one takes of its time.
 
@@ -72,7 +74,7 @@ def plan_of_the_living(
         paths=paths,
         order=order_of_the_living(plan, stages, paths, costs),
         sync_s=sync_of(stages, bandwidth_gib_s, stage_bytes),
-        search={"solver": "heirs, in the order of the plan before"},
+        search={"solver": f"{HEIRS}, in the order of the plan before"},
     )
     return timed(inherited, costs, inherited.starts(costs))
 
@@ -94,7 +96,7 @@ def plan_of_what_follows(takeover: Plan, costs: Costs, memory: int) -> Plan:
 
 def plan_first_served(stages: Stages, paths: Paths, sync_s: Sequence[float], costs: Costs, memory: int) -> Plan:
     """First come, first served, on the stages' nodes; UserError if they wait for each other for ever."""
-    search = {"solver": "heirs, first come, first served"}
+    search = {"solver": f"{HEIRS}, first come, first served"}
     lists, rows = [list(stage) for stage in stages], np.array(paths, dtype=np.int64)
     served = make_plan(lists, rows, costs, memory, list(sync_s), search)
     return replace(served, order=order_of_members(served.stages, served.order))
@@ -114,6 +116,11 @@ def exceeds(plan: Plan, memory: int) -> bool:
     except UserError:
         return True
     return False
+
+
+def is_of_heirs(plan: Plan) -> bool:
+    """Whether a plan was made of another one, and not searched for its nodes."""
+    return str(plan.search.get("solver", "")).startswith(HEIRS)
 
 
 def living_stages(plan: Plan, lost: Collection[int]) -> Stages:
@@ -184,13 +191,14 @@ def order_of_members(stages: Stages, order: dict[int, tuple[Task, ...]]) -> dict
 
 
 def check_living(plan: Plan, nodes: int) -> None:
-    """Raise UserError if living nodes can't run the plan; not held are what a loss may break: evenness and memory.
+    """Raise UserError if living nodes can't run the plan; not held is what a loss may break.
 
-    A run has `nodes` nodes, of which the plan's are those with a stage. A stage may have nobody, if no path visits it.
+    That is evenness, memory, and how many stages are skipped at once, since more of them may be lost. A run has `nodes`
+    nodes, of which the plan's are those with a stage. A stage may have nobody, if no path visits it.
     """
     where = "the view's plan"
     homes = check_homes(plan, where, nodes)
-    check_paths(plan, where, len(plan.paths[0]) if plan.paths else 0)
+    check_paths(plan, where, len(plan.paths[0]) if plan.paths else 0, len(plan.stages))
     if strangers := plan.order.keys() - homes.keys():
         raise UserError(f"{where}: order names node {min(strangers)}, which is in no stage")
     check_orders(plan, where, nodes)

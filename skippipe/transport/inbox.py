@@ -87,9 +87,15 @@ class Inbox:
 
         The header's time must be one of our own wire clock.
         """
-        if header.kind in COLLECTIVE:
-            self.put_collective(header, tensor)
-            return
+        # All of it in one view: the torch thread may be taking up another.
+        with self.changed:
+            if header.kind in COLLECTIVE:
+                self.put_collective(header, tensor)
+            else:
+                self.put_hop(header, tensor)
+
+    def put_hop(self, header: Header, tensor: torch.Tensor) -> None:
+        """Deliver an activation or a gradient (network thread, with the lock)."""
         if header.view < self.oldest or self.keep_early(header, tensor):
             return
         if header.sender not in self.senders.get((header.kind, header.microbatch), ()):
@@ -101,29 +107,27 @@ class Inbox:
         delay, now = self.delay_s(header.sender), self.clock.now()
         left = self.clock.from_wire(header.sent_at) + delay - now
         ready = now + min(self.queue_s + delay, max(0.0, left))
-        with self.changed:
-            again = header.key in self.messages or header.key in self.taken
-            if max(header.view, self.view) and (again or header.iteration < self.iteration):
-                # After a loss heirs do again what was done, and neighbours send again what may have come.
-                return
-            self.check_iteration(header)
-            if again:
-                raise MalformedMessageError(f"{header.kind.name} {header.microbatch} was delivered already")
-            self.messages[header.key] = (ready, tensor)
-            self.changed.notify_all()
+        again = header.key in self.messages or header.key in self.taken
+        if max(header.view, self.view) and (again or header.iteration < self.iteration):
+            # After a loss heirs do again what was done, and neighbours send again what may have come.
+            return
+        self.check_iteration(header)
+        if again:
+            raise MalformedMessageError(f"{header.kind.name} {header.microbatch} was delivered already")
+        self.messages[header.key] = (ready, tensor)
+        self.changed.notify_all()
 
     def keep_early(self, header: Header, tensor: torch.Tensor) -> bool:
-        """Keep a message of a later view until this node takes it up; False if it is of none."""
-        with self.changed:
-            if header.view <= self.view:
-                return False
-            if len(self.early) >= MOST_EARLY:
-                raise MalformedMessageError(f"{MOST_EARLY} messages of later views wait already")
-            self.early.append((header, tensor))
-            return True
+        """Keep a message of a later view until this node takes it up (with the lock); False if it is of none."""
+        if header.view <= self.view:
+            return False
+        if len(self.early) >= MOST_EARLY:
+            raise MalformedMessageError(f"{MOST_EARLY} messages of later views wait already")
+        self.early.append((header, tensor))
+        return True
 
     def put_collective(self, header: Header, tensor: torch.Tensor) -> None:
-        """Deliver what a collective expects, each once (network thread); what older views expected is dropped."""
+        """Deliver what a collective expects, each once (network thread, with the lock); older views' is dropped."""
         name = f"{header.kind.name} {header.microbatch}.{header.part}"
         if header.view < self.view or self.keep_early(header, tensor):
             return
@@ -132,13 +136,12 @@ class Inbox:
             raise MalformedMessageError(f"node {header.sender} has no {name} to send")
         if tuple(tensor.shape) != shape:
             raise MalformedMessageError(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
-        with self.changed:
-            self.check_iteration(header)
-            if (timeless := header._replace(sent_at=0.0)) in self.seen:
-                raise MalformedMessageError(f"{name} was delivered already")
-            self.seen.add(timeless)
-            self.arrived[Identity(header.iteration, header.microbatch, header.view)].append((header, tensor))
-            self.changed.notify_all()
+        self.check_iteration(header)
+        if (timeless := header._replace(sent_at=0.0)) in self.seen:
+            raise MalformedMessageError(f"{name} was delivered already")
+        self.seen.add(timeless)
+        self.arrived[Identity(header.iteration, header.microbatch, header.view)].append((header, tensor))
+        self.changed.notify_all()
 
     def check_iteration(self, header: Header) -> None:
         """MalformedMessageError for an iteration that no peer can be in."""

@@ -96,6 +96,26 @@ def test_a_joiner_that_was_passed_over_has_neither_joined_nor_been_lost() -> Non
         assert (losses.summary.nodes_lost, losses.summary.nodes_joined) == (3, 1)
 
 
+def test_what_is_begun_again_says_how_many_microbatches_go_elsewhere() -> None:
+    losses = Losses(47.42, range(20))
+    losses.lost(12, "killed by SIGKILL")
+    said = losses.view(ViewBegun(1, 7, (12,), (), (), "redo", (), 0, (5, 1), (5, 2), 90.0, rerouted=3))
+    assert said == (
+        "node 12 lost in iteration 7 (killed by SIGKILL): it is begun again, 3 microbatches through other stages;"
+        " stage 1 goes on with 1 of 2; next expected 90.0 s"
+    )
+
+
+def test_a_boundary_is_told_as_a_better_plan_if_it_is_one() -> None:
+    losses = Losses(47.42, range(20))
+    # Who was to join is gone before: nothing changes.
+    assert losses.view(ViewBegun(1, 7, (), (), (), "boundary", (), 0, (5, 3), (5, 3), 47.42)) is None
+    moved = losses.view(ViewBegun(2, 9, (), (), (4,), "boundary", (), 0, (5, 3), (4, 4), 50.0))
+    assert moved == "view 2 from iteration 9: node 4 changes stage; next expected 50.0 s"
+    better = losses.view(ViewBegun(3, 12, (), (), (4,), "boundary", (), 0, (5, 3), (4, 4), 45.0))
+    assert better == ("a better plan, view 3 from iteration 12: node 4 changes stage; next expected 45.0 s, not 50.0 s")
+
+
 def test_a_launcher_that_joins_loses_no_node_that_is_not_there_yet() -> None:
     losses = Losses(47.42, range(12, 14), joins=True)
     losses.view(ViewBegun(3, 9, (5, 12), (13,), (), "takeover", (), 6, (4, 2), (5, 3), 61.84))

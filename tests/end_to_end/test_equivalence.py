@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,10 +17,11 @@ from skippipe.fields import load_config
 from skippipe.model.checkpoint import find_latest
 from skippipe.reference import ReferenceTrainer
 from skippipe.schedule import Schedule
+from skippipe.schedule.plan import make_plan
 from tests.end_to_end.conftest import SECONDS, Start
 from tests.end_to_end.exactness import check_exact
 from tests.end_to_end.timing import Timing
-from tests.small_schedule import STAGES
+from tests.small_schedule import STAGES, small_schedule
 
 ITERATIONS = 5
 
@@ -38,6 +41,20 @@ def test_peers_train_what_one_process_trains(
     folder = workplace / "runs" / name
 
     check_exact(workplace, folder, fields, ITERATIONS, setting)
+
+
+@pytest.mark.parametrize("timing", Timing)
+def test_a_stage_that_no_microbatch_visits_is_trained_by_none(start: Start, workplace: Path, timing: Timing) -> None:
+    name, file = f"unvisited-{timing.name}", workplace / "unvisited.json"
+    small = small_schedule()
+    plan = make_plan(STAGES, np.array([[0, 2]]), small.costs, 2, [0.05] * 3, {"solver": "by hand"})
+    pipeline = dataclasses.replace(small.pipeline, microbatches_per_node=1)
+    dataclasses.replace(small, pipeline=pipeline, settings={"ca-partial": plan}).save(file)
+    fields = [f"schedule={file}", f"name={name}", f"checkpoint_every={ITERATIONS}", *timing.fields]
+    process = start("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *fields)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    check_exact(workplace, workplace / "runs" / name, fields, ITERATIONS)
 
 
 BF16_TOLERANCE = 1e-3

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
 from skippipe.model.gradient_codec import GradientCodec
 from skippipe.reference import ReferenceTrainer
 from skippipe.replay import tensor_difference
+from skippipe.schedule.plan import make_plan
 from skippipe.schedule.timeline import SYNC
 from tests.end_to_end.conftest import SECONDS, Start
 from tests.end_to_end.dying import CUT, Moment
 from tests.end_to_end.exactness import check_exact
 from tests.end_to_end.timing import Timing
+from tests.small_schedule import STAGES, small_schedule
 
 ITERATIONS = 4
 WHO = {
@@ -73,6 +77,10 @@ def test_a_node_dies_and_nothing_changes(start: Start, workplace: Path, moment: 
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["views"], summary["nodes_lost"]) == (2, 1)
     assert "nodes lost" in output
+    if moment is Moment.TOLD_ONE:
+        # What was sent in it is counted once, though the figures came with the view.
+        sent = [line["bytes_sent"] for line in json_lines(folder / "metrics.jsonl")]
+        assert max(sent) < 1.5 * sent[0]
     # All write the iteration of the loss too, whoever knew of it first.
     synced = [
         (line["iteration"], line["node"]) for line in json_lines(folder / "timeline.jsonl") if line["task"] == SYNC
@@ -116,6 +124,34 @@ def test_what_an_heir_has_done_stays_if_another_node_dies_before_its_sync_begins
     moment = (Moment.SYNC.name, "2,4@3")
     folder, *_ = disturb(start, workplace, f"undone-twice-{timing.name}", moment, *timing.fields)
     assert [view["reason"] for view in json_lines(folder / "views.jsonl")[1:]] == ["lost: 2", "lost: 4"]
+
+
+@pytest.mark.parametrize("timing", Timing)
+def test_an_iteration_whose_heirs_are_far_is_done_again_on_others(
+    start: Start, workplace: Path, timing: Timing
+) -> None:
+    name, file = f"far-{timing.name}", workplace / "far.json"
+    small = small_schedule()
+    hop_s = small.costs.hop_s.copy()
+    # Of stage 1 only node 3 is left, and that is far from node 0: its microbatch visits stage 2 instead.
+    hop_s[0, 3] = hop_s[3, 0] = 1_000.0
+    costs, paths = dataclasses.replace(small.costs, hop_s=hop_s), np.array(small.plan("ca-partial").paths)
+    plan = make_plan(STAGES, paths, costs, 2, [0.05] * 3, {"solver": "by hand"})
+    dataclasses.replace(small, costs=costs, settings={"ca-partial": plan}).save(file)
+    fields = [f"schedule={file}", f"iterations={ITERATIONS}", f"name={name}", f"checkpoint_every={ITERATIONS}"]
+    fields += ["peers.restart=0", *timing.fields]
+    arguments = ("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *fields)
+    process = start(*arguments, patched=("dying", Moment.MIDDLE_TASK.name, "2"))
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    folder = workplace / "runs" / name
+    views = json_lines(folder / "views.jsonl")
+    assert [(view["way"], view["iteration"]) for view in views] == [("start", 0), ("redo", 1)]
+    assert views[1]["stages"] == [[0, 1], [3], [4, 5]]
+    assert views[1]["paths"][5] == [1, 3]
+    assert {path[1] for path in views[1]["paths"][:3]} == {4, 5}
+    assert "it is begun again, 1 microbatch through other stages; stage 1 goes on with 1 of 2" in errors
+    check_exact(workplace, folder, fields, ITERATIONS, lost=frozenset({2}), views=views)
 
 
 @pytest.mark.parametrize("timing", Timing)

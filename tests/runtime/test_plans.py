@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from skippipe.runtime.plans import MOST_KEPT, Plans
+from skippipe.runtime.replanner import Replanner
 from skippipe.schedule import Schedule
+from skippipe.schedule.subset import plan_for_all
 from skippipe.survival.succession import SlowHeirsError, StageLostError, check_living
 from skippipe.survival.view import View
 from tests.runtime.test_holding import CONFIG, save
@@ -89,6 +91,43 @@ def test_a_stage_with_one_node_left_far_from_others_is_visited_by_those_who_are_
             assert following.expected_step_s < 2.2 * plan.expected_step_s
             assert own.restart(plan, lost).expected_step_s < 2.2 * plan.expected_step_s
     assert redone
+
+
+def test_a_search_begins_though_microbatches_go_round_a_stage(tmp_path: Path) -> None:
+    schedule, begun = Schedule.load("original-20-nodes"), 0
+    for setting in ("random", "non-ca-partial", "ca-partial"):
+        plan = schedule.plan(setting)
+        own = plans(tmp_path, range(20), schedule, setting)
+        replanner = Replanner(own.job, own, lambda: None)
+        for replicas, left in [(stage, left) for stage in plan.stages[1:] for left in stage]:
+            lost = set(replicas) - {left}
+            without = own.restart(plan, lost)
+            view = View(1, 0, "redo", "lost", without, -1, lost=tuple(sorted(lost)))
+            schedule_then = replanner.begin_with(view, without)
+            assert schedule_then is not None
+            schedule_then.validate()
+            (start,) = schedule_then.settings.values()
+            assert plan_for_all(start, view.members).stage_of().keys() == set(view.members)
+            visits = without.stage_visits()[1:]
+            begun += max(visits) - min(visits) > 1
+    assert begun
+    # With a stage less there is nothing that it knows how to search.
+    without = own.skip(plan, plan.stages[1])
+    assert replanner.begin_with(View(1, 0, "redo", "lost", without, -1, lost=plan.stages[1]), without) is None
+
+
+def test_a_boundary_at_which_nothing_better_was_found_is_no_search(tmp_path: Path) -> None:
+    own = plans(tmp_path)
+    left = own.restart(PLAN, {5})
+    nothing = View(2, 9, "boundary", "moved: nobody", left, -1)
+    own.note(nothing)
+    assert not own.is_searched(nothing)
+    assert not own.searched
+    found = replace(nothing, plan=replace(left, search={"solver": "joint annealing"}))
+    own.note(found)
+    assert own.is_searched(found)
+    assert own.searched == {(0, 1, 2, 3, 4): found.plan}
+    assert not own.is_searched(replace(found, joined=(4,)))
 
 
 def test_a_run_of_many_views_keeps_few_plans(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +14,7 @@ from skippipe.schedule import Plan, Schedule
 from skippipe.schedule.validation import path_problem
 from skippipe.survival.skipping import paths_without, stages_instead
 from skippipe.survival.succession import Paths, StageLostError, Stages, check_living, plan_first_served
+from tests.small_schedule import small_schedule
 from tests.survival.instances import SHIPPED, random_schedule
 
 
@@ -35,6 +39,10 @@ def hold_of_paths(schedule: Schedule, plan: Plan, stages: Stages, paths: Paths, 
     visited_before, there = plan.stage_of(), after.stage_of()
     whole = {number for number, nodes in enumerate(stages) if nodes}
     assert after.path_length == min(plan.path_length, len(whole))
+    # A stage that was trained is trained on.
+    assert whole & {visited_before[node] for path in plan.paths for node in path} <= {
+        there[node] for path in after.paths for node in path
+    }
     for old, new in zip(plan.paths, after.paths, strict=True):
         before, now = [visited_before[node] for node in old], [there[node] for node in new]
         if is_anew and not set(old) <= there.keys():
@@ -67,6 +75,23 @@ def test_shipped_plans_lose_any_stage(path) -> None:  # type: ignore[no-untyped-
     for plan in schedule.settings.values():
         for stage in range(1, len(plan.stages)):
             hold(schedule, plan, living(plan, {stage}, set()))
+
+
+@pytest.mark.parametrize("setting", ["baseline", "ca-partial"])
+def test_any_stages_but_the_first_may_be_lost_together(setting: str) -> None:
+    schedule = Schedule.load("original-20-nodes")
+    plan, others = schedule.plan(setting), range(1, len(schedule.plan(setting).stages))
+    for gone in itertools.chain.from_iterable(itertools.combinations(others, count) for count in others):
+        hold(schedule, plan, living(plan, set(gone), set()))
+
+
+def test_the_last_visit_of_a_stage_is_not_left_out_though_its_node_is_far() -> None:
+    schedule = small_schedule()
+    plan, hop_s = schedule.plan("ca-partial"), schedule.costs.hop_s.copy()
+    hop_s[0, 3] = hop_s[3, 0] = 100.0
+    stages = living(plan, set(), {1, 2})
+    paths = paths_without(plan, stages, replace(schedule.costs, hop_s=hop_s), True)
+    assert len([path for path in paths if path == (0, 3)]) == 1
 
 
 @pytest.mark.parametrize("is_anew", [False, True])

@@ -194,3 +194,32 @@ def test_of_an_iteration_that_is_redone_nothing_of_older_views_counts() -> None:
         box.put(in_view(GRADIENT, 2, 3, 8), torch.zeros(1))
     box.put(in_view(GRADIENT, 2, 3, 9), torch.ones(1))
     assert box.take((GRADIENT, 3, 0))[1] == torch.ones(1)
+
+
+class Watched(threading.Condition):
+    """Tells that somebody has come to it, who perhaps must wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wanted = threading.Event()
+
+    def __enter__(self) -> bool:
+        self.wanted.set()
+        return super().__enter__()
+
+
+def test_a_message_that_comes_while_a_view_is_taken_up_is_one_of_the_view_before() -> None:
+    box, collectives = inbox(), {0: {(MessageKind.SHARD, 7, 0): (1,)}}
+    box.collectives = collectives
+    box.changed = lock = Watched()
+    for late in (header(), header(MessageKind.SHARD)):
+        lock.wanted.clear()
+        arrives = threading.Thread(target=box.put, args=(late, torch.zeros(1)))
+        with lock:
+            lock.wanted.clear()
+            arrives.start()
+            assert lock.wanted.wait(60)
+            box.take_up(box.view + 1, {(ACTIVATION, 0): 7}, collectives, redone=(0, box.view + 1))
+        arrives.join()
+        assert not box.messages
+        assert not box.arrived
