@@ -52,8 +52,8 @@ class Death:
     are_equal: bool
     """The replicas that lived, to the bit."""
     is_replayed: bool
-    """Whether the differences are from a replay of the run's views, since a stage was lost: else from one process that
-    nobody disturbs."""
+    """Whether the differences are from a replay of the run's views, since a stage was lost, or its nodes that were left
+    were too far: else from one process that nobody disturbs."""
 
     @property
     def is_exact(self) -> bool:
@@ -152,7 +152,8 @@ class Deaths:
             raise LookupError(f"nobody missed the nodes {nodes}")
         steps = {line.iteration: line.step_s / self.plan.expected_step_s for line in read_metrics(folder)}
         later = [step for iteration, step in steps.items() if iteration > lost.iteration]
-        is_replayed = not all(all(view.stages) for view in read_views(folder))
+        # What is redone may visit other stages than with nobody lost.
+        is_replayed = any(view.way == "redo" or not all(view.stages) for view in read_views(folder))
         if is_replayed:
             loss, tensor = replay_differences(folder)
         else:

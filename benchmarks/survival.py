@@ -64,7 +64,8 @@ def exactness(deaths: list[Death], failed: int) -> str:
     return (
         f"Of {len(deaths) + failed} deaths {sum(death.is_exact for death in deaths)} left the training exact, to"
         f" {TOLERANCE:g} of losses and of each tensor of weights and to the bit among replicas; {taken_over} were taken"
-        f" over, {replayed} lost a whole stage and are compared with the replay of their views, {failed} runs failed."
+        f" over, {replayed} lost a whole stage, or what was too far, and are compared with the replay of their views,"
+        f" {failed} runs failed."
         f" Losses differ by at most {loss:.1e}, tensors by {tensor:.1e}."
     )
 

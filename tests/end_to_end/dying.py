@@ -41,6 +41,7 @@ class Moment(Enum):
     TOLD_ONE = "as the root of the tree, when one other has everyone's figures", ITERATION + 1
     COMMITTED = "when it has everyone's figures", ITERATION + 1
     STEPPED = "after its optimizer step", ITERATION + 1
+    SAVING = "when its stage is written, but has no name yet", ITERATION + 1
 
     @property
     def iteration(self) -> int:
@@ -79,7 +80,7 @@ class Patches:
         """Die at a moment."""
         self.follow()
         run_task, take, begin, spread = Executor.run_task, AllReduce.take, Sharing.begin, Sharing.spread
-        commit, step = Pace.commit, Worker.step
+        commit, step, rename = Pace.commit, Worker.step, os.replace
 
         def running(executor: Executor, task: Task) -> None:
             count = len(executor.order)
@@ -117,6 +118,12 @@ class Patches:
                 die()
             return cause
 
+        def renaming(source: Any, target: Any) -> None:
+            if self.is_now(self.here) and moment is Moment.SAVING and "stage-" in str(target):
+                die()
+            rename(source, target)
+
+        os.replace = renaming  # type: ignore[assignment]
         Executor.run_task, AllReduce.take, Sharing.begin, Sharing.spread = running, taking, sharing, spreading  # type: ignore[method-assign]
         Pace.commit, Worker.step = committing, stepping  # type: ignore[method-assign]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from skippipe.model.checkpoint import read_checkpoint
 from skippipe.model.gradient_codec import GradientCodec
 from skippipe.reference import ReferenceTrainer
 from skippipe.replay import tensor_difference
@@ -62,7 +63,7 @@ REAL = (Moment.MIDDLE_TASK, Moment.SYNC, Moment.COMMITTED)
 
 @pytest.mark.parametrize(
     ("moment", "timing"),
-    [*((moment, Timing.EMULATED) for moment in Moment), *((moment, Timing.REAL) for moment in REAL)],
+    [*((moment, Timing.EMULATED) for moment in WHO), *((moment, Timing.REAL) for moment in REAL)],
 )
 def test_a_node_dies_and_nothing_changes(start: Start, workplace: Path, moment: Moment, timing: Timing) -> None:
     lost = WHO[moment]
@@ -124,6 +125,18 @@ def test_what_an_heir_has_done_stays_if_another_node_dies_before_its_sync_begins
     moment = (Moment.SYNC.name, "2,4@3")
     folder, *_ = disturb(start, workplace, f"undone-twice-{timing.name}", moment, *timing.fields)
     assert [view["reason"] for view in json_lines(folder / "views.jsonl")[1:]] == ["lost: 2", "lost: 4"]
+
+
+@pytest.mark.parametrize("timing", Timing)
+def test_a_node_dies_while_it_saves_and_its_replica_saves_from_then_on(
+    start: Start, workplace: Path, timing: Timing
+) -> None:
+    moment, more = (Moment.SAVING.name, "2"), ["checkpoint_every=1", "checkpoints_kept=9", *timing.fields]
+    folder, *_ = disturb(start, workplace, f"saving-{timing.name}", moment, *more)
+    (saved,) = {path.parent for path in folder.rglob("iteration-*")}
+    complete = [done for done in range(1, ITERATIONS + 1) if read_checkpoint(saved / f"iteration-{done:06d}")]
+    assert complete == [1, 3, 4]
+    assert not list(saved.rglob(".*.tmp"))
 
 
 @pytest.mark.parametrize("timing", Timing)
