@@ -2,7 +2,7 @@
 
 metrics.jsonl has it an iteration later, too late for runs that are killed. With `redo` it also discards an iteration
 and begins it again whenever a node is lost. The system has no such setting: it does so only if a stage has lost all
-replicas, or if somebody is lost while nodes move.
+replicas, or all that are near, or if somebody is lost while nodes move.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def redo_always() -> None:
             return skip(plans, plan, lost)
         follows = plan_of_what_follows(left, plans.costs, plans.memory)
         # As Plans.restart, which can't be called: it would call this.
-        faster = [skip(plans, plan, lost)] if plans.is_slow(follows, plan) else []
-        return min([follows, *faster], key=lambda found: found.expected_step_s)
+        anew = skip(plans, plan, lost) if plans.is_slow(follows, plan) else follows
+        return anew if plans.is_slow(follows, anew) else follows
 
     Plans.succeed, Plans.skip = refuse, skip_or_inherit  # type: ignore[method-assign]
 

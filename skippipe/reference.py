@@ -151,7 +151,7 @@ class ReferenceTrainer:
     def average(self) -> None:
         """Turn every stage's sum over the microbatches that visited it into their mean, as its sync does."""
         for stage, count in enumerate(self.plan.stage_visits()):
-            # The gradient of a stage that nobody visits, lost or not, stays 0.
+            # Nobody visits a stage that is lost.
             visits = max(1, count)
             if stage in self.compressed:
                 self.optimizers[stage].flat.copy_(self.compressed[stage].mean(visits))

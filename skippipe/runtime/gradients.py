@@ -117,7 +117,7 @@ class Group:
         not change before the figures of this iteration are shared: what others still wait for may be a view of it.
         """
         buffer = device.download(optimizer.flat)()
-        # Of few microbatches none may visit a stage: its gradient stays 0.
+        # Of few microbatches none may visit a stage.
         mean = AllReduce(self.replicas, self.node, buffer, max(1, visits), self.form)
         wire = clock.clock.wire(last_backward)
         latest = links.run(mean, Identity(iteration, Exchange.GRADIENT, self.view), wire)

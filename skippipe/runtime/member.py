@@ -73,6 +73,8 @@ class Member:
         self.replanner = Replanner(job, self.plans, self.survivors.found_better)
         self.reporter = Reporter(job, self.clock, self.survivors.is_here)
         self.bytes_reported = 0
+        self.synced_with: GradientCodec | None = None
+        """What the last sync was written with, of a group that may have shrunk since."""
         self.step_end = 0.0
         self.done = 0
         """Iterations after which this node has made its step."""

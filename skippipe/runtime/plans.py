@@ -60,9 +60,16 @@ class Plans:
         """
         before = self.of(view, iteration)
         heirs = self.left_of(before, lost)
-        if self.is_slow(heirs, before) and self.is_slow(heirs, self.skip(before, lost)):
+        if self.faster(heirs, before, lost) is not heirs:
             raise SlowHeirsError
         return heirs
+
+    def faster(self, heirs: Plan, before: Plan, lost: Collection[int]) -> Plan:
+        """A plan with heirs, or one on nodes that are chosen anew if heirs take much longer than these and before."""
+        if not self.is_slow(heirs, before):
+            return heirs
+        anew = self.skip(before, lost)
+        return anew if self.is_slow(heirs, anew) else heirs
 
     def left_of(self, plan: Plan, lost: Collection[int]) -> Plan:
         """A plan with heirs in the iteration that is running; StageLostError if a stage has nobody left."""
@@ -84,9 +91,7 @@ class Plans:
             follows = self.inherited(plan, lost)
         except StageLostError:
             return self.skip(plan, lost)
-        if not self.is_slow(follows, plan):
-            return follows
-        return min(follows, self.skip(plan, lost), key=lambda found: found.expected_step_s)
+        return self.faster(follows, plan, lost)
 
     def skip(self, plan: Plan, lost: Collection[int]) -> Plan:
         """The plan of those who are left of a plan, stages perhaps not; StageLostError if they can't go on so."""

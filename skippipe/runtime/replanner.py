@@ -69,18 +69,25 @@ class Replanner:
         It is the plan that they have, or the run's first one with heirs, if microbatches go round a stage in that one:
         the search keeps how often each stage is visited.
         """
-        found = [plan]
-        with contextlib.suppress(StageLostError):
-            found.append(self.plans.inherited(self.plans.first, self.job.plan.stage_of().keys() - set(view.members)))
-        for begin in found:
-            try:
-                schedule = schedule_of(self.job.schedule, view.members, "heirs", begin)
-                schedule.validate()
-            except UserError as error:
-                logger.info("no search for a better plan from %.2f s: %s", begin.expected_step_s, error)
-            else:
-                return schedule
-        return None
+        if not all(plan.stages):
+            # Whoever comes back for the stage restores it, nobody moves there to save time.
+            return None
+        schedule = self.schedule_for(view, plan)
+        if schedule is None:
+            lost = self.plans.first.stage_of().keys() - set(view.members)
+            with contextlib.suppress(StageLostError):
+                schedule = self.schedule_for(view, self.plans.inherited(self.plans.first, lost))
+        return schedule
+
+    def schedule_for(self, view: View, plan: Plan) -> Schedule | None:
+        """The schedule of a view's members alone with a plan of theirs; None if no search can begin with that."""
+        try:
+            schedule = schedule_of(self.job.schedule, view.members, "heirs", plan)
+            schedule.validate()
+        except UserError as error:
+            logger.info("no search for a better plan than %.2f s: %s", plan.expected_step_s, error)
+            return None
+        return schedule
 
     def wait(self, process: subprocess.Popen[str], text: str, view: View, plan: Plan, iteration: int) -> None:
         """Offer what the search finds, if it pays (a thread of its own)."""

@@ -101,8 +101,8 @@ class Worker(Member):
         self.drops.count(iteration, cause)
         if cause is None:
             self.shard.optimizer.step(iteration, sum(row.squared_norm for row in figures.values()))
-            if self.group.codec is not None:
-                self.group.codec.commit()
+            if self.synced_with is not None:
+                self.synced_with.commit()
         else:
             logger.warning("iteration %d dropped: %s", iteration, cause)
         return cause
@@ -170,6 +170,7 @@ class Worker(Member):
         if poison is None and not is_finite(self.shard.optimizer.flat):
             poison = Poison.WEIGHT_GRADIENT
         self.shard.optimizer.begin_sync()
+        self.synced_with = self.group.codec
         begun = 0.0 if idle else last
         optimizer, device = self.shard.optimizer, self.executor.device
         done = self.group.sync(self.links, iteration, optimizer, visits, begun, self.emulation, self.clock, device)

@@ -102,7 +102,9 @@ class Patches:
         def spreading(own: Sharing) -> Iterator[Any]:
             messages = spread(own)
             if self.is_now(own.node) and moment is Moment.TOLD_ONE:
-                yield next(messages)
+                # Not the first: that is a replica of its stage.
+                *_, last = messages
+                yield last
                 threading.Timer(0.2, die).start()
             else:
                 yield from messages

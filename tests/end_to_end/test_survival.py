@@ -168,29 +168,36 @@ def test_an_iteration_whose_heirs_are_far_is_done_again_on_others(
 
 
 @pytest.mark.parametrize("timing", Timing)
-def test_a_replica_that_is_left_alone_compresses_nothing(start: Start, workplace: Path, timing: Timing) -> None:
-    # Node 2 dies in the sync, of which node 3 has compressed its own parts already.
-    name, *fields = f"alone-{timing.name}", f"iterations={ITERATIONS}", f"checkpoint_every={ITERATIONS}"
+@pytest.mark.parametrize(
+    ("moment", "stage", "other"),
+    # In the sync, of which the other has compressed its own parts already; or after it, so that these count.
+    [(Moment.SYNC, 1, 3), (Moment.TOLD_ONE, 0, 1)],
+)
+def test_a_replica_that_is_left_alone_compresses_nothing(
+    start: Start, workplace: Path, moment: Moment, stage: int, other: int, timing: Timing
+) -> None:
+    node = WHO[moment]
+    name, *fields = f"alone-{node}-{timing.name}", f"iterations={ITERATIONS}", f"checkpoint_every={ITERATIONS}"
     fields += [f"name={name}", "compression.sync=int8", *timing.fields]
     arguments = ("0", "6", "ca-partial", "2", f"{workplace}/small.yaml", *fields, "peers.restart=0")
-    process = start(*arguments, patched=("dying", Moment.SYNC.name, "2"))
+    process = start(*arguments, patched=("dying", moment.name, str(node)))
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
     folder = workplace / "runs" / name
     views = json_lines(folder / "views.jsonl")
-    assert [view["stages"][1] for view in views] == [[2, 3], [3]]
+    assert [view["stages"][stage] for view in views] == [sorted([node, other]), [other]]
     wanted: dict[tuple[int, int], GradientCodec] = {}
 
     def note(iteration: int, reference: ReferenceTrainer) -> None:
         wanted.update(reference.codec_of)
 
-    lost = frozenset({2})
+    lost = frozenset({node})
     check_exact(
         workplace, folder, fields, ITERATIONS, lost=lost, views=views, restore=note, tolerance=1e-3, by_number=False
     )
     # What it had left out waits for another replica.
-    saved = load_file(folder / "checkpoints" / f"iteration-{ITERATIONS:06d}" / "feedback-3.safetensors")
-    assert tensor_difference(saved["left_out"], wanted[1, 3].left_out) < 0.1
+    saved = load_file(folder / "checkpoints" / f"iteration-{ITERATIONS:06d}" / f"feedback-{other}.safetensors")
+    assert tensor_difference(saved["left_out"], wanted[stage, other].left_out) < 0.1
 
 
 @pytest.mark.parametrize("timing", Timing)
