@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from benchmarks.tables import rows
-from tests.test_results import BENCHMARKS, DOCS, lines
+from benchmarks.tables import cells, rows, tables
+from tests.test_results import BENCHMARKS, DOCS, EXPERIMENTS, lines
 
 
 def test_survival() -> None:
@@ -158,3 +158,39 @@ def test_noticing() -> None:
     for how, runs, noticed, latest, agreed, longest in found:
         told = f"noticed after {noticed} s (at most {latest}), gone on without after {agreed} s (at most {longest})"
         assert shown[f"{how}, {runs} runs"] == told
+
+
+def test_churn() -> None:
+    path = EXPERIMENTS / "churn.md"
+    (table,) = tables(path.read_text(), "on a death | churn | iterations")
+    header, _, *found = map(cells, table)
+    trained = [dict(zip(header, row, strict=True)) for row in found]
+    undisturbed, disturbed = trained[0], trained[1:]
+    shown: dict[str, list[str]] = {}
+    for row in disturbed:
+        done = "" if row["iterations"] == "100" else f", {row['iterations']} done"
+        shown.setdefault(row["on a death"], []).append(f"{row['steps/s emulated']}{done}")
+    assert lines(DOCS, "on a death | 1%") == [[way, *cells] for way, cells in shown.items()]
+    prose = " ".join(DOCS.read_text().split())
+    ours, restarts = (
+        [row for row in disturbed if row["on a death"].startswith(way)] for way in ("takeover", "restart")
+    )
+    assert all(float(row["steps/s emulated"]) >= float(row["asked"]) for row in ours)
+
+    def listed(rows: list[dict[str, str]], name: str) -> str:
+        *first, last = (row[name] for row in rows)
+        return f"{', '.join(first)} and {last}"
+
+    off = [row["replay's losses off by"] for row in ours]
+    low, high = re.findall(r"end with losses of ([0-9.]+) to ([0-9.]+) .*3 of 3 trainings", path.read_text())[0]
+    for said in (
+        f"Asked of takeover were {listed(ours, 'asked')}: met, with {listed(ours, 'deaths')} deaths.",
+        f"losses end at {listed(ours, 'loss at the end')}, the undisturbed run's at {undisturbed['loss at the end']}",
+        f"five undisturbed seeds at {low} to {high}.",
+        f"The {listed(ours, 'replayed')} iterations that were replayed",
+        f"have losses within {max(off, key=float)}.",
+        f"at most {max((row['longest gap, real s'] for row in ours), key=float)} real seconds lay between",
+        f"restarts would have {listed(restarts, 'steps/s real')}.",
+    ):
+        assert said in prose
+    assert {row["stuck"] for row in trained} == {"0"}
