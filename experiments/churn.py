@@ -257,8 +257,11 @@ def figure(undisturbed: Trained, disturbed: Disturbed, target: float) -> Any:
         left.plot(rates, [math.nan if s is None else s for s in seconds], style, label=way.value, color=colour)
         for trained, second in zip(points, seconds, strict=True):
             if second is None:
-                left.plot(100 * trained.rate, trained.emulated_s, "^", color=colour, fillstyle="none")
-                left.annotate("not reached", (100 * trained.rate, trained.emulated_s), ha="right", fontsize=8)
+                # At the upper edge, since it would have come later than the training was ended.
+                place, edge = (100 * trained.rate, 0.96), left.get_xaxis_transform()
+                left.plot(*place, "^", color=colour, fillstyle="none", transform=edge)
+                said = f"not reached in {trained.emulated_s:.0f} s  "
+                left.annotate(said, place, xycoords=edge, ha="right", va="center", fontsize=8)
         right.plot(rates, [steps_over(trained, undisturbed, False) for trained in points], style, color=colour)
     left.set(title=f"Time to a loss of {target:.3f}", ylabel="seconds of the schedule", yscale="log")
     right.set(title="Speed", ylabel="steps a second over undisturbed, emulated", ylim=(0, None))
@@ -266,7 +269,8 @@ def figure(undisturbed: Trained, disturbed: Disturbed, target: float) -> Any:
         axes.set(xlabel="each node dies with so many percent an iteration")
     left.yaxis.set_major_formatter("{x:g}")
     left.yaxis.set_minor_formatter("{x:g}")
-    left.legend(frameon=False, fontsize=9)
+    left.margins(y=0.15)
+    left.legend(frameon=False, fontsize=9, loc="lower right")
     return drawn
 
 
